@@ -1,0 +1,49 @@
+"""Names of families and methods, as text, so that listing them imports neither torch nor their code.
+
+Adding one is a new file and one line here.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from fsgen.errors import FsgenError, near
+
+if TYPE_CHECKING:
+    from fsgen.types import Family, Method
+
+FAMILIES = {
+    "stylegan2": "fsgen.models.stylegan2.family:StyleGAN2",
+}
+
+METHODS = {
+    "finetune": "fsgen.methods.finetune:Finetune",
+    "ewc": "fsgen.methods.ewc:EWC",
+    "diffaugment": "fsgen.methods.diffaugment:DiffAugment",
+}
+
+
+def _load(table: dict[str, str], kind: str, name: str) -> type:
+    if name not in table:
+        raise FsgenError(f"there is no {kind} '{name}'", hint=near(name, list(table)))
+    module, attribute = table[name].split(":")
+    return getattr(import_module(module), attribute)
+
+
+def family(name: str) -> type[Family]:
+    """The family class called ``name``; imports torch.
+
+    Raises:
+        FsgenError: unknown name, with the nearest known one.
+    """
+    return _load(FAMILIES, "family", name)
+
+
+def method(name: str) -> type[Method]:
+    """The method class called ``name``; imports no torch, so that the command line may ask for its options.
+
+    Raises:
+        FsgenError: unknown name, with the nearest known one.
+    """
+    return _load(METHODS, "method", name)

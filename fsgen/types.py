@@ -1,0 +1,182 @@
+"""What families, methods and the engine say to one another.
+
+Data flows one way: the family draws ``Inputs`` and turns them into images; the method looks at both and adds
+terms to the loss; the engine owns the loop. This module imports no torch, so that a method's options can be
+read for ``--help`` without it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Spec = dict[str, Any]
+"""A family's architecture as plain values (JSON): what ``Family.build`` needs and nothing else."""
+
+Who = Literal["real", "fake_d", "fake_g"]
+"""Whose images the critic is about to see: reals, fakes in its own step, fakes in the generator's step."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One batch of generator inputs; absent parts are None."""
+
+    z: Tensor | None = None  # [n, z_dim] latents
+    y: Tensor | None = None  # [n, classes] float: one-hot or soft labels
+
+    def __getitem__(self, rows: slice) -> Inputs:
+        return Inputs(*(None if part is None else part[rows] for part in (self.z, self.y)))
+
+    def to(self, device: torch.device | str) -> Inputs:
+        return Inputs(*(None if part is None else part.to(device) for part in (self.z, self.y)))
+
+
+class Networks(NamedTuple):
+    """The two players of one family, freshly built or loaded."""
+
+    g: nn.Module  # Inputs -> [n, C, H, W] in about [-1, 1]
+    d: nn.Module | None  # [n, C, H, W], Inputs -> [n, 1] logits
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A checkpoint of somebody else's, read without executing anything in it, not yet understood."""
+
+    layout: str  # "nvidia-pkl", "torch", "safetensors": how the file is written
+    tensors: dict[str, dict[str, Tensor]]  # network name as the file has it -> key -> tensor
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # network -> dotted attribute -> value
+    extras: dict[str, Any] = field(default_factory=dict)  # loose top-level values (latent_avg, iteration, ...)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A foreign checkpoint in a family's own keys."""
+
+    spec: Spec
+    g: dict[str, Tensor] | None
+    g_ema: dict[str, Tensor] | None
+    d: dict[str, Tensor] | None
+    notes: tuple[str, ...] = ()  # what was absent, inferred or computed, for the user to read
+
+
+class Family(ABC):
+    """Knows its networks, its losses and how to read other people's checkpoints of it. Holds no tensors."""
+
+    name: ClassVar[str]
+    traits: ClassVar[frozenset[str]]  # what a method may need: "latent", "discriminator", "w_space", ...
+    Recipe: ClassVar[type]  # frozen dataclass of training defaults; ``recipe(spec)`` scales it
+
+    @abstractmethod
+    def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
+        """Untrained networks of ``spec``."""
+
+    @abstractmethod
+    def recognise(self, foreign: Foreign) -> bool:
+        """Whether ``foreign`` is a checkpoint of this family, by its keys and shapes alone."""
+
+    @abstractmethod
+    def convert(self, foreign: Foreign) -> Converted:
+        """``foreign`` in this family's own keys; everything about the architecture is inferred."""
+
+    @abstractmethod
+    def recipe(self, spec: Spec) -> Any:
+        """The published training recipe, scaled to the resolution of ``spec``."""
+
+    @abstractmethod
+    def layers(self, spec: Spec) -> dict[str, list[str]]:
+        """Parameters of G by layer, first to last, for per-layer tables and plots."""
+
+    @abstractmethod
+    def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """The critic's adversarial loss, a scalar."""
+
+    @abstractmethod
+    def loss_g(self, fake_logits: Tensor) -> Tensor:
+        """The generator's adversarial loss, a scalar."""
+
+    @abstractmethod
+    def log_likelihood(self, logits: Tensor) -> Tensor:
+        """log D(x) of each sample, [n]: what the adversarial Fisher squares the gradient of."""
+
+    @abstractmethod
+    def regularise(self, player: Play, who: Literal["d", "g"], step: int) -> dict[str, Tensor]:
+        """Lazy regularisers due at ``step``, by name, already multiplied by weight and interval."""
+
+
+@dataclass
+class Play:
+    """What one training step works on; handed to a family's regularisers and to a method's terms."""
+
+    g: nn.Module
+    d: nn.Module
+    recipe: Any
+    reals: Tensor  # [n, C, H, W] in [-1, 1], before any ``view``
+    view: Callable[[Tensor, Who], Tensor]  # what the critic is shown of a batch
+    rng: Callable[[str], torch.Generator]  # purpose -> generator of this step
+    scalars: dict[str, Tensor]  # running means that outlive a step (path length); saved with the state
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a method may ask of the engine before step 0."""
+
+    family: Family
+    source: nn.Module  # G at theta_S, frozen
+    layers: dict[str, list[str]]
+    recipe: Any
+    steps: int
+    shots: int
+    device: torch.device
+    seed: int
+    fisher: Callable[[int, str], Mapping[str, Tensor]]  # (samples, proxy) -> diagonal by parameter name
+    pilot: Callable[[int], nn.Module]  # steps -> G after that many steps of plain fine-tuning
+    say: Callable[[str], None]  # a line for the person at the terminal
+
+
+class Method:
+    """What to train, what to add to the loss and what the critic sees. The defaults change nothing.
+
+    ``enter`` is called once, before the optimisers are built; ``state`` must then hold all that ``enter``
+    worked out, since a resumed run calls ``restore`` in its place. Terms of stacked methods add up; their
+    views are composed in the order given.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]  # the mechanism in one line
+    paper: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()  # traits of the family it cannot do without
+
+    @dataclass(frozen=True)
+    class Options:
+        """One field a flag: ``--NAME-FIELD``; ``help`` and ``choices`` stand in the field's metadata."""
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = options if options is not None else self.Options()
+
+    def enter(self, bench: Bench) -> None:
+        """Prepare before step 0."""
+
+    def view(self, images: Tensor, who: Who, rng: torch.Generator) -> Tensor:
+        """What the critic is shown of ``images`` ([n, C, H, W]); gradients must flow through."""
+        return images
+
+    def terms(self, g: nn.Module) -> dict[str, Tensor]:
+        """Scalars to add to the generator's loss, by name; they appear in the log under these names."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors a resumed run needs."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor], bench: Bench) -> None:
+        """The inverse of ``state``; takes the place of ``enter``."""
+
+    def chosen(self) -> dict[str, Any]:
+        """What ``auto`` options came out as, for the resolved configuration."""
+        return {}
