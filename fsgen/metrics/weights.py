@@ -1,0 +1,186 @@
+"""The backbones' weight files: names, where they come from, where they are looked for. Loads no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fsgen.errors import FsgenError, Interrupted, near
+
+Download = Callable[[str, Path], Path]
+"""(url, destination) -> the downloaded file."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One published file."""
+
+    name: str
+    file: str
+    url: str
+    megabytes: int  # approximate, 10^6 bytes
+    used_by: str  # the metrics that need it, for messages
+    sha256: str = ""  # leading hex digits, where the publisher gives them (in the file's own name)
+
+
+CATALOGUE = {
+    weights.name: weights
+    for weights in (
+        Weights(
+            name="inception",
+            file="inception-2015-12-05.pt",
+            url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+            megabytes=91,
+            used_by="FID and KID",
+        ),
+        Weights(
+            name="alexnet",
+            file="alexnet-owt-7be5be79.pth",
+            url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+            megabytes=233,
+            used_by="LPIPS (alex)",
+            sha256="7be5be79",
+        ),
+        Weights(
+            name="vgg16",
+            file="vgg16-397923af.pth",
+            url="https://download.pytorch.org/models/vgg16-397923af.pth",
+            megabytes=528,
+            used_by="LPIPS (vgg)",
+            sha256="397923af",
+        ),
+    )
+}
+
+
+def online(**talk: Callable) -> Download:
+    """fsgen's own downloader as a ``Download``; ``talk`` may hold its ``progress`` and ``say`` callbacks."""
+    from fsgen.io.download import fetch
+
+    return lambda url, destination: fetch(url, destination, **talk)
+
+
+def locate(name: str, weights_dir: Path | None = None, download: Download | None = None) -> Path:
+    """The weight file called ``name``: see ``locate_all``."""
+    return locate_all([name], weights_dir, download)[name]
+
+
+def locate_all(
+    names: Iterable[str], weights_dir: Path | None = None, download: Download | None = None
+) -> dict[str, Path]:
+    """Weight files by name, searched in ``weights_dir``, fsgen's own folder, then the other tools' caches.
+
+    Args:
+        names: of ``CATALOGUE``.
+        weights_dir: a folder of the user's; also where a download goes, instead of fsgen's own.
+        download: fetches what is absent (``online()``); None keeps off the network.
+
+    Raises:
+        FsgenError: unknown name; ``weights_dir`` is no folder; files absent and not to be had. The hint names
+            every one of them, its address, and where to put it.
+    """
+    if weights_dir is not None and not weights_dir.is_dir():
+        raise FsgenError(f"--weights-dir: there is no folder {weights_dir}")
+    found: dict[str, Path] = {}
+    absent: dict[str, str] = {}  # name -> why it could not be downloaded, or ""
+    for name in names:
+        path = _search(_known(name), weights_dir)
+        if path is None and download is not None:
+            path, absent[name] = _download(_known(name), _home(weights_dir), download)
+        if path is None:
+            absent.setdefault(name, "")
+        else:
+            found[name] = path
+            absent.pop(name, None)
+    if absent:
+        raise _missing(absent, _home(weights_dir))
+    return found
+
+
+def _known(name: str) -> Weights:
+    if name not in CATALOGUE:
+        raise FsgenError(f"there are no weights '{name}'", hint=near(name, list(CATALOGUE)))
+    return CATALOGUE[name]
+
+
+def _home(weights_dir: Path | None) -> Path:
+    if weights_dir is not None:
+        return weights_dir
+    from fsgen.io.home import weights_dir as home
+
+    return home()
+
+
+def _torch_checkpoints() -> Path:
+    """Where torchvision (and so lpips) keeps its downloads: torch.hub's rule, without importing torch."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("TORCH_HOME", str(Path(cache) / "torch"))
+    return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+def _search(weights: Weights, weights_dir: Path | None) -> Path | None:
+    folders = [] if weights_dir is None else [weights_dir]
+    folders += [_home(None), _torch_checkpoints()]
+    for folder in folders:
+        if (folder / weights.file).is_file():
+            return folder / weights.file
+    if weights.name == "inception":
+        return _clean_fid_copy(weights.file)
+    return None
+
+
+def _clean_fid_copy(file: str) -> Path | None:
+    """clean-fid's own download, if this user made it: anybody may put a file into its shared folder."""
+    if platform.system() == "Windows":
+        return None  # clean-fid uses the working folder there, and files tell no owner
+    for folder in dict.fromkeys((Path("/tmp"), Path(tempfile.gettempdir()))):
+        path = folder / file
+        if path.is_file() and path.lstat().st_uid == os.getuid():
+            return path
+    return None
+
+
+def _download(weights: Weights, folder: Path, download: Download) -> tuple[Path | None, str]:
+    """The downloaded file, or None and the reason."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = download(weights.url, folder / weights.file)
+    except Interrupted:
+        raise
+    except FsgenError as error:
+        return None, error.message
+    except OSError as error:
+        return None, str(error)
+    if weights.sha256 and not _sha256(path).startswith(weights.sha256):
+        path.unlink()
+        return None, f"what came is not the published file (its SHA-256 does not begin with {weights.sha256})"
+    return path, ""
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _missing(absent: dict[str, str], folder: Path) -> FsgenError:
+    lines = []
+    for name, why in absent.items():
+        weights = CATALOGUE[name]
+        lines.append(f"get {weights.url} ({weights.megabytes} MB) and put it at {folder / weights.file}")
+        if why:
+            lines.append(f"  (the download failed: {why})")
+    lines.append("or name a folder that holds the files with --weights-dir")
+    needed = "; ".join(f"{CATALOGUE[n].used_by}: {CATALOGUE[n].file}" for n in absent)
+    return FsgenError(
+        f"weights are not on this machine ({needed})",
+        hint="\n".join(lines),
+        code=1 if any(absent.values()) else 2,
+    )

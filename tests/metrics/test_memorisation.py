@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from fsgen.errors import FsgenError
+from fsgen.metrics.memorisation import leakage, near_copies, near_copy_threshold, nearest
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_nearest_agrees_with_all_distances(rng, chunk):
+    queries, pool = rng.normal(size=(23, 5)) + 1000, rng.normal(size=(40, 5)) + 1000
+    distances = cdist(queries, pool)
+    found = nearest(queries, pool, chunk=chunk)
+    np.testing.assert_array_equal(found.indices, distances.argmin(axis=1))
+    np.testing.assert_allclose(found.distances, distances.min(axis=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [3, 1000])
+def test_nobody_is_its_own_neighbour(rng, chunk):
+    x = rng.normal(size=(20, 4))
+    distances = cdist(x, x) + np.diag(np.full(20, np.inf))
+    found = nearest(x, x, itself=True, chunk=chunk)
+    np.testing.assert_array_equal(found.indices, distances.argmin(axis=1))
+    assert near_copy_threshold(x) == pytest.approx(np.percentile(distances.min(axis=1), 5))
+    assert near_copy_threshold(x, 50) > near_copy_threshold(x)
+
+
+def test_copies_are_found_and_named(rng):
+    source, shots = rng.normal(size=(300, 16)), rng.normal(size=(10, 16)) + 3
+    threshold = near_copy_threshold(source)
+    who = rng.integers(0, 10, 50)
+    copies = shots[who] + rng.normal(size=(50, 16)) * threshold / 100
+    found = near_copies(copies, shots, threshold)
+    assert found.share == 1
+    np.testing.assert_array_equal(found.nearest, who)
+    assert (found.distances < threshold).all() and found.threshold == threshold
+    assert near_copies(source, shots, threshold).share < 0.05
+    assert near_copies(np.concatenate([copies, source[:50]]), shots, threshold).share == 0.5
+
+
+def test_leakage_counts_those_nearer_to_the_source(rng):
+    source, target = rng.normal(size=(40, 8)), rng.normal(size=(40, 8)) + 5
+    assert leakage(source + 0.1, source, target) == 1
+    assert leakage(target + 0.1, source, target) == 0
+    assert leakage(np.concatenate([source[:10], target[:30]]), source, target) == 0.25
+    assert leakage(source, source, source) == 0
+
+
+def test_refuses_empty_sets_and_a_single_source_sample(rng):
+    x = rng.normal(size=(3, 2))
+    with pytest.raises(FsgenError, match="at least 1 images, got 0"):
+        near_copies(x, x[:0], 1.0)
+    with pytest.raises(FsgenError, match=r"samples.*got 0"):
+        leakage(x[:0], x, x)
+    with pytest.raises(FsgenError, match="at least 2 images, got 1"):
+        near_copy_threshold(x[:1])
