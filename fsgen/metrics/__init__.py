@@ -1,0 +1,1 @@
+"""Features to numbers, and the adapters to clean-fid and lpips."""

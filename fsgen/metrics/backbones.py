@@ -1,6 +1,7 @@
 """The one place that knows clean-fid and lpips, so that either can be swapped.
 
-Images in, features or distances out. No file is fetched here: paths come from ``weights.locate``.
+Images in, features or distances out. No file is fetched here: paths come from ``weights.locate``. Arithmetic
+follows torch's own switches (TF32 on a GPU), as in the two packages.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fsgen.errors import FsgenError
+from fsgen.errors import FsgenError, near
 from fsgen.metrics.torchvision_shim import import_torchvision
 from fsgen.metrics.weights import CATALOGUE
 
@@ -57,8 +58,7 @@ class Inception:
         """Features, float32 [n, 2048] on the CPU, of uint8 images [n, 3, H, W]."""
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected uint8 [n, 3, H, W], got {images.dtype} {list(images.shape)}")
-        with _full_precision():
-            return self.network(resize_clean(images).to(self.device)).float().cpu()
+        return self.network(resize_clean(images).to(self.device)).float().cpu()
 
 
 def resize_clean(images: Tensor) -> Tensor:
@@ -92,6 +92,8 @@ class Lpips:
     """
 
     def __init__(self, net: Net, path: Path, device: torch.device | str = "cpu") -> None:
+        if net not in WEIGHTS_OF:
+            raise FsgenError(f"LPIPS has no backbone '{net}' here", hint=near(net, list(WEIGHTS_OF)))
         self.net = net
         self.device = torch.device(device)
         model = _untrained_lpips(net)
@@ -103,8 +105,7 @@ class Lpips:
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Distances [n] between float images [n, 3, H, W] in [-1, 1]; either n may be 1."""
-        with _full_precision():
-            return self.model(self._checked(a), self._checked(b)).flatten()
+        return self.model(self._checked(a), self._checked(b)).flatten()
 
     def embed(self, images: Tensor) -> Tensor:
         """Points e(x), [n, D] with D depending on H and W, such that LPIPS(a, b) = |e(a) - e(b)|^2.
@@ -115,8 +116,7 @@ class Lpips:
         """
         import lpips
 
-        with _full_precision():
-            layers = self.model.net(self.model.scaling_layer(self._checked(images)))
+        layers = self.model.net(self.model.scaling_layer(self._checked(images)))
         parts = []
         for features, linear in zip(layers, self.model.lins, strict=True):  # [n, c, h, w], Dropout + 1x1 conv
             weight = linear.model[-1].weight  # [1, c, 1, 1]
@@ -168,10 +168,3 @@ def _reading(path: Path) -> Iterator[None]:
             f"{path} cannot be read as these weights: {' '.join(str(error).split())[:300]}",
             hint=f"delete {path} and fetch it again: the file is damaged or another one",
         ) from error
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """No TF32 in convolutions: a metric must not depend on the kind of GPU."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        yield

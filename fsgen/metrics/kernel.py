@@ -19,6 +19,7 @@ def kid(
 
     Unbiased, so it may come out a little below zero. Equal to clean-fid's ``kernel_distance`` where ``rng``
     is ``numpy.random.RandomState(s)`` and numpy's global stream was seeded with the same s.
+    Computed in float64: clean-fid stays in float32, whose rounding moves values below about 1e-5.
 
     Args:
         features_a: [n, d], n >= 2.

@@ -89,7 +89,7 @@ def picture_folders(tmp_path_factory):
     folders = []
     for name, scale in (("a", 255), ("b", 160)):
         folder = tmp_path_factory.mktemp(name)
-        for i in range(6):
+        for i in range(4):
             coarse = rng.uniform(0, scale, (8, 8, 3)).astype(np.uint8)
             Image.fromarray(coarse).resize((56, 40), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
         folders.append(folder)
