@@ -171,12 +171,12 @@ def decode(
             image.draft(None, (4 * resolution, 4 * resolution))  # decodes to at least this size
         image.load()  # complains of truncated files
         picture = _upright(image)
-    if fit == "crop":
+    if fit == "crop" and picture.width != picture.height:
         side = min(picture.size)
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
         picture = picture.crop((left, top, left + side, top + side))
-    picture = _resized(_flat(picture, "L" if channels == 1 else "RGB"), resolution)
-    values = torch.from_numpy(np.array(picture))
+    picture = _resized(_flat(picture), resolution)
+    values = torch.from_numpy(np.array(picture.convert("L" if channels == 1 else "RGB")))
     return values[None] if channels == 1 else values.permute(2, 0, 1)
 
 
@@ -301,15 +301,16 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _flat(picture: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
-    """``picture`` in 8 bits a channel, over white where it is transparent."""
+def _flat(picture: Image.Image) -> Image.Image:
+    """``picture`` as 8-bit grey or RGB, over white where it is transparent."""
     if picture.mode.startswith("I") or picture.mode == "F":
-        picture = _eight_bits(np.asarray(picture, dtype=np.float32), picture.mode)
-    elif picture.has_transparency_data:
+        return _eight_bits(np.asarray(picture, dtype=np.float32), picture.mode)
+    if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         picture = Image.new("RGB", picture.size, "white")
         picture.paste(layer, mask=layer.getchannel("A"))
-    return picture.convert(mode)
+    # Grey stays grey until it is small: a third of the memory.
+    return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
 
 
 def _eight_bits(values: np.ndarray, mode: str) -> Image.Image:
