@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -49,5 +50,6 @@ def made(folder: Path) -> Path:
         raise FsgenError(
             f"the folder {folder} cannot be created: {error.strerror}",
             hint="choose another one; FSGEN_HOME says where fsgen keeps its own files",
+            code=1 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 2,
         ) from error
     return folder
