@@ -13,6 +13,14 @@ from fsgen.registry import FAMILIES, METHODS
 # kind -> the module beside this one that tests cases of it
 TESTED = {
     "diffaugment": "test_diffaugment",
+    "nvidia-pkl": "test_stylegan2",
+    "nvidia-pkl-sg3": "test_stylegan2",
+    "nvidia-pkl-torch2": "test_stylegan2",
+    "nvidia-sg2": "test_stylegan2",
+    "nvidia-sg2-cifar": "test_stylegan2",
+    "nvidia-sg2-cond": "test_stylegan2",
+    "rosinality-sg2": "test_stylegan2",
+    "training-math": "test_stylegan2_training",
 }
 
 # A kind's first word names its family or method; these are other words for them.
