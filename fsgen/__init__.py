@@ -1,0 +1,30 @@
+"""fsgen: adapt a pretrained image generator to a handful of pictures.
+
+``fsgen.load(path)`` gives a generator with ``sample``; the verbs of the command line are functions too:
+``pull``, ``fisher``, ``adapt``, ``sample``, ``evaluate``. Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "load": "fsgen.engine.sample",
+    "pull": "fsgen.engine.pull",
+    "fisher": "fsgen.engine.fisher",
+    "adapt": "fsgen.engine.adapt",
+    "sample": "fsgen.engine.sample",
+    "evaluate": "fsgen.engine.evaluate",
+}
+__all__ = ["FsgenError", *_PUBLIC]
+
+from fsgen.errors import FsgenError  # noqa: E402
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'fsgen' has no attribute '{name}'")

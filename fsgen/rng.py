@@ -13,17 +13,21 @@ if TYPE_CHECKING:
     import torch
 
 
-def generator(seed: int, purpose: str, step: int = 0, rank: int = 0) -> torch.Generator:
-    """A CPU generator for one draw; what it gives is moved to the device afterwards.
+def generator(
+    seed: int, purpose: str, step: int = 0, rank: int = 0, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """A generator for one draw. Streams differ between kinds of device; on one device they are fixed.
 
     Args:
         seed: the run's seed.
         purpose: what the numbers are for ("latents", "shots", ...): equal purposes share a stream.
         step: training step, or index of the draw.
         rank: process index in data-parallel training.
+        device: where the numbers are made: the CPU for what a person names (a picture's seed), the
+            training device for what nobody does (noise).
     """
     import torch
 
     digest = hashlib.sha256(f"{seed}/{purpose}/{step}/{rank}".encode()).digest()
     # torch takes 64-bit seeds; 63 bits keep it clear of the sign.
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -51,7 +51,9 @@ class Foreign:
     layout: str  # "nvidia-pkl", "torch", "safetensors": how the file is written
     tensors: dict[str, dict[str, Tensor]]  # network name as the file has it -> key -> tensor
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # network -> dotted attribute -> value
-    extras: dict[str, Any] = field(default_factory=dict)  # loose top-level values (latent_avg, iteration, ...)
+    extras: dict[str, Any] = field(
+        default_factory=dict
+    )  # loose top-level values (latent_avg, iteration, ...)
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,13 @@ class Family(ABC):
         """Parameters of G by layer, first to last, for per-layer tables and plots."""
 
     @abstractmethod
+    def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Tensor:
+        """Images as training makes them, [n, C, H, W]: random noise, style mixing and the like."""
+
+    def settle(self, g: nn.Module) -> None:  # noqa: B027 (most families have nothing to do)
+        """Recompute what is derived from the weights (a mean latent) once training is over."""
+
+    @abstractmethod
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """The critic's adversarial loss, a scalar."""
 
@@ -117,6 +126,7 @@ class Play:
     d: nn.Module
     recipe: Any
     reals: Tensor  # [n, C, H, W] in [-1, 1], before any ``view``
+    inputs: Inputs  # this step's draw; its labels also stand for the reals'
     view: Callable[[Tensor, Who], Tensor]  # what the critic is shown of a batch
     rng: Callable[[str], torch.Generator]  # purpose -> generator of this step
     scalars: dict[str, Tensor]  # running means that outlive a step (path length); saved with the state

@@ -1,0 +1,1 @@
+"""One file (or package) per family: networks, losses, conversion of published checkpoints."""

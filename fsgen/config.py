@@ -1,0 +1,69 @@
+"""Options as frozen dataclasses: strict construction, and TOML in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fsgen.errors import FsgenError, near
+
+T = TypeVar("T")
+
+
+def build(kind: type[T], values: dict[str, Any], where: str) -> T:
+    """``kind(**values)``; an unknown key fails and suggests the near miss, a wrong type fails by name.
+
+    Args:
+        kind: a dataclass whose fields have defaults.
+        values: field name -> value; None means the default.
+        where: what the values belong to, for the message.
+    """
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for key in values:
+        if key not in fields:
+            raise FsgenError(f"{where} has no option '{key}'", hint=near(key, list(fields)))
+    given = {key: value for key, value in values.items() if value is not None}
+    for key, value in given.items():
+        default = fields[key].default
+        if isinstance(default, bool) is not isinstance(value, bool):
+            raise FsgenError(f"{where}: '{key}' takes a {type(default).__name__}, not {value!r}")
+        if isinstance(default, float) and isinstance(value, int):
+            given[key] = float(value)
+        elif default is not None and not isinstance(value, type(default)):
+            raise FsgenError(f"{where}: '{key}' takes a {type(default).__name__}, not {value!r}")
+    return kind(**given)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table in a TOML file.
+
+    Raises:
+        FsgenError: absent or not TOML.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FsgenError(f"no such file: {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FsgenError(f"{path} is not valid TOML: {error}") from None
+
+
+def to_toml(values: dict[str, Any]) -> str:
+    """TOML text; None values are left out (TOML has no null)."""
+    import tomli_w
+
+    return tomli_w.dumps(_without_none(values))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_without_none(item) for item in value]
+    return value

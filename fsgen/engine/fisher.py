@@ -1,0 +1,194 @@
+"""``fsgen fisher``: the diagonal Fisher information of a source generator, estimated once and cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import fsgen
+from fsgen import rng as random
+from fsgen.engine import device as devices
+from fsgen.errors import FsgenError, near
+from fsgen.io import checkpoint
+from fsgen.io.home import fisher_dir
+from fsgen.models import model as models
+from fsgen.models.model import Model
+from fsgen.nn import fisher as estimator
+from fsgen.types import Inputs
+
+CONVENTION = "mean of per-sample squared gradients, raw parameters, stored noise"
+VERSION = 1  # of the estimator: part of the cache key
+PROXIES = ("adversarial", "reconstruction", "perceptual")
+
+Progress = Callable[[int, int], None]
+"""(done, total)"""
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """A diagonal by parameter name of G, and how it was estimated."""
+
+    diagonal: dict[str, Tensor]
+    about: dict[str, Any]  # estimator, proxy, samples, seed, network, source_hash
+    layers: dict[str, list[str]]  # parameters by layer, first to last
+
+    def by_layer(self) -> dict[str, float]:
+        """Mean Fisher per layer, first to last: the paper's figure."""
+        return {
+            layer: (
+                sum(self.diagonal[name].double().sum() for name in names)
+                / sum(self.diagonal[name].numel() for name in names)
+            ).item()
+            for layer, names in self.layers.items()
+        }
+
+
+def fisher(
+    source: str | Path = "peeps64",
+    *,
+    samples: int = 1000,
+    proxy: str = "adversarial",
+    seed: int = 0,
+    device: str = "auto",
+    weights_dir: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Fisher:
+    """The Fisher of ``source`` at theta_S (its ``g`` where it has one, else ``g_ema``), cached.
+
+    Args:
+        source: run folder, file or name.
+        samples: latents to average over; the error falls with their square root.
+        proxy: what stands for the log-likelihood (see ``likelihood``).
+        seed: of the latents.
+        weights_dir: where the LPIPS backbone lies, for ``perceptual``.
+
+    Raises:
+        FsgenError: unknown proxy, no discriminator for ``adversarial``, fewer than 1 sample.
+    """
+    found = models.load(source)
+    return of_model(
+        found, samples=samples, proxy=proxy, seed=seed, device=devices.pick(device),
+        weights_dir=weights_dir, progress=progress,
+    )  # fmt: skip
+
+
+def of_model(
+    source: Model,
+    *,
+    samples: int,
+    proxy: str,
+    seed: int,
+    device: torch.device,
+    weights_dir: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Fisher:
+    """``fisher`` of a model already loaded."""
+    if proxy not in PROXIES:
+        raise FsgenError(f"there is no Fisher proxy '{proxy}'", hint=near(proxy, list(PROXIES)))
+    if samples < 1:
+        raise FsgenError(f"a Fisher from {samples} samples cannot be estimated", hint="--samples 1000")
+    about = {
+        "kind": "fisher", "convention": CONVENTION, "version": VERSION, "proxy": proxy, "samples": samples,
+        "seed": seed, "network": source.start, "source_hash": source.hash, "family": source.family.name,
+    }  # fmt: skip
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+    path = fisher_dir() / f"{key}.safetensors"
+    layers = source.family.layers(source.spec)
+    if (cached := _cached(path, about)) is not None:
+        return Fisher(cached, about, layers)
+    g = source.generator(source.start, device)
+    score = likelihood(source, proxy, device, weights_dir)
+    batches = _batches(g, proxy, samples, seed, device, score, progress)
+    diagonal = {name: value.cpu() for name, value in estimator.diagonal(g, score, batches).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write(path, diagonal, {**about, "fsgen": fsgen.__version__})
+    return Fisher(diagonal, about, layers)
+
+
+def likelihood(
+    source: Model, proxy: str, device: torch.device, weights_dir: Path | None = None
+) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """log L(x) of one picture [1, C, H, W] up to a constant, as a function whose gradient is squared.
+
+    ``adversarial``: log D(x) with D frozen (Li et al. 2020, section 3.2). ``reconstruction``: a Gaussian
+    around x itself, whose score is <eps, x> with eps ~ N(0, I); the plain squared error has zero gradient
+    there. ``perceptual``: the same in LPIPS features.
+    """
+    if proxy == "reconstruction":
+        return Gaussian(lambda image: image)
+    if proxy == "perceptual":
+        from fsgen.metrics.backbones import Lpips
+        from fsgen.metrics.weights import locate
+
+        embed = Lpips("alex", locate("alexnet", weights_dir), device).embed
+        return Gaussian(embed)
+    d = source.discriminator(device)
+    if d is None:
+        raise FsgenError(
+            "this source has no discriminator, so the adversarial Fisher cannot be computed",
+            hint="use --proxy reconstruction (or perceptual)",
+        )
+    d.requires_grad_(False)
+    return lambda image, label: source.family.log_likelihood(d(image, _labels(label))).sum()
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """log N(e(x) | e(x_S), I): its score at x = x_S in the direction of a draw eps."""
+
+    embed: Callable[[Tensor], Tensor]  # [1, C, H, W] -> [1, ...]
+
+    def __call__(self, image: Tensor, eps: Tensor) -> Tensor:
+        return (self.embed(image)[0] * eps).sum()
+
+
+def _labels(label: Tensor | None) -> Inputs:
+    return Inputs(y=None if label is None else label[None])
+
+
+def _batches(
+    g: nn.Module, proxy: str, samples: int, seed: int, device: torch.device, score: Any, progress: Progress
+) -> Iterator[tuple[Inputs, Tensor | None]]:
+    """Latents and each sample's own draw: its eps, or for the critic its label."""
+    rng = random.generator(seed, "fisher")
+    parameters = sum(p.numel() for p in g.parameters())
+    size = max(1, min(32, 2 ** (29 if device.type == "cuda" else 25) // parameters))
+    shape = _draw_shape(g, proxy, device, score)
+    for done in range(0, samples, size):
+        progress(done, samples)
+        n = min(size, samples - done)
+        inputs = g.draw(n, rng)
+        draws = inputs.y if proxy == "adversarial" else torch.randn(n, *shape, generator=rng)
+        yield inputs.to(device), None if draws is None else draws.to(device)
+    progress(samples, samples)
+
+
+def _draw_shape(g: nn.Module, proxy: str, device: torch.device, score: Any) -> tuple[int, ...]:
+    if proxy == "adversarial":
+        return ()
+    with torch.no_grad():
+        image = g(g.draw(1, random.generator(0, "shape")).to(device))
+        return tuple(score.embed(image)[0].shape)
+
+
+def _cached(path: Path, about: dict[str, Any]) -> dict[str, Tensor] | None:
+    """The diagonal in the cache; a damaged or foreign file there is not trusted and counts as absent."""
+    if not path.is_file():
+        return None
+    try:
+        diagonal, header = checkpoint.read(path)
+    except FsgenError:
+        return None
+    return diagonal if all(header.get(key) == value for key, value in about.items()) else None
+
+
+def write(result: Fisher, path: Path) -> None:
+    """Write a Fisher where the user asked for it: safetensors with its convention in the header."""
+    checkpoint.write(path, result.diagonal, {**result.about, "fsgen": fsgen.__version__})

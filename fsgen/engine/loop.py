@@ -1,0 +1,132 @@
+"""The one training loop of fsgen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fsgen import rng as random
+from fsgen.methods.stack import Stack
+from fsgen.types import Family, Play
+
+Reals = Callable[[int, torch.Generator], Tensor]
+"""(n, generator) -> n real images, [n, C, H, W] in [-1, 1] on the training device."""
+
+
+@dataclass
+class State:
+    """All that changes while training; what a resumed run must get back exactly."""
+
+    g: nn.Module
+    d: nn.Module
+    g_ema: nn.Module
+    opt_g: torch.optim.Adam
+    opt_d: torch.optim.Adam
+    scalars: dict[str, Tensor] = field(default_factory=dict)  # running means of the family's regularisers
+    step: int = 0  # steps done
+
+
+def begin(g: nn.Module, d: nn.Module, recipe: Any) -> State:
+    """The state before step 0. ``g`` and ``d`` are trained in place."""
+    g.train(), d.train()
+    average = copy.deepcopy(g).eval().requires_grad_(False)
+    return State(g, d, average, *(_adam(net, recipe, every) for net, every in _players(g, d, recipe)))
+
+
+def _players(g: nn.Module, d: nn.Module, recipe: Any) -> tuple[tuple[nn.Module, int], ...]:
+    return (g, recipe.path_every), (d, recipe.r1_every)
+
+
+def _adam(net: nn.Module, recipe: Any, every: int) -> torch.optim.Adam:
+    # Lazy regularisation adds a step every `every` steps; StyleGAN2, appendix B, corrects Adam for it.
+    ratio = every / (every + 1) if every else 1.0
+    betas = (recipe.beta1**ratio, recipe.beta2**ratio)
+    return torch.optim.Adam(net.parameters(), lr=recipe.lr * ratio, betas=betas)
+
+
+def train(
+    state: State,
+    *,
+    family: Family,
+    methods: Stack,
+    reals: Reals,
+    recipe: Any,
+    steps: int,
+    seed: int,
+    after: Callable[[State, dict[str, Tensor]], bool] = lambda state, losses: False,
+) -> None:
+    """Train until ``steps`` are done or ``after`` (called after each step) returns True.
+
+    Every draw comes from (seed, purpose, step), so starting at ``state.step`` gives what the uninterrupted
+    run would have had.
+    """
+    g, d = state.g, state.d
+    device = next(g.parameters()).device
+    while state.step < steps:
+        rng = partial(_generator, seed, state.step, device)
+        view = partial(_view, methods, rng)
+        losses: dict[str, Tensor] = {}
+
+        # --- the critic: adversarial step, then its lazy regulariser as a step of its own
+        g.requires_grad_(False), d.requires_grad_(True)
+        play = Play(
+            g, d, recipe,
+            reals=reals(recipe.batch, rng("shots")), inputs=g.draw(recipe.batch, rng("latents d")),
+            view=view, rng=rng, scalars=state.scalars,
+        )  # fmt: skip
+        fakes = family.fakes(g, play.inputs, recipe, rng("noise d"))
+        real_logits = d(view(play.reals, "real"), play.inputs)
+        fake_logits = d(view(fakes, "fake_d"), play.inputs)
+        losses["d"] = family.loss_d(real_logits, fake_logits)
+        _descend(state.opt_d, losses["d"])
+        losses |= _regularise(state.opt_d, family.regularise(play, "d", state.step))
+
+        # --- the generator: the same, plus what the methods add
+        g.requires_grad_(True), d.requires_grad_(False)
+        play.inputs = g.draw(recipe.batch, rng("latents g"))
+        fakes = family.fakes(g, play.inputs, recipe, rng("noise g"))
+        losses["g"] = family.loss_g(d(view(fakes, "fake_g"), play.inputs))
+        terms = methods.terms(g)
+        _descend(state.opt_g, losses["g"] + sum(terms.values()))
+        losses |= terms | _regularise(state.opt_g, family.regularise(play, "g", state.step))
+
+        state.step += 1
+        _average(state, recipe)
+        if after(state, {name: value.detach() for name, value in losses.items()}):
+            return
+
+
+def _generator(seed: int, step: int, device: torch.device, purpose: str) -> torch.Generator:
+    return random.generator(seed, purpose, step, device=device)
+
+
+def _view(methods: Stack, rng: Callable[[str], torch.Generator], images: Tensor, who: str) -> Tensor:
+    return methods.view(images, who, rng)
+
+
+def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+
+
+def _regularise(optimiser: torch.optim.Optimizer, due: dict[str, Tensor]) -> dict[str, Tensor]:
+    if due:
+        _descend(optimiser, sum(due.values()))
+    return due
+
+
+@torch.no_grad()
+def _average(state: State, recipe: Any) -> None:
+    """Exponential moving average of G's parameters; buffers are copied (Karras et al. 2018, section 2)."""
+    half_life = min(recipe.ema_half_life, recipe.ema_rampup * state.step)
+    decay = 0.5 ** (1 / max(half_life, 1e-8))
+    torch._foreach_lerp_(list(state.g_ema.parameters()), list(state.g.parameters()), 1 - decay)
+    for ours, theirs in zip(state.g_ema.buffers(), state.g.buffers(), strict=True):
+        ours.copy_(theirs)

@@ -1,0 +1,81 @@
+"""How near pictures are in a critic's own features: no download, any domain the critic was trained on.
+
+A source generator brings its discriminator along; its feature maps, compared as LPIPS compares those of a
+classifier (Zhang et al. 2018, equation 1, all weights equal), tell a copy from a neighbour well enough for a
+warning and for the near-copy share where LPIPS weights are not to be had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fsgen import rng as random
+from fsgen.data.images import ImageSet
+from fsgen.io.catalog import catalog
+from fsgen.metrics.memorisation import nearest
+from fsgen.models.model import Model
+
+POOLED = 8  # px: finer maps are averaged to this side, so that a shift by a pixel stays a copy
+FAR = 1.5  # median distance of the images to the source's samples, in units of the samples' own
+PROBES = 256  # source samples the images are compared with
+
+
+@torch.no_grad()
+def embed(d: nn.Module, images: Tensor, batch: int = 64) -> Tensor:
+    """Points [n, k] on the CPU of images [n, C, H, W] in [-1, 1], such that distances compare pictures."""
+    device = next(d.parameters()).device
+    return torch.cat([_points(d, part.to(device)).cpu() for part in images.split(batch)])
+
+
+def _points(d: nn.Module, images: Tensor) -> Tensor:
+    parts = []
+    for x in d.features(images):
+        x = x * torch.rsqrt(x.square().sum(dim=1, keepdim=True) + 1e-8)  # unit length at every position
+        side = min(POOLED, x.shape[-1])
+        x = nn.functional.adaptive_avg_pool2d(x, side)
+        parts.append(x.flatten(1) / side)  # the mean over positions
+    return torch.cat(parts, dim=1)
+
+
+@torch.no_grad()
+def probes(model: Model, device: torch.device, n: int = PROBES, seed: int = 0) -> Tensor:
+    """n samples of the source, [n, C, H, W] on the CPU."""
+    g = model.generator(device=device)
+    rng = random.generator(seed, "probes")
+    return torch.cat([g(g.draw(min(32, n - i), rng).to(device)).cpu() for i in range(0, n, 32)])
+
+
+def farness(model: Model, shots: ImageSet, device: torch.device) -> float | None:
+    """Median distance of the shots to their nearest source samples, over that among the samples themselves.
+
+    None where the source has no discriminator to look through.
+    """
+    d = model.discriminator(device)
+    if d is None:
+        return None
+    own = embed(d, probes(model, device))
+    theirs = embed(d, shots.floats(slice(0, 64)))
+    away = torch.as_tensor(nearest(theirs, own).distances).median()
+    return (away / torch.as_tensor(nearest(own, own, itself=True).distances).median()).item()
+
+
+def announce(model: Model, shots: ImageSet, device: torch.device, say: Callable[[str], None]) -> None:
+    """Say what the source is, and warn when the images look far from it."""
+    about = model.about
+    say(
+        f"source: {about.get('title', 'unnamed')} ({about.get('subject', 'subject unknown')}), "
+        f"{model.spec['resolution']} px, licence {about.get('licence', 'unknown')}"
+    )
+    say(f"images: {len(shots)} read" + (f", {len(shots.skipped)} skipped" if shots.skipped else ""))
+    ratio = farness(model, shots, device)
+    if ratio is None or ratio < FAR:
+        return
+    others = {e.subject: name for name, e in catalog().items() if e.subject != about.get("subject")}
+    listed = ", ".join(f"{name} ({subject})" for subject, name in sorted(others.items()))
+    say(
+        f"warning: the images look far from what this source draws ({ratio:.1f} x as far as its samples from "
+        f"one another); little of it may survive. Other sources in the catalogue: {listed}"
+    )

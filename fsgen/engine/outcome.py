@@ -1,0 +1,109 @@
+"""What a finished run leaves behind: the adapted model, its pictures, plots and figures."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import fsgen
+from fsgen.data import pictures
+from fsgen.engine import loop, plots
+from fsgen.engine.run import Run
+from fsgen.engine.seeds import inputs_of
+from fsgen.models.model import Model
+
+PREVIEWS = 16  # latents in the grids of a run
+
+
+class Preview:
+    """The same latents through the source and through the generator in training."""
+
+    def __init__(self, model: Model, device: torch.device) -> None:
+        g = model.generator(device=device)
+        self.inputs = inputs_of(g, list(range(PREVIEWS)), device)
+        self.source = _images(g, self.inputs)
+        self.hash = model.hash
+
+    def write(self, g: nn.Module, path: Path, step: int) -> Path:
+        """Source above adapted, eight pairs a row."""
+        sheet = pictures.pairs(self.source, _images(g, self.inputs), columns=8)
+        text = {"seeds": f"0-{PREVIEWS - 1}", "step": str(step), "source": self.hash, "Software": "fsgen"}
+        pictures.save_png(sheet, path, text)
+        return path
+
+
+@torch.no_grad()
+def _images(g: nn.Module, inputs: Any) -> Tensor:
+    return g(inputs).cpu()
+
+
+def write(
+    source: Model, state: loop.State, run: Run, *, settings: dict[str, Any], options: dict[str, Any],
+    source_g: nn.Module, shots: int, seconds: float, grid: Path,
+) -> None:  # fmt: skip
+    """Model, plots and report.json of a run that is done."""
+    adapted = _adapted(source, state, {"run": settings, "method": options})
+    adapted.save(run.model)
+    change = rate_of_change(source_g, state.g, source.family.layers(source.spec))
+    history = run.history()
+    plots.losses(history, run.plots / "losses.png")
+    plots.by_layer(change, run.plots / "change.png", "mean |change| / mean |weight|")
+    if any("ewc" in line for line in history):
+        plots.penalty(history, run.plots / "penalty.png")
+    run.report({
+        "schema": "fsgen-run/1",
+        "fsgen": fsgen.__version__,
+        "model": {"file": run.model.name, "hash": adapted.hash},
+        "source": {"name": source.about.get("title"), "hash": settings["source_hash"],
+                   "licence": source.about.get("licence")},
+        "images": {"count": shots, "digest": settings["images_digest"]},
+        "method": options,
+        "steps": state.step,
+        "trained_parameters": sum(p.numel() for p in state.g.parameters()),
+        "cost": {"seconds": round(seconds, 1), "peak_rss_mb": peak_rss_mb(), "device": settings["device"],
+                 "threads": torch.get_num_threads()},
+        "rate_of_change": change,
+        "grid": str(grid.relative_to(run.path)),
+    })  # fmt: skip
+
+
+def _adapted(source: Model, state: loop.State, provenance: dict[str, Any]) -> Model:
+    """The networks that the source file has, under the same keys, with what became of them."""
+    source.family.settle(state.g_ema)
+    source.family.settle(state.g)
+    trained = {"g": state.g, "g_ema": state.g_ema, "d": state.d}
+    networks = {
+        name: {key: value.detach().cpu().clone() for key, value in trained[name].state_dict().items()}
+        for name in source.networks
+    }
+    about = {
+        "title": f"{source.about.get('title', 'unnamed')} adapted with {provenance['run']['method']}",
+        "subject": source.about.get("subject"),
+        "licence": source.about.get("licence"),
+        "source": {"name": provenance["run"]["source"], "hash": provenance["run"]["source_hash"]},
+        "provenance": provenance,
+        "fsgen": fsgen.__version__,
+    }
+    return Model(source.family, source.spec, networks, about)
+
+
+@torch.no_grad()
+def rate_of_change(before: nn.Module, after: nn.Module, layers: dict[str, list[str]]) -> dict[str, float]:
+    """Mean |theta - theta_S| over mean |theta_S| per layer, first to last (Li et al. 2020, figure 1)."""
+    old, new = dict(before.named_parameters()), dict(after.named_parameters())
+    out = {}
+    for layer, names in layers.items():
+        moved = torch.cat([(new[name] - old[name]).abs().flatten() for name in names]).mean()
+        out[layer] = (moved / torch.cat([old[name].abs().flatten() for name in names]).mean()).item()
+    return out
+
+
+def peak_rss_mb() -> int:
+    """Largest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3))

@@ -1,0 +1,171 @@
+"""A run is a folder: what was asked for, where it stands, what came out.
+
+config.toml         the resolved configuration: enough to start the run again
+state/latest.safetensors   everything a resumed run needs, replaced whole at every save
+log.jsonl           one line of losses a logged step
+samples/            grids during training, source above adapted from the same z
+plots/              losses, EWC penalty, change of weights per layer
+model.safetensors   the adapted model, once the run is done
+report.json         what came out, in figures
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fsgen import config as configs
+from fsgen.atomic import atomic
+from fsgen.engine.loop import State
+from fsgen.errors import FsgenError
+from fsgen.io import checkpoint
+from fsgen.models.model import RUN_MODEL
+
+CONFIG = "config.toml"
+OURS = (CONFIG, "state", "log.jsonl", "samples", "plots", RUN_MODEL, "report.json")
+
+
+class Run:
+    """The folder of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.model = path / RUN_MODEL
+        self.samples = path / "samples"
+        self.plots = path / "plots"
+        self._state = path / "state" / "latest.safetensors"
+        self._log = path / "log.jsonl"
+
+    @classmethod
+    def create(cls, path: Path, *, force: bool) -> Run:
+        """A fresh folder for a run.
+
+        Raises:
+            FsgenError: ``path`` is taken and ``force`` is not set, or it cannot be written to.
+        """
+        if path.exists() and not path.is_dir():
+            raise FsgenError(f"{path} is a file, not a folder for a run", hint="choose another --out")
+        if path.is_dir() and any(path.iterdir()):
+            if not force:
+                raise FsgenError(
+                    f"{path} is not empty",
+                    hint=f"go on with it: fsgen adapt --resume {path}; replace it: --force; or another --out",
+                )
+            if not (path / CONFIG).is_file():
+                raise FsgenError(f"{path} is not a run of fsgen, so --force does not empty it")
+        try:
+            for name in OURS:
+                if (path / name).is_dir():
+                    shutil.rmtree(path / name)
+                else:
+                    (path / name).unlink(missing_ok=True)
+            for folder in ("state", "samples", "plots"):
+                (path / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FsgenError(f"{path} cannot be written to: {os.strerror(error.errno or 0)}") from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """The folder of a run that was begun.
+
+        Raises:
+            FsgenError: no such run.
+        """
+        if not (path / CONFIG).is_file():
+            raise FsgenError(f"there is no run in {path}", hint="a run's folder holds a config.toml")
+        return cls(path)
+
+    # ---- what was asked for --------------------------------------------------------------------------
+
+    def write_config(self, values: dict[str, Any]) -> None:
+        with atomic(self.path / CONFIG) as temporary:
+            temporary.write_text(configs.to_toml(values), encoding="utf-8")
+
+    def config(self) -> dict[str, Any]:
+        return configs.read_toml(self.path / CONFIG)
+
+    # ---- where it stands -----------------------------------------------------------------------------
+
+    def save(self, state: State, methods: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """Replace the state on disk, whole or not at all."""
+        self._state.parent.mkdir(exist_ok=True)
+        nets = {"g": state.g, "d": state.d, "g_ema": state.g_ema}
+        tensors = checkpoint.join({name: net.state_dict() for name, net in nets.items()})
+        for name, optimiser in (("opt_g", state.opt_g), ("opt_d", state.opt_d)):
+            tensors |= {f"{name}.{key}": value for key, value in _flat(optimiser).items()}
+        tensors |= {f"scalars.{key}": value for key, value in state.scalars.items()}
+        tensors |= {f"method.{key}": value for key, value in methods.items()}
+        checkpoint.write(self._state, tensors, {"kind": "state", "step": state.step, **header})
+
+    def restore(self, state: State) -> dict[str, Tensor] | None:
+        """Bring ``state`` to what was saved; the methods' tensors, or None where nothing was saved yet."""
+        if not self._state.is_file():
+            return None
+        tensors, header = checkpoint.read(self._state)
+        parts = checkpoint.split(tensors)
+        device = next(state.g.parameters()).device
+        for name, net in (("g", state.g), ("d", state.d), ("g_ema", state.g_ema)):
+            _strict(net, parts[name], self._state)
+        _unflat(state.opt_g, parts.get("opt_g", {}))
+        _unflat(state.opt_d, parts.get("opt_d", {}))
+        state.scalars = {key: value.to(device) for key, value in parts.get("scalars", {}).items()}
+        state.step = header["step"]
+        self._forget_after(state.step)
+        return {key: value.to(device) for key, value in parts.get("method", {}).items()}
+
+    # ---- what happened -------------------------------------------------------------------------------
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """One line of JSON."""
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def history(self) -> list[dict[str, float]]:
+        """All lines of the log; a last line cut off by a crash is left out."""
+        if not self._log.is_file():
+            return []
+        lines = []
+        for line in self._log.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                lines.append(json.loads(line))
+        return lines
+
+    def _forget_after(self, step: int) -> None:
+        """Drop what a killed run logged after its last save: those steps come again."""
+        kept = [line for line in self.history() if line["step"] <= step]
+        with atomic(self._log) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def report(self, values: dict[str, Any]) -> None:
+        with atomic(self.path / "report.json") as temporary:
+            temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _flat(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Adam's moments and step counts: ``3.exp_avg`` -> tensor."""
+    state = optimiser.state_dict()["state"]
+    return {f"{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
+
+
+def _unflat(optimiser: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, value in flat.items():
+        i, key = name.split(".", 1)
+        entries.setdefault(int(i), {})[key] = value
+    # load_state_dict moves the moments to each parameter's device and leaves the step counts as they are
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
+
+
+def _strict(net: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    try:
+        net.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise FsgenError(f"{path} does not fit this run: {error}") from None

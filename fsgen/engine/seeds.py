@@ -1,0 +1,37 @@
+"""A seed names one picture of a model, whatever the batch and the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from fsgen import rng as random
+from fsgen.errors import FsgenError
+from fsgen.types import Inputs
+
+
+def inputs_of(g: nn.Module, seeds: Sequence[int], device: torch.device | str) -> Inputs:
+    """Generator inputs of ``seeds``, each drawn on the CPU from a generator of its own."""
+    drawn = [g.draw(1, random.generator(seed, "picture")) for seed in seeds]
+    z = torch.cat([part.z for part in drawn])
+    y = None if drawn[0].y is None else torch.cat([part.y for part in drawn])
+    return Inputs(z=z, y=y).to(device)
+
+
+def parse(text: str) -> list[int]:
+    """``"0-3,8"`` -> [0, 1, 2, 3, 8].
+
+    Raises:
+        FsgenError: not a list of whole numbers and ranges.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise FsgenError(f"'{text}' is not a list of seeds", hint="as in --seeds 0-63 or --seeds 1,5,9")
+        if last and int(last) < int(first):
+            raise FsgenError(f"the range {part.strip()} runs backwards")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds

@@ -1,0 +1,81 @@
+"""Several methods at once: views composed in order, terms added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fsgen import registry
+from fsgen.errors import FsgenError
+from fsgen.types import Bench, Family, Method, Who
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+class Stack:
+    """The methods of one run, in the order given."""
+
+    def __init__(self, methods: Sequence[Method] = ()) -> None:
+        self.methods = tuple(methods)
+
+    @classmethod
+    def parse(cls, names: str, options: dict[str, dict[str, Any]]) -> Stack:
+        """``"ewc,diffaugment"`` and, by method, the options that differ from the defaults.
+
+        Raises:
+            FsgenError: an unknown or repeated method, an unknown option; the near miss is named.
+        """
+        parts = [part.strip() for part in names.split(",") if part.strip()]
+        if not parts:
+            raise FsgenError("no method given", hint=f"known: {', '.join(registry.METHODS)}")
+        if repeated := next((part for part in parts if parts.count(part) > 1), None):
+            raise FsgenError(f"method '{repeated}' is given twice in '{names}'")
+        if unused := next((name for name in options if name not in parts), None):
+            raise FsgenError(
+                f"options of '{unused}' are given, but the method is '{names}'",
+                hint=f"use --method {','.join([*parts, unused])}",
+            )
+        return cls([_make(registry.method(part), options.get(part, {})) for part in parts])
+
+    @property
+    def name(self) -> str:
+        return ",".join(method.name for method in self.methods)
+
+    def check(self, family: Family) -> None:
+        """Refuse, before any work, a method that needs what ``family`` does not have."""
+        for method in self.methods:
+            if missing := sorted(method.needs - family.traits):
+                raise FsgenError(f"{method.name} needs {missing[0]}; the family {family.name} has none")
+
+    def enter(self, bench: Bench) -> None:
+        for method in self.methods:
+            method.enter(bench)
+
+    def view(self, images: Tensor, who: Who, rng: Callable[[str], torch.Generator]) -> Tensor:
+        for method in self.methods:
+            images = method.view(images, who, rng(f"{method.name} {who}"))
+        return images
+
+    def terms(self, g: nn.Module) -> dict[str, Tensor]:
+        return {name: value for method in self.methods for name, value in method.terms(g).items()}
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"{m.name}.{key}": value for m in self.methods for key, value in m.state().items()}
+
+    def restore(self, state: dict[str, Tensor], bench: Bench) -> None:
+        for method in self.methods:
+            prefix = f"{method.name}."
+            mine = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            method.restore(mine, bench)
+
+    def options(self) -> dict[str, dict[str, Any]]:
+        """Every option of every method as it stands, with ``auto`` replaced by what it came to."""
+        return {m.name: {**vars(m.options), **m.chosen()} for m in self.methods}
+
+
+def _make(kind: type[Method], values: dict[str, Any]) -> Method:
+    from fsgen.config import build
+
+    return kind(build(kind.Options, values, where=f"method {kind.name}"))

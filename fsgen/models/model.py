@@ -1,0 +1,140 @@
+"""A model at rest: a family, its spec, its tensors, and where they came from; and how to find one by name."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fsgen import registry
+from fsgen.errors import FsgenError, near
+from fsgen.io import checkpoint
+from fsgen.io.home import sources_dir
+from fsgen.types import Family, Spec
+
+RUN_MODEL = "model.safetensors"  # the adapted model inside a run folder
+
+
+@dataclass(frozen=True)
+class Model:
+    """Networks of one family as tensors; ``about`` holds provenance, licence, subject (plain values)."""
+
+    family: Family
+    spec: Spec
+    networks: dict[str, dict[str, Tensor]]  # "g", "g_ema", "d": those that the file has
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the tensors."""
+        return checkpoint.digest(checkpoint.join(self.networks))
+
+    @property
+    def start(self) -> str:
+        """Which network theta_S is: ``g`` where the file has it, else ``g_ema``."""
+        return "g" if "g" in self.networks else "g_ema"
+
+    @property
+    def best(self) -> str:
+        """Which network pictures come from: the moving average where there is one."""
+        return "g_ema" if "g_ema" in self.networks else "g"
+
+    def generator(self, which: str | None = None, device: torch.device | str = "cpu") -> nn.Module:
+        """A generator with the weights called ``which`` (default ``best``), float32, in eval mode."""
+        g = self._bare().g
+        _load(g, self.networks[which or self.best], which or self.best)
+        return g.eval().to(device)
+
+    def discriminator(self, device: torch.device | str = "cpu") -> nn.Module | None:
+        """The discriminator, or None where the file has none."""
+        if "d" not in self.networks:
+            return None
+        d = self._bare().d
+        _load(d, self.networks["d"], "d")
+        return d.eval().to(device)
+
+    def fresh_discriminator(self, seed: int, device: torch.device | str = "cpu") -> nn.Module:
+        """An untrained discriminator for a source that came without one."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.family.build(self.spec).d.to(device)
+
+    def save(self, path: Path) -> None:
+        """Write the native checkpoint, atomically."""
+        about = {"family": self.family.name, "spec": self.spec, **self.about}
+        checkpoint.write(path, checkpoint.join(self.networks), about)
+
+    def _bare(self) -> Any:
+        # Untrained weights are drawn only to be overwritten: keep the caller's global stream as it was.
+        with torch.random.fork_rng(devices=[]):
+            return self.family.build(self.spec, discriminator=True)
+
+
+def _load(net: nn.Module, state: Mapping[str, Tensor], which: str) -> None:
+    try:
+        net.load_state_dict({key: value.float() for key, value in state.items()}, strict=True)
+    except RuntimeError as error:
+        raise FsgenError(f"the tensors of '{which}' do not fit its spec: {error}") from None
+
+
+def bundled() -> dict[str, Path]:
+    """Sources that ship inside the package: name -> file."""
+    folder = resources.files("fsgen.io") / "sources"
+    with contextlib.suppress(OSError):
+        return {Path(f.name).stem: Path(str(f)) for f in folder.iterdir() if f.name.endswith(".safetensors")}
+    return {}
+
+
+def pulled() -> dict[str, Path]:
+    """Sources that ``fsgen pull`` stored: name -> file."""
+    return {path.stem: path for path in sorted(sources_dir().glob("*.safetensors"))}
+
+
+def find(name: str) -> Path:
+    """The file behind MODEL or SOURCE: a run folder, a file, or a name (bundled, then pulled).
+
+    Raises:
+        FsgenError: nothing there; a catalogue name that was not pulled yet; a near miss is suggested.
+    """
+    from fsgen.io.catalog import catalog
+
+    path = Path(name)
+    if path.is_dir():
+        if (path / RUN_MODEL).is_file():
+            return path / RUN_MODEL
+        if (path / "state").is_dir():
+            raise FsgenError(
+                f"the run in {path} is not finished", hint=f"finish it: fsgen adapt --resume {path}"
+            )
+        raise FsgenError(f"{path} is a folder without {RUN_MODEL}: not a run of fsgen")
+    if path.is_file():
+        return path
+    known = bundled() | pulled()
+    if name in known:
+        return known[name]
+    if name in catalog():
+        raise FsgenError(f"'{name}' is in the catalogue but not on this machine", hint=f"fsgen pull {name}")
+    if path.suffix or path.parent != Path():
+        raise FsgenError(f"no such file or run folder: {name}")
+    raise FsgenError(f"there is no source '{name}'", hint=near(name, [*known, *catalog()]))
+
+
+def load(name: str | Path) -> Model:
+    """The model behind a run folder, a native file or a name.
+
+    Raises:
+        FsgenError: not found, truncated, not native, or of a family this fsgen does not know.
+    """
+    path = find(str(name))
+    tensors, header = checkpoint.read(path)
+    about = dict(header)
+    family = registry.family(about.pop("family"))()
+    spec = about.pop("spec")
+    about.pop("format", None)
+    return Model(family, spec, checkpoint.split(tensors), about)

@@ -1,0 +1,161 @@
+"""StyleGAN2 as a family: recipe, losses, regularisers, import."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fsgen.errors import FsgenError
+from fsgen.models.stylegan2 import convert, networks
+from fsgen.nn import losses
+from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Spec
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The published recipe at 256 px (the literature's StyleGAN2 runs); ``StyleGAN2.recipe`` scales it."""
+
+    lr: float = 0.002  # Adam, before the correction for lazy regularisation below
+    beta1: float = 0.0
+    beta2: float = 0.99
+    batch: int = 4
+    r1_gamma: float = 10.0  # at 256 px; proportional to the number of pixels
+    r1_every: int = 16  # D steps
+    path_weight: float = 2.0
+    path_every: int = 4  # G steps; 0 switches it off
+    path_shrink: int = 2  # the path length's batch is batch / path_shrink
+    mixing: float = 0.9  # probability of style mixing
+    ema_half_life: float = 10_000 / 32  # steps: decay 0.5^(32 / 10000) a step, whatever the batch
+    ema_rampup: float = 0.05  # half-life at most this share of the steps so far
+
+
+class StyleGAN2(Family):
+    """Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN"."""
+
+    name = "stylegan2"
+    traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "w_space"})
+    Recipe = Recipe
+
+    def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
+        return Networks(networks.Generator(spec), networks.Discriminator(spec) if discriminator else None)
+
+    # ---- checkpoints ---------------------------------------------------------------------------------
+
+    def recognise(self, foreign: Foreign) -> bool:
+        return any(convert.is_rosinality_g(t) or convert.is_nvidia_g(t) for t in foreign.tensors.values())
+
+    def convert(self, foreign: Foreign) -> Converted:
+        named = {name.lower(): name for name in foreign.tensors}
+        g_name, ema_name, d_name = named.get("g"), named.get("g_ema"), named.get("d")
+        if ema_name is None and g_name is None:  # a bare state dict: take it for the averaged weights
+            ema_name = next(n for n, t in foreign.tensors.items() if self._is_g(t))
+        w_avg = foreign.extras.get("latent_avg")
+        g_ema = convert.generator(foreign.tensors[ema_name], w_avg) if ema_name is not None else None
+        g = convert.generator(foreign.tensors[g_name]) if g_name is not None else None
+        d = convert.discriminator(foreign.tensors[d_name]) if d_name is not None else None
+        settings_g = foreign.settings.get(ema_name if ema_name is not None else g_name, {})
+        spec = convert.infer(
+            g_ema if g_ema is not None else g, d, settings_g, foreign.settings.get(d_name, {})
+        )
+        notes = [] if d is not None else ["no discriminator in the file: adapt starts a fresh one"]
+        for which, state in (("g_ema", g_ema), ("g", g)):
+            if state is not None:
+                notes += self._complete(which, state, spec)
+        return Converted(spec, g, g_ema, d, tuple(notes))
+
+    def _is_g(self, state: dict[str, Tensor]) -> bool:
+        return convert.is_rosinality_g(state) or convert.is_nvidia_g(state)
+
+    def _complete(self, which: str, state: dict[str, Tensor], spec: Spec) -> list[str]:
+        """Add what old files lack: stored noise and the mean latent."""
+        notes = []
+        if convert.stored_noise(state, spec):
+            notes.append(f"{which}: no stored noise in the file; drawn from seed 0")
+        if "mapping.w_avg" not in state:
+            state["mapping.w_avg"] = torch.zeros(spec["w_dim"])
+            net = networks.Generator(spec)
+            _strict(net, state, which)
+            self.settle(net)
+            state["mapping.w_avg"] = net.mapping.w_avg
+            notes.append(f"{which}: mean latent computed over {SETTLE_SAMPLES:,} samples")
+        return notes
+
+    def settle(self, g: nn.Module) -> None:
+        """Recompute the mean latent, which truncation pulls to, after the weights have changed."""
+        rng = torch.Generator().manual_seed(0)
+        device = g.mapping.w_avg.device
+        with torch.no_grad():
+            batches = [g.draw(1024, rng).to(device) for _ in range(SETTLE_SAMPLES // 1024)]
+            g.mapping.w_avg.copy_(torch.stack([g.mapping(b.z, b.y).mean(dim=0) for b in batches]).mean(dim=0))
+
+    # ---- training ------------------------------------------------------------------------------------
+
+    def recipe(self, spec: Spec) -> Recipe:
+        base = Recipe()
+        return dataclasses.replace(base, r1_gamma=base.r1_gamma * (spec["resolution"] / 256) ** 2)
+
+    def layers(self, spec: Spec) -> dict[str, list[str]]:
+        with torch.device("meta"):
+            g = networks.Generator(spec)
+        out: dict[str, list[str]] = {}
+        for key, _ in g.named_parameters():
+            parts = key.split(".")
+            layer = parts[1] if parts[0] == "mapping" else ".".join(parts[1:3])
+            out.setdefault(f"mapping.{layer}" if parts[0] == "mapping" else layer, []).append(key)
+        return out
+
+    def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return losses.logistic_d(real_logits, fake_logits)
+
+    def loss_g(self, fake_logits: Tensor) -> Tensor:
+        return losses.nonsaturating_g(fake_logits)
+
+    def log_likelihood(self, logits: Tensor) -> Tensor:
+        return losses.log_sigmoid(logits)
+
+    def fakes(self, g: nn.Module, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
+        return g.synthesis(self._mixed(g, inputs, recipe, rng), "random", rng)[0]
+
+    def _mixed(self, g: nn.Module, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
+        """Style mixing (Karras et al. 2019, section 3.1): one random layer of the batch on, another z."""
+        ws = g.map(inputs)
+        if torch.rand([], generator=rng, device=rng.device) >= recipe.mixing:
+            return ws
+        z = torch.randn(inputs.z.shape, generator=rng, device=rng.device)
+        other = dataclasses.replace(inputs, z=z.to(inputs.z.device))
+        cut = int(torch.randint(1, g.num_ws, [], generator=rng, device=rng.device))
+        return torch.cat([ws[:, :cut], g.map(other)[:, cut:]], dim=1)
+
+    def regularise(self, play: Play, who: Literal["d", "g"], step: int) -> dict[str, Tensor]:
+        recipe = play.recipe
+        if who == "d" and recipe.r1_gamma and step % recipe.r1_every == 0:
+            reals = play.reals.detach().requires_grad_()
+            logits = play.d(play.view(reals, "real"), play.inputs)
+            return {"r1": losses.r1(logits, reals) * (recipe.r1_gamma / 2 * recipe.r1_every)}
+        if who == "g" and recipe.path_every and step % recipe.path_every == 0:
+            return {"path": self._path(play) * (recipe.path_weight * recipe.path_every)}
+        return {}
+
+    def _path(self, play: Play) -> Tensor:
+        rng = play.rng("path")
+        inputs = play.g.draw(max(1, len(play.reals) // play.recipe.path_shrink), rng).to(play.reals.device)
+        ws = self._mixed(play.g, inputs, play.recipe, rng)
+        images = play.g.synthesis(ws, "random", rng)[0]
+        noise = torch.randn(images.shape, generator=rng, device=rng.device).to(images.device)
+        lengths = losses.path_lengths(images, ws, noise)
+        mean = play.scalars.get("path_mean", torch.zeros([], device=images.device))
+        penalty, play.scalars["path_mean"] = losses.path_penalty(lengths, mean)
+        return penalty
+
+
+SETTLE_SAMPLES = 8192  # latents behind a computed mean latent
+
+
+def _strict(net: nn.Module, state: dict[str, Tensor], which: str) -> None:
+    missing, stray = net.load_state_dict(state, strict=False)
+    if missing or stray:
+        raise FsgenError(f"{which} does not fit its own shapes: missing {missing}, stray {stray}")

@@ -1,0 +1,275 @@
+"""The two networks of StyleGAN2 in plain PyTorch, from the paper (arXiv 1912.04958).
+
+Parameter names are those of the NVIDIA layout, without the constant filter buffers. Which shapes they have is
+the ``spec``: resolution, z_dim, w_dim, c_dim, mapping_layers, channels (resolution -> width) for G; the same
+for D with its architecture. Values not seen in any tensor (clamps, group size) stand there too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fsgen.nn import fir
+from fsgen.nn.layers import Conv, Linear, ModulatedConv, lrelu, minibatch_std, normalise
+from fsgen.types import Inputs
+
+Noise = Literal["const", "random", "none"]
+
+
+def resolutions(resolution: int) -> list[int]:
+    """4, 8, ..., ``resolution``."""
+    return [2**k for k in range(2, int(math.log2(resolution)) + 1)]
+
+
+class Mapping(nn.Module):
+    """z (and a label's embedding) -> w: [n, z_dim], [n, c_dim] -> [n, w_dim]. Of D: the label alone."""
+
+    def __init__(
+        self, z_dim: int, c_dim: int, embedded: int, w_dim: int, layers: int, *, lr_mul: float, average: bool
+    ) -> None:
+        super().__init__()
+        self.depth = layers
+        if c_dim:
+            self.embed = Linear(c_dim, embedded)
+        for i in range(layers):
+            width = z_dim + embedded if i == 0 else w_dim
+            self.add_module(f"fc{i}", Linear(width, w_dim, lr_mul=lr_mul, activate=True))
+        if average:
+            self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    def forward(self, z: Tensor | None, y: Tensor | None) -> Tensor:
+        parts = [normalise(z)] if z is not None else []
+        if hasattr(self, "embed"):
+            parts.append(normalise(self.embed(y)))
+        x = torch.cat(parts, dim=1)
+        for i in range(self.depth):
+            x = self.get_submodule(f"fc{i}")(x)
+        return x
+
+
+class StyledConv(ModulatedConv):
+    """Modulated 3x3 convolution, noise, bias, activation, clamp."""
+
+    noise_const: Tensor
+
+    def __init__(
+        self, inputs: int, outputs: int, w_dim: int, resolution: int, *, up: bool, clamp: float | None
+    ) -> None:
+        super().__init__(inputs, outputs, 3, w_dim, up=up)
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.clamp = clamp
+
+    def forward(self, x: Tensor, w: Tensor, noise: Noise, rng: torch.Generator | None) -> Tensor:
+        x = self.convolve(x, w)
+        if noise == "const":
+            x = x + self.noise_const * self.noise_strength
+        elif noise == "random":
+            n, _, height, width = x.shape
+            device = rng.device if rng is not None else x.device
+            drawn = torch.randn(n, 1, height, width, generator=rng, device=device, dtype=x.dtype)
+            x = x + drawn.to(x.device) * self.noise_strength
+        return lrelu(x + self.bias[:, None, None], self.clamp)
+
+
+class ToRGB(ModulatedConv):
+    """Modulated 1x1 convolution to the picture's channels, without demodulation."""
+
+    def __init__(self, inputs: int, channels: int, w_dim: int, *, clamp: float | None) -> None:
+        super().__init__(inputs, channels, 1, w_dim, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.clamp = clamp
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        x = self.convolve(x, w) + self.bias[:, None, None]
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+class SynthesisBlock(nn.Module):
+    """One resolution of G: (up-sampling convolution,) convolution, and its share of the picture."""
+
+    def __init__(
+        self, inputs: int, outputs: int, resolution: int, w_dim: int, channels: int, clamp: float | None
+    ) -> None:
+        super().__init__()
+        if inputs:
+            self.conv0 = StyledConv(inputs, outputs, w_dim, resolution, up=True, clamp=clamp)
+        else:
+            self.const = nn.Parameter(torch.randn(outputs, resolution, resolution))
+        self.conv1 = StyledConv(outputs, outputs, w_dim, resolution, up=False, clamp=clamp)
+        self.torgb = ToRGB(outputs, channels, w_dim, clamp=clamp)
+        self.convs = 2 if inputs else 1
+
+
+class Synthesis(nn.Module):
+    """w per layer -> picture, summed over the resolutions (StyleGAN2, figure 7b)."""
+
+    def __init__(
+        self, resolution: int, w_dim: int, widths: dict[int, int], channels: int, clamp: float | None
+    ) -> None:
+        super().__init__()
+        self.resolutions = resolutions(resolution)
+        before = 0
+        for r in self.resolutions:
+            self.add_module(f"b{r}", SynthesisBlock(before, widths[r], r, w_dim, channels, clamp))
+            before = widths[r]
+
+    def forward(
+        self, ws: Tensor, noise: Noise, rng: torch.Generator | None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """[n, num_ws, w_dim] -> [n, C, H, W] and each block's (features, picture so far), coarse to fine."""
+        taps = []
+        x = picture = None
+        layer = 0
+        for r in self.resolutions:
+            block = self.get_submodule(f"b{r}")
+            if x is None:
+                x = block.const.expand(len(ws), -1, -1, -1)
+            else:
+                x = block.conv0(x, ws[:, layer], noise, rng)
+                layer += 1
+            x = block.conv1(x, ws[:, layer], noise, rng)
+            layer += 1
+            # toRGB takes the w of the next block's first convolution: `layer` is not advanced.
+            rgb = block.torgb(x, ws[:, layer])
+            picture = rgb if picture is None else fir.upsample(picture) + rgb
+            taps.append((x, picture))
+        return picture, taps
+
+
+class Generator(nn.Module):
+    """z, y -> picture."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        super().__init__()
+        self.z_dim, self.c_dim, self.w_dim = spec["z_dim"], spec["c_dim"], spec["w_dim"]
+        self.resolution = spec["resolution"]
+        self.channels = spec["channels"]
+        self.num_ws = 2 * int(math.log2(self.resolution)) - 2
+        widths = {int(r): width for r, width in spec["g_widths"].items()}
+        self.mapping = Mapping(
+            self.z_dim, self.c_dim, spec["g_embed_dim"], self.w_dim, spec["mapping_layers"],
+            lr_mul=spec["mapping_lr_mul"], average=True,
+        )  # fmt: skip
+        self.synthesis = Synthesis(self.resolution, self.w_dim, widths, self.channels, spec["g_clamp"])
+
+    def draw(self, n: int, rng: torch.Generator) -> Inputs:
+        """n inputs from the prior: z ~ N(0, I), and a class at random where there are classes."""
+        z = torch.randn(n, self.z_dim, generator=rng, device=rng.device)
+        if not self.c_dim:
+            return Inputs(z=z)
+        classes = torch.randint(self.c_dim, (n,), generator=rng, device=rng.device)
+        return Inputs(z=z, y=nn.functional.one_hot(classes, self.c_dim).float())
+
+    def map(self, inputs: Inputs, truncation: float = 1.0, cutoff: int | None = None) -> Tensor:
+        """[n, num_ws, w_dim]; ``truncation`` pulls w to its mean, in the first ``cutoff`` layers or all."""
+        w = self.mapping(inputs.z, inputs.y)
+        ws = w[:, None].expand(-1, self.num_ws, -1)
+        if truncation == 1:
+            return ws
+        pulled = self.mapping.w_avg + truncation * (ws - self.mapping.w_avg)
+        return pulled if cutoff is None else torch.cat([pulled[:, :cutoff], ws[:, cutoff:]], dim=1)
+
+    def forward(
+        self, inputs: Inputs, *, truncation: float = 1.0, noise: Noise = "const",
+        rng: torch.Generator | None = None,
+    ) -> Tensor:  # fmt: skip
+        """[n, C, H, W], about [-1, 1], not clipped. ``rng`` draws the noise where ``noise`` is "random"."""
+        return self.synthesis(self.map(inputs, truncation), noise, rng)[0]
+
+
+class DiscriminatorBlock(nn.Module):
+    """One resolution of D, halving it; ``orig``, ``skip`` or ``resnet`` (StyleGAN2, figure 7)."""
+
+    def __init__(
+        self, inputs: int, middle: int, outputs: int, channels: int, architecture: str, clamp: float | None
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        if not inputs or architecture == "skip":
+            self.fromrgb = Conv(channels, middle, 1, clamp=clamp)
+        self.conv0 = Conv(middle, middle, 3, clamp=clamp)
+        self.conv1 = Conv(middle, outputs, 3, down=True, clamp=clamp)
+        if architecture == "resnet":
+            self.skip = Conv(middle, outputs, 1, down=True, bare=True)
+
+    def forward(self, x: Tensor | None, image: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if hasattr(self, "fromrgb"):
+            seen = self.fromrgb(image)
+            x = seen if x is None else x + seen
+        image = fir.downsample(image) if self.architecture == "skip" else None
+        if self.architecture == "resnet":
+            gain = math.sqrt(0.5)  # (main + skip) / sqrt 2
+            return self.skip(x, gain) + self.conv1(self.conv0(x), gain), image
+        return self.conv1(self.conv0(x)), image
+
+
+class Epilogue(nn.Module):
+    """4x4: minibatch spread, convolution, two linear layers; with labels, a projection (``cmap``)."""
+
+    def __init__(
+        self, width: int, outputs: int, channels: int, architecture: str, group: int, clamp: float | None
+    ) -> None:
+        super().__init__()
+        self.group = group
+        if architecture == "skip":
+            self.fromrgb = Conv(channels, width, 1, clamp=clamp)
+        self.conv = Conv(width + (1 if group else 0), width, 3, clamp=clamp)
+        self.fc = Linear(width * 16, width, activate=True)
+        self.out = Linear(width, outputs)
+
+    def forward(self, x: Tensor, image: Tensor | None, cmap: Tensor | None) -> Tensor:
+        if hasattr(self, "fromrgb"):
+            x = x + self.fromrgb(image)
+        if self.group:
+            x = minibatch_std(x, self.group)
+        x = self.out(self.fc(self.conv(x).flatten(1)))
+        if cmap is not None:
+            x = (x * cmap).sum(dim=1, keepdim=True) / math.sqrt(cmap.shape[1])
+        return x
+
+
+class Discriminator(nn.Module):
+    """Picture (and label) -> logit."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        super().__init__()
+        architecture, clamp, channels = spec["d_architecture"], spec["d_clamp"], spec["channels"]
+        widths = {int(r): width for r, width in spec["d_widths"].items()}
+        self.resolutions = resolutions(spec["resolution"])[:0:-1]  # from the picture down to 8
+        before = 0
+        for r in self.resolutions:
+            block = DiscriminatorBlock(before, widths[r], widths[r // 2], channels, architecture, clamp)
+            self.add_module(f"b{r}", block)
+            before = widths[r // 2]
+        self.c_dim = spec["c_dim"]
+        cmap = spec["d_cmap_dim"] if self.c_dim else 1
+        if self.c_dim:
+            self.mapping = Mapping(
+                0, self.c_dim, spec["d_embed_dim"], cmap, spec["d_mapping_layers"],
+                lr_mul=spec["mapping_lr_mul"], average=False,
+            )  # fmt: skip
+        self.b4 = Epilogue(widths[4], cmap, channels, architecture, spec["d_group"], clamp)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Feature maps after each block, fine to coarse; the last is [n, C, 4, 4]."""
+        return self._trunk(images)[0]
+
+    def _trunk(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        maps: list[Tensor] = []
+        x, image = None, images
+        for r in self.resolutions:
+            x, image = self.get_submodule(f"b{r}")(x, image)
+            maps.append(x)
+        return maps, image
+
+    def forward(self, images: Tensor, inputs: Inputs | None = None) -> Tensor:
+        """[n, C, H, W] -> [n, 1] logits; ``inputs.y`` is the label where there are classes."""
+        maps, image = self._trunk(images)
+        cmap = self.mapping(None, inputs.y) if self.c_dim else None
+        return self.b4(maps[-1], image, cmap)

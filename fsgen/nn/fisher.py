@@ -1,0 +1,74 @@
+"""The diagonal Fisher information of a generator's parameters: one estimator for all methods that need it.
+
+F_i = E_z[(d/d theta_i log L(G_theta(z)))^2] (Li et al. 2020, equation 2; Kirkpatrick et al. 2017): the mean
+of the *per-sample* squared gradients, on the stored (un-equalised) parameters. The square of a batch's mean
+gradient, found in public code, is another quantity: it shrinks with the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from fsgen.types import Inputs
+
+Likelihood = Callable[[Tensor, Any], Tensor]
+"""(images [1, C, H, W], one sample's own draw or None) -> the scalar whose gradient is squared."""
+
+
+def _score(g: nn.Module, likelihood: Likelihood) -> Callable[..., Tensor]:
+    buffers = dict(g.named_buffers())
+
+    def score(params: dict[str, Tensor], z: Tensor, y: Tensor | None, draw: Tensor | None) -> Tensor:
+        inputs = Inputs(z=z[None], y=None if y is None else y[None])
+        return likelihood(functional_call(g, (params, buffers), (inputs,)), draw)
+
+    return score
+
+
+def diagonal(
+    g: nn.Module, likelihood: Likelihood, batches: Iterable[tuple[Inputs, Tensor | None]]
+) -> dict[str, Tensor]:
+    """The diagonal by parameter name, vectorised over the samples of each batch.
+
+    Every sample passes alone: a discriminator's minibatch spread sees a batch of one, as in the definition.
+
+    Args:
+        g: the generator at theta_S.
+        likelihood: the proxy.
+        batches: (inputs of n samples, [n, ...] draws or None); the size of a batch bounds the memory
+            (n times the parameters), not the result.
+    """
+    params = {name: p.detach() for name, p in g.named_parameters()}
+    score = _score(g, likelihood)
+    total = {name: torch.zeros_like(p) for name, p in params.items()}
+    count = 0
+    for inputs, draws in batches:
+        axes = (None, 0, None if inputs.y is None else 0, None if draws is None else 0)
+        gradients = vmap(grad(score), in_dims=axes)(params, inputs.z, inputs.y, draws)
+        for name, gradient in gradients.items():
+            total[name] += gradient.detach().square().sum(dim=0)
+        count += len(inputs.z)
+    return {name: value / count for name, value in total.items()}
+
+
+def diagonal_by_loop(
+    g: nn.Module, likelihood: Likelihood, batches: Iterable[tuple[Inputs, Tensor | None]]
+) -> dict[str, Tensor]:
+    """The same, one backward pass a sample: the definition spelled out, for the tests."""
+    params = dict(g.named_parameters())
+    total = {name: torch.zeros_like(p) for name, p in params.items()}
+    count = 0
+    for inputs, draws in batches:
+        for i in range(len(inputs.z)):
+            value = likelihood(g(inputs[i : i + 1]), None if draws is None else draws[i])
+            gradients = torch.autograd.grad(value, list(params.values()), allow_unused=True)
+            for name, gradient in zip(params, gradients, strict=True):
+                if gradient is not None:
+                    total[name] += gradient.square()
+            count += 1
+    return {name: value / count for name, value in total.items()}

@@ -1,0 +1,125 @@
+"""Layers with an equalised learning rate (Karras et al. 2018, section 4.1).
+
+Stored weights are of order 1 and scaled at run time, so that Adam moves every layer at the same relative
+pace. Fisher and EWC penalty work on the stored ("raw") weights.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fsgen.nn import fir
+
+
+def lrelu(x: Tensor, clamp: float | None = None, gain: float = 1.0) -> Tensor:
+    """Leaky ReLU, slope 0.2, times sqrt(2) to keep the variance, clamped to +-``clamp``, times ``gain``."""
+    x = F.leaky_relu(x, 0.2) * math.sqrt(2)
+    if clamp is not None:
+        x = x.clamp(-clamp, clamp)
+    return x if gain == 1.0 else x * gain
+
+
+def normalise(x: Tensor) -> Tensor:
+    """Each row divided by its root mean square: [n, k] -> [n, k]."""
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+
+
+class Linear(nn.Module):
+    """x W^T * lr_mul / sqrt(fan_in) + b * lr_mul, optionally through ``lrelu``."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, lr_mul: float = 1.0, bias: float = 0.0, activate: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_mul)
+        self.bias = nn.Parameter(torch.full((outputs,), bias / lr_mul))
+        self.lr_mul = lr_mul
+        self.scale = lr_mul / math.sqrt(inputs)
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.linear(x, self.weight * self.scale, self.bias * self.lr_mul)
+        return lrelu(x) if self.activate else x
+
+
+class Conv(nn.Module):
+    """A convolution W / sqrt(fan_in), optionally down-sampling by 2, with bias and ``lrelu`` or bare."""
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, *, down: bool = False, bare: bool = False,
+        clamp: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
+        self.bias = None if bare else nn.Parameter(torch.zeros(outputs))
+        self.scale = 1 / math.sqrt(inputs * size**2)
+        self.down = down
+        self.clamp = clamp
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """``gain`` multiplies the output (and the clamp with it)."""
+        weight = self.weight * self.scale
+        size = weight.shape[-1]
+        if not self.down:
+            x = F.conv2d(x, weight, padding=size // 2)
+        elif size == 1:  # the filter commutes with a 1x1 convolution: drop the pixels first
+            x = F.conv2d(fir.downsample(x), weight)
+        else:
+            x = F.conv2d(fir.blur(x, pad=(2, 2)), weight, stride=2)
+        if self.bias is None:
+            return x * gain
+        return lrelu(x + self.bias[:, None, None], self.clamp, gain)
+
+
+class ModulatedConv(nn.Module):
+    """Weight (de)modulation (StyleGAN2, equations 1 and 3) on the activations instead of the weights.
+
+    With style s, W'_oik = s_i W_oik and W''_oik = W'_oik / sqrt(sum_ik W'_oik^2 + eps). Scaling the input
+    channels by s and the output channels by the denominator is the same convolution with one weight for the
+    whole batch: no grouped convolution, and per-sample gradients come cheap.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, w_dim: int, *, up: bool = False, demodulate: bool = True
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
+        self.affine = Linear(w_dim, inputs, bias=1.0)
+        self.scale = 1 / math.sqrt(inputs * size**2)
+        self.up = up
+        self.demodulate = demodulate
+
+    def convolve(self, x: Tensor, w: Tensor) -> Tensor:
+        """x [n, inputs, H, W], w [n, w_dim] -> [n, outputs, H', W'], H' = 2H with ``up``."""
+        style = self.affine(w)  # [n, inputs]
+        weight = self.weight
+        if not self.demodulate:
+            style = style * self.scale
+        x = x * style[:, :, None, None]
+        if self.up:
+            x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+            x = fir.blur(x, pad=(1, 1), gain=4.0)
+        else:
+            x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        if self.demodulate:
+            power = style.square() @ weight.square().sum(dim=(2, 3)).T  # [n, outputs]
+            x = x * torch.rsqrt(power + 1e-8)[:, :, None, None]
+        return x
+
+
+def minibatch_std(x: Tensor, group: int) -> Tensor:
+    """One more channel: the spread of the batch (Karras et al. 2018, section 3), so that D sees diversity.
+
+    [n, C, H, W] -> [n, C + 1, H, W]. Sample i belongs to group i mod (n / G), with G the largest divisor of n
+    that is at most ``group``: the published min(group, n) wherever that divides n.
+    """
+    n, _, height, width = x.shape
+    size = next(g for g in range(min(group, n), 0, -1) if n % g == 0)
+    grouped = x.reshape(size, n // size, *x.shape[1:])  # [G, n/G, C, H, W]
+    variance = (grouped - grouped.mean(dim=0)).square().mean(dim=0)
+    spread = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))  # [n/G]
+    return torch.cat([x, spread.repeat(size)[:, None, None, None].expand(n, 1, height, width)], dim=1)

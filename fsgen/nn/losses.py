@@ -1,0 +1,53 @@
+"""GAN losses and regularisers as pure functions of logits, images and latents."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def logistic_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-E[log D(x)] - E[log(1 - D(G(z)))] with D = sigmoid(logit) (Goodfellow et al. 2014, equation 1)."""
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+def nonsaturating_g(fake_logits: Tensor) -> Tensor:
+    """-E[log D(G(z))] (Goodfellow et al. 2014, section 3)."""
+    return F.softplus(-fake_logits).mean()
+
+
+def log_sigmoid(logits: Tensor) -> Tensor:
+    """log D(x) of each sample: [n, 1] -> [n]."""
+    return -F.softplus(-logits).flatten()
+
+
+def r1(logits: Tensor, images: Tensor) -> Tensor:
+    """E[|grad_x D(x)|^2] on reals (Mescheder et al. 2018, equation 9), without gamma / 2.
+
+    ``images`` must require grad and have produced ``logits``; the result can be differentiated again.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
+    """|J_w^T y| of each sample (StyleGAN2, equation 4), with y ~ N(0, I) / sqrt(H W): [n].
+
+    Args:
+        images: [n, C, H, W], made from ``ws``.
+        ws: [n, num_ws, w_dim], requiring grad; the squared norm is averaged over the num_ws layers.
+        noise: standard normal, the shape of ``images``.
+    """
+    height, width = images.shape[2:]
+    (gradient,) = torch.autograd.grad((images * noise).sum() / (height * width) ** 0.5, ws, create_graph=True)
+    return gradient.square().sum(dim=2).mean(dim=1).sqrt()
+
+
+def path_penalty(lengths: Tensor, mean: Tensor, decay: float = 0.01) -> tuple[Tensor, Tensor]:
+    """E[(|J_w^T y| - a)^2] with a the running mean *after* this batch, and that mean, detached.
+
+    The gradient also goes through a, as published.
+    """
+    a = mean + decay * (lengths.mean() - mean)
+    return (lengths - a).square().mean(), a.detach()
