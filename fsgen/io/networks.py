@@ -28,7 +28,10 @@ class _Budget:
         self.bytes = 2 * size + 2**20  # tied weights appear twice, once under each name
         self.visits = 500_000
 
-    def visit(self, things: dict[Any, Any]) -> dict[Any, Any]:
+    def visit(self, things: Any, kind: type = dict) -> Any:
+        """``things``, which must be a dict (or list), with its members counted."""
+        if type(things) is not kind:
+            raise ValueError("a module of another make than any network's")
         self.visits -= len(things) + 1
         if self.visits < 0:
             raise ValueError("more modules and attributes than any network has")
@@ -107,9 +110,8 @@ def _is_state_dict(value: Any) -> bool:
 
 
 def _joined(prefix: str, name: object) -> str:
-    joined = f"{prefix}{name}"
-    if len(joined) > 300:
-        raise ValueError("a name longer than any network has")
+    if not isinstance(name, str | int) or len(joined := f"{prefix}{name}") > 300:
+        raise ValueError("a name such as no network has")
     return joined
 
 
@@ -161,10 +163,9 @@ def _tensorflow(root: Record, budget: _Budget) -> Collected:
         for name, value in budget.visit(state.get("static_kwargs", {})).items():
             if _is_plain(value):
                 settings[_joined(prefix, f"static_kwargs.{name}")] = value
-        for name, value in budget.visit(dict(state.get("variables", ()))).items():
-            tensors[_joined(prefix, name)] = (
-                budget.read(value) if isinstance(value, Leaf) else torch.tensor(value)
-            )
+        for name, value in budget.visit(state.get("variables", []), list):
+            is_array = isinstance(value, Leaf)
+            tensors[_joined(prefix, name)] = budget.read(value) if is_array else torch.tensor(float(value))
         pending += _children(state.get("components", {}), prefix, "/", budget)
     return tensors, settings
 

@@ -41,8 +41,17 @@ from fsgen.types import Foreign
 
 Buffer = bytes | mmap.mmap
 
+
+def _latin1(text: object, *_: object) -> bytes:
+    """Stand-in for codecs.encode, by which protocol 2 writes the few bytes of a numpy number."""
+    if not isinstance(text, str) or len(text) > 16:
+        raise ValueError("bytes that are no number")
+    return text.encode("latin1")
+
+
 TORCH: Globals = {
     **COMMON,
+    ("_codecs", "encode"): _latin1,
     ("argparse", "Namespace"): lambda: Record("Namespace"),
     ("torch", "Size"): lambda sizes: sizes,
     ("torch._utils", "_rebuild_tensor"): Strided,  # before torch 0.4
@@ -114,6 +123,7 @@ def read_nvidia(path: str | Path) -> Foreign:
             # TensorFlow era
             ("dnnlib.tflib.network", "Network"): lambda: Record("Network"),
             ("numpy.core.multiarray", "_reconstruct"): Array,
+            ("numpy._core.multiarray", "_reconstruct"): Array,
             ("numpy", "ndarray"): None,
         }
         data = Machine(path.name, allowed, steps=steps).run(raw)

@@ -103,7 +103,7 @@ class Storage:
 
 
 class Strided(Leaf):
-    """A tensor as a view of a storage. Checked when made: no view reaches or swells beyond its storage."""
+    """A tensor as a view of a storage. Checked when made: no view reaches beyond its storage."""
 
     def __init__(self, storage: Storage, offset: int, size: Sequence[int], stride: Sequence[int]) -> None:
         shaped = len(size) == len(stride) <= 16 and all(map(_is_count, (offset, *size, *stride)))
@@ -111,7 +111,7 @@ class Strided(Leaf):
             raise ValueError("a tensor without a proper storage, size or stride")
         count = math.prod(size)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if count and (last >= storage.count or count > storage.count):
+        if count and last >= storage.count:
             raise ValueError("a tensor reaches beyond its storage")
         self.nbytes = count * storage.dtype.itemsize
         self._view = (storage, offset, tuple(size), tuple(stride))
@@ -293,6 +293,7 @@ class Machine:
     def _global(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a global without a name")
+        module = "builtins" if module == "__builtin__" else module  # Python 2's name, used up to protocol 2
         if (module, name) not in self.allowed:
             raise FsgenError(
                 f"{self.name} asks to run {printable(f'{module}.{name}')}; fsgen runs nothing from a file",
