@@ -162,7 +162,7 @@ def run_of(folder: Path) -> Training:
 
 
 def mean_before(case: Case, name: str, digits: str | None) -> float:
-    """The running mean of the path lengths before the batch: as the case's text says, else as the name does."""
+    """The running mean of path lengths before the batch: by the case's text, else by the tensor's name."""
     texts = what(case, name) + what(case, f"out.scalar.path_penalty_mean{digits}")
     told = re.search(r"running mean ([\d.]*\d) before|path length - ([\d.]*\d)\)", texts)
     if told:
