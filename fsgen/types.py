@@ -94,6 +94,10 @@ class Family(ABC):
     def layers(self, spec: Spec) -> dict[str, list[str]]:
         """Parameters of G by layer, first to last, for per-layer tables and plots."""
 
+    def resolution_of(self, key: str) -> int | None:
+        """The resolution in pixels at which the layer of G's tensor ``key`` works; None for the others."""
+        return None
+
     @abstractmethod
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Tensor:
         """Images as training makes them, [n, C, H, W]: random noise, style mixing and the like."""

@@ -39,6 +39,11 @@ class Fisher:
     about: dict[str, Any]  # estimator, proxy, samples, seed, network, source_hash
     layers: dict[str, list[str]]  # parameters by layer, first to last
 
+    @property
+    def trace(self) -> float:
+        """The sum over all parameters."""
+        return sum(value.double().sum() for value in self.diagonal.values()).item()
+
     def by_layer(self) -> dict[str, float]:
         """Mean Fisher per layer, first to last: the paper's figure."""
         return {

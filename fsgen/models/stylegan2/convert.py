@@ -109,7 +109,7 @@ def discriminator(state: State) -> State:
     state = {key: value.float() for key, value in state.items() if not CONSTANTS.search(key)}
     if is_nvidia_d(state):
         return state
-    blocks = max(int(m[1]) for key in state if (m := re.match(r"convs\.(\d+)\.", key)))
+    blocks = max((int(m[1]) for key in state if (m := re.match(r"convs\.(\d+)\.", key))), default=0)
     names = {
         "convs.0.0.weight": f"b{4 << blocks}.fromrgb.weight",
         "convs.0.1.bias": f"b{4 << blocks}.fromrgb.bias",
@@ -171,8 +171,8 @@ def infer(g: State, d: State | None, settings_g: dict[str, Any], settings_d: dic
 
 def _infer_d(d: State, resolution: int, settings: dict[str, Any]) -> Spec:
     sizes = _sizes(d, r"b(\d+)\.conv0\.weight")
-    if sizes and sizes[-1] != resolution:
-        raise FsgenError(f"a generator of {resolution} px with a discriminator of {sizes[-1]} px")
+    if not sizes or sizes != [8 << i for i in range(len(sizes))] or sizes[-1] != resolution:
+        raise FsgenError(f"a generator of {resolution} px with a discriminator of resolutions {sizes}")
     width, seen = d["b4.conv.weight"].shape[:2]
     group = settings.get("b4.mbstd.group_size", 4)
     if seen - width not in (0, 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -58,9 +59,15 @@ class StyleGAN2(Family):
         g = convert.generator(foreign.tensors[g_name]) if g_name is not None else None
         d = convert.discriminator(foreign.tensors[d_name]) if d_name is not None else None
         settings_g = foreign.settings.get(ema_name if ema_name is not None else g_name, {})
-        spec = convert.infer(
-            g_ema if g_ema is not None else g, d, settings_g, foreign.settings.get(d_name, {})
-        )
+        try:
+            spec = convert.infer(
+                g_ema if g_ema is not None else g, d, settings_g, foreign.settings.get(d_name, {})
+            )
+        except KeyError as error:
+            raise FsgenError(f"a StyleGAN2 checkpoint without the tensor {error}") from None
+        if d is not None:
+            with torch.device("meta"):
+                _check(networks.Discriminator(spec), d, "d")
         notes = [] if d is not None else ["no discriminator in the file: adapt starts a fresh one"]
         for which, state in (("g_ema", g_ema), ("g", g)):
             if state is not None:
@@ -75,10 +82,13 @@ class StyleGAN2(Family):
         notes = []
         if convert.stored_noise(state, spec):
             notes.append(f"{which}: no stored noise in the file; drawn from seed 0")
-        if "mapping.w_avg" not in state:
-            state["mapping.w_avg"] = torch.zeros(spec["w_dim"])
+        averaged = "mapping.w_avg" in state
+        state.setdefault("mapping.w_avg", torch.zeros(spec["w_dim"]))
+        with torch.device("meta"):
+            _check(networks.Generator(spec), state, which)
+        if not averaged:
             net = networks.Generator(spec)
-            _strict(net, state, which)
+            net.load_state_dict(state)
             self.settle(net)
             state["mapping.w_avg"] = net.mapping.w_avg
             notes.append(f"{which}: mean latent computed over {SETTLE_SAMPLES:,} samples")
@@ -107,6 +117,10 @@ class StyleGAN2(Family):
             layer = parts[1] if parts[0] == "mapping" else ".".join(parts[1:3])
             out.setdefault(f"mapping.{layer}" if parts[0] == "mapping" else layer, []).append(key)
         return out
+
+    def resolution_of(self, key: str) -> int | None:
+        match = re.match(r"synthesis\.b(\d+)\.", key)
+        return int(match[1]) if match else None
 
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return losses.logistic_d(real_logits, fake_logits)
@@ -155,7 +169,17 @@ class StyleGAN2(Family):
 SETTLE_SAMPLES = 8192  # latents behind a computed mean latent
 
 
-def _strict(net: nn.Module, state: dict[str, Tensor], which: str) -> None:
-    missing, stray = net.load_state_dict(state, strict=False)
-    if missing or stray:
-        raise FsgenError(f"{which} does not fit its own shapes: missing {missing}, stray {stray}")
+def _check(net: nn.Module, state: dict[str, Tensor], which: str) -> None:
+    """Every tensor of the file has a place in ``net`` (which may be on the meta device), and the right shape."""
+    wanted = {key: list(value.shape) for key, value in net.state_dict().items()}
+    found = {key: list(value.shape) for key, value in state.items()}
+    wrong = [f"without '{key}'" for key in wanted if key not in found]
+    wrong += [f"with an unknown tensor '{key}'" for key in found if key not in wanted]
+    wrong += [
+        f"where '{key}' is {found[key]}, expected {shape}"
+        for key, shape in wanted.items()
+        if found.get(key, shape) != shape
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        raise FsgenError(f"a StyleGAN2 '{which}' {', '.join(wrong[:3])}{more}")

@@ -1,0 +1,115 @@
+"""``fsgen adapt``"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from fsgen.cli import common, flags
+from fsgen.errors import FsgenError
+
+
+@flags.with_method_options
+def adapt(
+    images: Annotated[
+        Optional[Path], typer.Argument(help="A folder, a zip or one image.", show_default=False)  # noqa: UP045
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="The run folder to make.")] = None,  # noqa: UP045
+    source: Annotated[str, typer.Option(help="A run folder, a file, or a name (fsgen info).")] = "peeps64",
+    method: Annotated[str, typer.Option(help="One or several, joined by commas: ewc,diffaugment.")] = "ewc",
+    steps: Annotated[Optional[int], typer.Option(help="Generator steps. (default: 400)")] = None,  # noqa: UP045
+    batch: Annotated[Optional[int], typer.Option(help="Images a step. (default: the family's)")] = None,  # noqa: UP045
+    lr: Annotated[Optional[float], typer.Option(help="Adam's step. (default: the family's)")] = None,  # noqa: UP045
+    fit: Annotated[str, typer.Option(help="How a picture becomes square: crop or pad.")] = "crop",
+    mirror: Annotated[bool, typer.Option("--mirror", help="Also show the images flipped.")] = False,
+    sample_every: Annotated[int, typer.Option(help="Steps between grids in samples/.")] = 100,
+    save_every: Annotated[int, typer.Option(help="Steps between saved states.")] = 100,
+    resume: Annotated[Optional[Path], typer.Option(help="Go on with this run.")] = None,  # noqa: UP045
+    force: Annotated[bool, typer.Option("--force", help="Replace a run that is in the way.")] = False,
+    dry_run: common.DryRun = False,
+    device: common.Device = "auto",
+    seed: common.Seed = 0,
+    as_json: common.Json = False,
+    debug: common.Debug = False,
+    **method_flags: Any,
+) -> None:
+    """Pull a source generator to the domain of a few IMAGES.
+
+    [dim]fsgen adapt ./ten_sketches --out runs/sketches[/dim]
+    """
+    common.setup(debug)
+    from fsgen.engine import adapt as engine
+
+    with _interruptible() as stop, common.watching(stop) as watch:
+        if resume is not None:
+            _only_resume(images, out)
+            run = engine.resume(resume, steps=steps, watch=watch)
+        else:
+            if images is None or out is None:
+                raise FsgenError(
+                    "IMAGES and --out are needed", hint="fsgen adapt ./ten_images --out runs/first"
+                )
+            run = engine.adapt(
+                images, out=out, source=source, method=method, options=flags.by_method(method_flags),
+                recipe={"batch": batch, "lr": lr}, steps=engine.STEPS if steps is None else steps, seed=seed,
+                device=device, fit=fit, mirror=mirror, sample_every=sample_every, save_every=save_every,
+                force=force, dry_run=dry_run, watch=watch,
+            )  # fmt: skip
+    if dry_run:
+        _show_config(run, as_json)
+    else:
+        _show_result(run, as_json)
+
+
+def _only_resume(images: Path | None, out: Path | None) -> None:
+    if images is not None or out is not None:
+        raise FsgenError(
+            "--resume goes on with what the run was begun with, so it takes no IMAGES and no --out",
+            hint="fsgen adapt --resume RUN",
+        )
+
+
+def _show_config(config: dict[str, Any], as_json: bool) -> None:
+    from fsgen.config import to_toml
+
+    if as_json:
+        common.emit(config)
+    else:
+        print(to_toml(config), end="")
+
+
+def _show_result(run: Path, as_json: bool) -> None:
+    import json
+
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    if as_json:
+        common.emit({"run": str(run), **report})
+        return
+    where = common.path_text(run)
+    out = common.stdout()
+    out.print(f"adapted in {report['cost']['seconds']:.0f} s: {where}", soft_wrap=True)
+    out.print(f"  look:   {common.path_text(run / report['grid'])}", soft_wrap=True)
+    out.print(f"  sample: fsgen sample {where} --grid 8x8 --out grid.png", soft_wrap=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Any]:
+    """The first Ctrl-C asks the loop to finish its step; the second is an ordinary one."""
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        common.say("finishing this step and saving; Ctrl-C again to give up at once")
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

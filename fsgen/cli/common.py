@@ -1,0 +1,150 @@
+"""What all commands share: options, talk on stderr, data on stdout, progress."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from fsgen.engine.watch import Watch
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel="Common")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Common")]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Data as JSON on stdout; talk stays on stderr.", rich_help_panel="Common"),
+]
+Debug = Annotated[
+    bool,
+    typer.Option("--debug", "-v", help="More talk, and a traceback on failure.", rich_help_panel="Common"),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, print the resolved options, do nothing.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Accept the terms without being asked.")]
+
+QUIET_LINE = 10.0  # seconds between progress lines where there is no terminal
+
+
+def stderr() -> Console:
+    """The console for talk."""
+    return Console(stderr=True, highlight=False)
+
+
+def stdout() -> Console:
+    """The console for data that a person reads."""
+    return Console(highlight=False)
+
+
+def say(line: str) -> None:
+    """One line of talk; what stands in it is text, never markup."""
+    stderr().print(escape(line), soft_wrap=True)
+
+
+def emit(value: Any) -> None:
+    """Data for a program: JSON on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def setup(debug: bool) -> None:
+    """Logging of the libraries: quiet, or all of it."""
+    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, stream=sys.stderr, force=True)
+
+
+def path_text(path: Path | str) -> str:
+    """A path as it can be pasted into a shell, safe inside rich markup."""
+    import shlex
+
+    return escape(shlex.quote(str(path)))
+
+
+@contextmanager
+def watching(stop: Callable[[], bool] = lambda: False) -> Iterator[Watch]:
+    """A ``Watch`` that shows bars on a terminal and lines elsewhere."""
+    from fsgen.engine.watch import Watch
+
+    if not stderr().is_terminal:
+        lines = _Lines()
+        yield Watch(say, lines.progress, lines.step, stop)
+        return
+    with _bars() as bars:
+        shown = _Bars(bars)
+        yield Watch(
+            lambda line: bars.console.print(escape(line), soft_wrap=True), shown.progress, shown.step, stop
+        )
+
+
+def _bars() -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+        console=stderr(),
+        transient=True,
+    )
+
+
+class _Bars:
+    """Progress on a terminal: one bar a task."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+        self.tasks: dict[str, Any] = {}
+
+    def say(self, line: str) -> None:
+        self.bars.console.print(escape(line), soft_wrap=True)
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        self._update(task, done, total, "")
+
+    def step(self, step: int, steps: int, losses: Mapping[str, float], speed: float) -> None:
+        self._update("adapting", step, steps, figures(losses, speed))
+
+    def _update(self, task: str, done: int, total: int, text: str) -> None:
+        if task not in self.tasks:
+            self.tasks[task] = self.bars.add_task(task, total=total or None, figures="")
+        self.bars.update(self.tasks[task], completed=done, total=total or None, figures=text)
+        if total and done >= total:
+            self.bars.update(self.tasks[task], visible=False)
+
+
+class _Lines:
+    """Progress without a terminal: a line now and then, none for what is quick."""
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        self._print(f"{task} {done}/{total}" if total else f"{task} {done}", last=False)
+
+    def step(self, step: int, steps: int, losses: Mapping[str, float], speed: float) -> None:
+        self._print(f"step {step}/{steps}  {figures(losses, speed)}", last=step == steps)
+
+    def _print(self, line: str, *, last: bool) -> None:
+        now = time.monotonic()
+        if last or now - self.last >= QUIET_LINE:
+            self.last = now
+            say(line)
+
+
+def figures(losses: Mapping[str, float], speed: float) -> str:
+    """``D 0.71  G 1.93  ewc 4.02  31 images/s``"""
+    names = {"d": "D", "g": "G"}
+    parts = [f"{names.get(name, name)} {value:.3g}" for name, value in losses.items()]
+    return "  ".join([*parts, f"{speed:.1f} images/s"])

@@ -1,0 +1,63 @@
+"""``fsgen fisher``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from fsgen.cli import common
+
+
+def fisher(
+    source: Annotated[str, typer.Argument(help="A run folder, a file, or a name.")] = "peeps64",
+    samples: Annotated[int, typer.Option(help="Samples to average over.")] = 1000,
+    proxy: Annotated[
+        str, typer.Option(help="For the log-likelihood: adversarial, reconstruction or perceptual.")
+    ] = "adversarial",
+    out: Annotated[Optional[Path], typer.Option(help="Also write it here (.safetensors).")] = None,  # noqa: UP045
+    plot: Annotated[Optional[Path], typer.Option(help="Write the mean per layer as a plot (.png).")] = None,  # noqa: UP045
+    weights_dir: Annotated[
+        Optional[Path], typer.Option(help="Where the LPIPS backbone lies (perceptual).")  # noqa: UP045
+    ] = None,
+    device: common.Device = "auto",
+    seed: common.Seed = 0,
+    as_json: common.Json = False,
+    debug: common.Debug = False,
+) -> None:
+    """Estimate the diagonal Fisher information of a SOURCE generator: what its pictures depend on."""
+    common.setup(debug)
+    from fsgen.engine import fisher as engine
+
+    with common.watching() as watch:
+        result = engine.fisher(
+            source, samples=samples, proxy=proxy, seed=seed, device=device, weights_dir=weights_dir,
+            progress=lambda done, total: watch.progress("Fisher", done, total),
+        )  # fmt: skip
+    if out is not None:
+        engine.write(result, out)
+    if plot is not None:
+        from fsgen.engine import plots
+
+        plots.by_layer(result.by_layer(), plot, "mean Fisher information", log=True)
+    if as_json:
+        common.emit({**result.about, "layers": result.by_layer(), "trace": result.trace})
+    else:
+        _table(result)
+
+
+def _table(result: object) -> None:
+    from rich.table import Table
+
+    table = Table("layer", "parameters", "mean Fisher", box=None, title_justify="left")
+    table.columns[1].justify = table.columns[2].justify = "right"
+    for layer, mean in result.by_layer().items():
+        count = sum(result.diagonal[name].numel() for name in result.layers[layer])
+        table.add_row(layer, f"{count:,}", f"{mean:.3g}")
+    common.stdout().print(table)
+    about = result.about
+    common.stdout().print(
+        f"{about['samples']} samples, proxy {about['proxy']}, network {about['network']}; "
+        f"trace {result.trace:.4g}; {about['convention']}"
+    )

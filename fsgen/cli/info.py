@@ -1,0 +1,105 @@
+"""``fsgen info``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from fsgen.cli import common
+
+if TYPE_CHECKING:
+    from fsgen.models.model import Model
+
+
+def info(
+    what: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="A file, a run folder or a name; nothing: all there is.", show_default=False),
+    ] = None,
+    as_json: common.Json = False,
+    debug: common.Debug = False,
+) -> None:
+    """What there is to work with, or what is in a file."""
+    common.setup(debug)
+    if what is None:
+        _everything(as_json)
+        return
+    from fsgen.models import model as models
+
+    show(models.load(what), str(models.find(what)), as_json)
+
+
+def show(model: Model, path: str, as_json: bool) -> None:
+    """One model: family, resolution, parameters, provenance, licence."""
+    sizes = {name: sum(t.numel() for t in tensors.values()) for name, tensors in model.networks.items()}
+    facts: dict[str, Any] = {
+        "file": path,
+        "family": model.family.name,
+        "resolution": model.spec["resolution"],
+        "networks": sizes,
+        "hash": model.hash,
+        **model.about,
+        "spec": model.spec,
+    }
+    if as_json:
+        common.emit(facts)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False)
+    for key, value in _flat(facts):
+        table.add_row(f"[dim]{key}[/dim]", common.escape(f"{value:,}" if type(value) is int else str(value)))
+    common.stdout().print(table)
+
+
+def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}.")
+        elif value not in (None, [], ""):
+            rows.append((prefix + key, value))
+    return rows
+
+
+def _everything(as_json: bool) -> None:
+    from fsgen import registry
+    from fsgen.io.catalog import catalog
+    from fsgen.io.home import sources_dir
+
+    here = {path.stem for path in sources_dir().glob("*.safetensors")}
+    entries = catalog()
+    here |= {name for name, entry in entries.items() if entry.url.startswith("bundled:")}
+    sources = [
+        {"name": name, "here": name in here, "resolution": e.resolution, "subject": e.subject,
+         "licence": e.licence, "commercial": e.commercial}
+        for name, e in entries.items()
+    ]  # fmt: skip
+    sources += [{"name": name, "here": True} for name in sorted(here - set(entries))]
+    methods = [
+        {"name": name, "summary": m.summary, "paper": m.paper}
+        for name, m in ((name, registry.method(name)) for name in registry.METHODS)
+    ]
+    if as_json:
+        common.emit({"sources": sources, "families": list(registry.FAMILIES), "methods": methods})
+        return
+    _tables(sources, list(registry.FAMILIES), methods)
+
+
+def _tables(sources: list[dict[str, Any]], families: list[str], methods: list[dict[str, str]]) -> None:
+    from rich.table import Table
+
+    out = common.stdout()
+    table = Table("source", "here", "px", "subject", "commercial use", box=None)
+    for s in sources:
+        allowed = {True: "yes", False: "no", None: "unknown"}[s.get("commercial")]
+        table.add_row(
+            s["name"], "yes" if s["here"] else "", str(s.get("resolution", "")), s.get("subject", ""), allowed
+        )
+    out.print(table)
+    out.print(f"\nfamilies: {', '.join(families)}\n")
+    table = Table("method", "what it does", "paper", box=None)
+    for m in methods:
+        table.add_row(m["name"], m["summary"], m["paper"])
+    out.print(table)

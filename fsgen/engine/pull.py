@@ -1,0 +1,144 @@
+"""``fsgen pull``: somebody else's checkpoint becomes a source of ours. Nothing in it is executed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsgen
+from fsgen import registry
+from fsgen.engine.watch import Watch
+from fsgen.errors import FsgenError, near
+from fsgen.io import checkpoint, pickles
+from fsgen.io.catalog import Entry, catalog
+from fsgen.io.download import drive_id, fetch_any
+from fsgen.io.home import home, made, sources_dir
+from fsgen.io.ledger import hash_file
+from fsgen.models import model as models
+from fsgen.models.model import Model
+from fsgen.types import Converted, Family, Foreign
+
+Consent = Callable[[Entry], bool]
+"""Whether the person accepts an entry's non-commercial terms."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A source that is now at hand."""
+
+    name: str
+    path: Path
+    model: Model
+    notes: tuple[str, ...]  # what was absent, inferred or computed
+
+
+def pull(
+    source: str,
+    *,
+    name: str | None = None,
+    consent: Consent = lambda entry: False,
+    force: bool = False,
+    watch: Watch | None = None,
+) -> Pulled:
+    """Fetch ``source``, convert it, store it under ``FSGEN_HOME/sources``.
+
+    Args:
+        source: a catalogue name, a local file, an https URL, ``hf://owner/repo/file[@revision]``, or a
+            Google Drive id or link.
+        name: what to call it; default: the catalogue's name or the file's.
+        consent: asked once when the terms forbid commercial use.
+        force: replace a source of that name.
+
+    Raises:
+        FsgenError: nothing of that name, terms refused, a download that failed, a file that is damaged, asks
+            to run something, or belongs to no known family.
+    """
+    watch = watch or Watch()
+    entry = catalog().get(source)
+    if entry is not None and entry.url.startswith("bundled:"):
+        found = models.load(source)
+        return Pulled(source, models.find(source), found, ("it ships with fsgen: nothing to fetch",))
+    name = _name(name or (source if entry else Path(source.split("@")[0].rstrip("/")).stem))
+    target = sources_dir() / f"{name}.safetensors"
+    if name in models.bundled() or (target.exists() and not force):
+        raise FsgenError(f"there is a source '{name}' already", hint="choose another --name, or --force")
+    if entry and not entry.commercial and not consent(entry):
+        raise FsgenError(
+            f"{entry.name} is not for commercial use ({entry.licence}: {entry.terms})",
+            hint=f"if that suits you: fsgen pull {source} --yes",
+        )
+    file = _file(source, entry, watch)
+    watch.say(f"reading {file}")
+    model, notes = import_file(file, title=name, entry=entry)
+    made(target.parent)
+    model.save(target)
+    return Pulled(name, target, model, notes)
+
+
+def import_file(path: Path, *, title: str, entry: Entry | None = None) -> tuple[Model, tuple[str, ...]]:
+    """The model in a foreign or native file, and notes on what was absent, inferred or computed."""
+    if checkpoint.header(path) is not None:
+        return models.load(path), ("a native file: copied as it is",)
+    foreign = pickles.read_foreign(path)
+    family = _recognise(foreign, path)
+    if entry and entry.family != family.name:
+        raise FsgenError(f"{path} holds a {family.name}; the catalogue says {entry.family}")
+    try:
+        converted = family.convert(foreign)
+    except FsgenError as error:
+        raise FsgenError(f"{path}: {error.message}", hint=error.hint) from None
+    about: dict[str, Any] = {
+        "title": title,
+        "subject": entry.subject if entry else "unknown",
+        "licence": entry.licence if entry else "unknown: ask whoever trained it",
+        "commercial": entry.commercial if entry else None,
+        "provenance": {"file": path.name, "sha256": hash_file(path), "url": entry.url if entry else None,
+                       "layout": foreign.layout, "notes": list(converted.notes)},
+        "fsgen": fsgen.__version__,
+    }  # fmt: skip
+    model = Model(family, converted.spec, _networks(converted), about)
+    model.generator(), model.discriminator()  # strict: every tensor has its place, none is missing
+    return model, converted.notes
+
+
+def _recognise(foreign: Foreign, path: Path) -> Family:
+    for known in registry.FAMILIES:
+        family = registry.family(known)()
+        if family.recognise(foreign):
+            return family
+    raise FsgenError(
+        f"{path} can be read, but is a checkpoint of no family fsgen knows",
+        hint=f"known families: {', '.join(registry.FAMILIES)}",
+    )
+
+
+def _networks(converted: Converted) -> dict[str, Any]:
+    parts = {"g": converted.g, "g_ema": converted.g_ema, "d": converted.d}
+    return {name: state for name, state in parts.items() if state is not None}
+
+
+def _file(source: str, entry: Entry | None, watch: Watch) -> Path:
+    """The file itself, fetched where it is not on this machine."""
+    address = entry.url if entry else source
+    if not entry and Path(source).is_file():
+        return Path(source)
+    if "://" not in address and not drive_id(address):
+        if Path(source).suffix or "/" in source:
+            raise FsgenError(f"no such file: {source}")
+        raise FsgenError(f"there is no source '{source}'", hint=near(source, list(catalog())))
+    suffix = Path(address.split("?")[0].split("@")[0]).suffix or ".download"
+    dest = made(home() / "downloads") / f"{_name(entry.name if entry else Path(address).stem)}{suffix}"
+    return fetch_any(
+        address, dest, sha256=entry.sha256 if entry else None, say=watch.say,
+        progress=lambda done, total: watch.progress("download", done, total or 0),
+    )  # fmt: skip
+
+
+def _name(text: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")
+    if not name:
+        raise FsgenError(f"'{text}' cannot be the name of a source", hint="letters, digits, '.', '_' and '-'")
+    return name

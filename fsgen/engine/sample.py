@@ -1,0 +1,156 @@
+"""``fsgen sample``: a model loaded to make pictures, mixed with another, or walked from latent to latent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fsgen.data.pictures import to_uint8
+from fsgen.engine import device as devices
+from fsgen.engine.seeds import inputs_of
+from fsgen.errors import FsgenError
+from fsgen.models import model as models
+from fsgen.models.model import Model
+from fsgen.types import Inputs
+
+BATCH = 16
+NOISES = ("const", "random", "none")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to make pictures."""
+
+    model: Model
+    g: nn.Module
+    device: torch.device
+
+    def images(
+        self, seeds: Sequence[int], truncation: float = 1.0, noise: str = "const", batch: int = BATCH
+    ) -> Iterator[Tensor]:
+        """Batches of float images [n, C, H, W], about [-1, 1], on the CPU; seed s names one picture."""
+        _check(truncation, noise)
+        batch = 1 if noise == "random" else batch  # each seed names its own noise too
+        for i in range(0, len(seeds), batch):
+            inputs = inputs_of(self.g, seeds[i : i + batch], self.device)
+            yield self.render(inputs, truncation, noise, seed=seeds[i])
+
+    @torch.no_grad()
+    def render(self, inputs: Inputs, truncation: float = 1.0, noise: str = "const", seed: int = 0) -> Tensor:
+        """Images [n, C, H, W] of ``inputs``, on the CPU."""
+        rng = torch.Generator(self.device).manual_seed(seed)
+        return self.g(inputs, truncation=truncation, noise=noise, rng=rng).cpu()
+
+    def sample(self, n: int = 16, seed: int = 0, truncation: float = 1.0) -> Tensor:
+        """Pictures of the seeds ``seed`` to ``seed + n - 1``: uint8 [n, C, H, W]."""
+        return torch.cat([to_uint8(x) for x in self.images(range(seed, seed + n), truncation)])
+
+
+def load(path: str | Path, *, device: str = "auto") -> Loaded:
+    """The model behind a run folder, a native file or a name, ready to ``sample``.
+
+    Raises:
+        FsgenError: not found, truncated, or not a model.
+    """
+    return ready(models.load(path), device)
+
+
+def ready(model: Model, device: str = "auto") -> Loaded:
+    """``model`` with its generator on ``device``."""
+    target = devices.pick(device)
+    return Loaded(model, model.generator(device=target), target)
+
+
+def sample(
+    model: str | Path, n: int = 16, *, seed: int = 0, truncation: float = 1.0, device: str = "auto"
+) -> Tensor:
+    """Pictures of a model: uint8 [n, C, H, W]. ``load`` once and use its ``sample`` to make many calls."""
+    return load(model, device=device).sample(n, seed, truncation)
+
+
+def source_of(model: Model) -> Model:
+    """The source an adapted model came from.
+
+    Raises:
+        FsgenError: the model was not adapted, or its source is gone or has changed.
+    """
+    origin = model.about.get("source")
+    if not origin:
+        raise FsgenError("this model was not adapted by fsgen, so its source is not known", hint="name it")
+    found = models.load(origin["name"])
+    if found.hash != origin["hash"]:
+        raise FsgenError(f"'{origin['name']}' is no longer the source that this model was adapted from")
+    return found
+
+
+def blend(source: Model, adapted: Model, strength: float) -> Model:
+    """Weights between ``source`` (0) and ``adapted`` (1), both exact at the ends.
+
+    Raises:
+        FsgenError: ``strength`` outside 0..1, or two models of different shapes.
+    """
+    if not 0 <= strength <= 1:
+        raise FsgenError(f"--strength {strength} is not between 0 (the source) and 1 (the adapted model)")
+    old, new = _pair(source, adapted)
+    mixed = {key: torch.lerp(old[key].float(), new[key].float(), strength) for key in new}
+    return replace(adapted, networks={adapted.best: mixed})
+
+
+def swap_above(model: Model, other: Model, resolution: int) -> Model:
+    """``model`` with the layers that work above ``resolution`` pixels taken from ``other``.
+
+    Raises:
+        FsgenError: the family has no layers by resolution, or the models' shapes differ.
+    """
+    ours, theirs = _pair(model, other)
+    level = {key: model.family.resolution_of(key) for key in ours}
+    known = sorted({r for r in level.values() if r is not None})
+    if not known:
+        raise FsgenError(f"the family {model.family.name} has no layers by resolution to swap")
+    if resolution not in known[:-1]:
+        listed = ", ".join(map(str, known[:-1]))
+        raise FsgenError(f"there is nothing to swap above {resolution} px", hint=f"one of {listed}")
+    mixed = {key: theirs[key] if (level[key] or 0) > resolution else ours[key] for key in ours}
+    return replace(model, networks={model.best: mixed})
+
+
+def _pair(a: Model, b: Model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    ours, theirs = a.networks[a.best], b.networks[b.best]
+    same = a.family.name == b.family.name and {k: v.shape for k, v in ours.items()} == {
+        k: v.shape for k, v in theirs.items()
+    }
+    if not same:
+        raise FsgenError("these two models do not share their layers, so their weights cannot be mixed")
+    return ours, theirs
+
+
+def walk(seeds: Sequence[int], frames: int, g: nn.Module, device: torch.device) -> Iterator[Inputs]:
+    """Inputs on the way from seed to seed and back to the first, ``frames`` a leg.
+
+    Latents are normal, so their length is nearly constant: the way follows the sphere (Shoemake 1985).
+    """
+    if len(seeds) < 2:
+        raise FsgenError("an interpolation needs at least 2 seeds", hint="--seeds 0-3")
+    stops = inputs_of(g, list(seeds), device)
+    for i in range(len(seeds)):
+        a, b = stops[i : i + 1], stops[(i + 1) % len(seeds) :][:1]
+        for k in range(frames):
+            t = k / frames
+            y = None if a.y is None else torch.lerp(a.y, b.y, t)
+            yield Inputs(z=_slerp(a.z, b.z, t), y=y)
+
+
+def _slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+    angle = torch.acos((a * b).sum() / (a.norm() * b.norm())).clamp(1e-4, torch.pi - 1e-4)
+    return (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
+
+
+def _check(truncation: float, noise: str) -> None:
+    if noise not in NOISES:
+        raise FsgenError(f"there is no noise '{noise}'", hint=f"one of {', '.join(NOISES)}")
+    if not -2 <= truncation <= 2:
+        raise FsgenError(f"truncation {truncation} is outside -2..2", hint="0.7 is usual, 1 is none")

@@ -1,0 +1,132 @@
+"""Pictures on disk: sheets, single files and films of a model, alone or beside another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import fsgen
+from fsgen.data import pictures
+from fsgen.engine import sample
+from fsgen.engine.sample import Loaded
+from fsgen.engine.watch import Watch
+from fsgen.errors import FsgenError
+from fsgen.models import model as models
+from fsgen.models.model import Model
+
+FPS = 24
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked of ``fsgen sample``."""
+
+    model: str
+    out: Path
+    seeds: list[int]
+    truncation: float = 1.0
+    noise: str = "const"
+    columns: int | None = None  # of a sheet; None: as square as it comes
+    compare: str | None = None
+    strength: float | None = None
+    swap_above: int | None = None
+    other: str | None = None
+    device: str = "auto"
+
+
+def write(job: Job, watch: Watch) -> list[Path]:
+    """One sheet (a ``.png``) or one file a seed (a folder); returns what was written.
+
+    Raises:
+        FsgenError: refused options, or a place that cannot be written to.
+    """
+    loaded = sample.ready(_model(job), job.device)
+    beside = sample.ready(models.load(job.compare), job.device) if job.compare else None
+    if job.out.suffix.lower() == ".png":
+        return [_sheet(job, loaded, beside, watch)]
+    if job.out.suffix.lower() in (".gif", ".webp", ".mp4"):
+        raise FsgenError(f"{job.out.name} is a film", hint="add --interpolate, or choose a .png or a folder")
+    if beside or job.columns:
+        raise FsgenError("--grid and --compare make one sheet", hint="give --out a name ending in .png")
+    return _files(job, loaded, watch)
+
+
+def film(job: Job, frames: int, watch: Watch) -> list[Path]:
+    """A walk through the seeds and back to the first, ``frames`` from one to the next."""
+    pictures.animation_writer(job.out)  # refuse a wrong suffix before any work
+    if frames < 1:
+        raise FsgenError("--frames is at least 1")
+    loaded = sample.ready(_model(job), job.device)
+    shots = []
+    for inputs in sample.walk(job.seeds, frames, loaded.g, loaded.device):
+        shots.append(pictures.picture(loaded.render(inputs, job.truncation, job.noise)[0]))
+        watch.progress("frames", len(shots), frames * len(job.seeds))
+    pictures.save_animation(shots, job.out, FPS, _text(job, loaded.model))
+    return [job.out]
+
+
+def _model(job: Job) -> Model:
+    """The model asked for, mixed with another where that was asked for too."""
+    found = models.load(job.model)
+    if job.strength is None and job.swap_above is None:
+        if job.other:
+            raise FsgenError("--other is of use with --strength or --swap-above only")
+        return found
+    other = models.load(job.other) if job.other else sample.source_of(found)
+    if job.strength is not None:
+        found = sample.blend(other, found, job.strength)
+    if job.swap_above is not None:
+        found = sample.swap_above(found, other, job.swap_above)
+    return found
+
+
+def _sheet(job: Job, loaded: Loaded, beside: Loaded | None, watch: Watch) -> Path:
+    columns = job.columns or math.ceil(math.sqrt(len(job.seeds)))
+    ours = _all(job, loaded, watch)
+    if beside is None:
+        sheet = pictures.grid(ours, columns)
+    else:
+        theirs = _all(job, beside, watch)
+        if theirs.shape != ours.shape:
+            raise FsgenError(f"{job.compare} makes pictures of another size than {job.model}")
+        sheet = pictures.pairs(theirs, ours, columns)
+    pictures.save_png(sheet, job.out, _text(job, loaded.model))
+    return job.out
+
+
+def _all(job: Job, loaded: Loaded, watch: Watch) -> torch.Tensor:
+    done = []
+    for batch in loaded.images(job.seeds, job.truncation, job.noise):
+        done.append(pictures.to_uint8(batch))
+        watch.progress("pictures", sum(map(len, done)), len(job.seeds))
+    return torch.cat(done)
+
+
+def _files(job: Job, loaded: Loaded, watch: Watch) -> list[Path]:
+    try:
+        job.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FsgenError(f"{job.out} cannot be made a folder: {error.strerror}") from None
+    text = _text(job, loaded.model)
+    paths: list[Path] = []
+    for batch in loaded.images(job.seeds, job.truncation, job.noise):
+        for image in pictures.to_uint8(batch):
+            seed = job.seeds[len(paths)]
+            paths.append(job.out / f"seed{seed:05d}.png")
+            pictures.save_png(pictures.picture(image), paths[-1], {**text, "seed": str(seed)})
+        watch.progress("pictures", len(paths), len(job.seeds))
+    return paths
+
+
+def _text(job: Job, model: Model) -> dict[str, str]:
+    """What a picture says of itself."""
+    return {
+        "Software": f"fsgen {fsgen.__version__}",
+        "model": model.hash,
+        "licence": str(model.about.get("licence") or "unknown"),
+        "seed": ",".join(map(str, job.seeds)),
+        "truncation": str(job.truncation),
+    }
