@@ -189,7 +189,8 @@ def _no_hub(address: str) -> FsgenError:
 
 
 def _no_drive(dest: Path, link: str, reason: object) -> FsgenError:
-    why = " ".join(str(reason).split())[:200]
+    # What requests raises is an OSError and long; gdown's own errors are not, and worth reading.
+    why = "it cannot be reached" if isinstance(reason, OSError) else " ".join(str(reason).split())[:200]
     hint = f"Drive limits popular files: try later, or fetch {link} in a browser and give the file's path"
     return FsgenError(f"Google Drive would not send {dest.name} ({why})", hint=hint, code=1)
 

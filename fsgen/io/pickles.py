@@ -90,7 +90,13 @@ def read_foreign(path: str | Path) -> Foreign:
             return read_nvidia(path)
         if _is_safetensors(head, path.stat().st_size):
             return read_safetensors(path)
-    kind = "is a web page" if head.lstrip()[:1] == b"<" else "is empty" if not head else "is no checkpoint"
+    kind = (
+        "is a web page"
+        if re.match(rb"\s*<[!?a-zA-Z]", head)
+        else "is empty"
+        if not head
+        else "is no checkpoint"
+    )
     raise FsgenError(
         f"{path.name} {kind}: fsgen reads PyTorch .pt and .pth files, NVIDIA .pkl files and .safetensors",
         hint="download it again, or check that it is the file you mean",
