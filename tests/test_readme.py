@@ -1,0 +1,56 @@
+"""The README's commands run as printed, on fewer steps."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in BLOCKS
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("fsgen ")
+]
+# Needs the network or a terminal: shown in the README, proved elsewhere (tests/engine/test_pull.py).
+ELSEWHERE = ("fsgen pull ffhq", "fsgen adapt --resume")
+QUICK = {"adapt": ["--steps", "3", "--ewc-samples", "2"], "fisher": ["--samples", "2"]}
+
+
+def run(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    from fsgen.cli.app import main
+
+    argv = shlex.split(command)
+    if argv[1] == "adapt" and "--method" in argv and "ewc" not in argv[argv.index("--method") + 1]:
+        argv += QUICK["adapt"][:2]
+    else:
+        argv += QUICK.get(argv[1], [])
+    if argv[1] == "eval":
+        argv += ["--samples", "8"]
+    monkeypatch.setattr("sys.argv", argv)
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_readme_names_every_verb() -> None:
+    assert {command.split()[1] for command in COMMANDS} >= {
+        "pull", "fisher", "adapt", "sample", "eval", "info",
+    }  # fmt: skip
+
+
+def test_readme_commands_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FSGEN_HOME", str(tmp_path / "home"))
+    for command in COMMANDS:
+        if not command.startswith(ELSEWHERE):
+            assert run(command, monkeypatch) == 0, f"{command}\n{capsys.readouterr().err}"
