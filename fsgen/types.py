@@ -137,6 +137,14 @@ class Play:
 
 
 @dataclass(frozen=True)
+class Pilot:
+    """A short plain fine-tuning from theta_S that is thrown away, by parameter name of G."""
+
+    change: Mapping[str, Tensor]  # theta - theta_S
+    pull: Mapping[str, Tensor]  # root mean square of the adversarial gradient, as Adam estimates it
+
+
+@dataclass(frozen=True)
 class Bench:
     """What a method may ask of the engine before step 0."""
 
@@ -149,7 +157,7 @@ class Bench:
     device: torch.device
     seed: int
     fisher: Callable[[int, str], Mapping[str, Tensor]]  # (samples, proxy) -> diagonal by parameter name
-    pilot: Callable[[int], nn.Module]  # steps -> G after that many steps of plain fine-tuning
+    pilot: Callable[[int], Pilot]  # steps -> what that many steps of plain fine-tuning do
     say: Callable[[str], None]  # a line for the person at the terminal
 
 

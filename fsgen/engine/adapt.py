@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ from fsgen.engine import fisher, loop, nearness, outcome
 from fsgen.engine.run import Run
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, Interrupted
+from fsgen.io.home import made
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
 from fsgen.models.model import Model
-from fsgen.types import Bench
+from fsgen.types import Bench, Pilot
 
 LOG_EVERY = 10  # steps between lines of log.jsonl
 STEPS = 400
@@ -85,10 +88,10 @@ def adapt(
 
     Args:
         images: a folder (recursive), a zip, or one image; 1 to thousands.
-        out: the run folder; must be new or empty unless ``force``.
+        out: the run folder; must be new or empty, or hold a run to be replaced with ``force``.
         source: a run folder, a native file, or a name.
         method: one method or several joined by commas, as in ``"ewc,diffaugment"``.
-        options: by method, what differs from its defaults: ``{"ewc": {"lambda": 5e8}}``.
+        options: by method, what differs from its defaults: ``{"ewc": {"lambda": 500}}``.
         recipe: what differs from the family's training recipe: ``{"batch": 8, "lr": 0.001}``.
         steps: generator steps.
         seed: of everything random.
@@ -96,7 +99,7 @@ def adapt(
         fit: how a picture becomes square: ``crop`` or ``pad`` (white).
         mirror: also show the critic flipped images; only for domains without a left and right.
         sample_every, save_every: steps between grids and between saved states.
-        force: empty a run folder that is already there.
+        force: replace a run that is in ``out``.
         dry_run: check everything, change nothing, return the resolved configuration.
         watch: callbacks.
 
@@ -117,19 +120,19 @@ def adapt(
     methods.check(model.family)
     resolved = _recipe(model, recipe or {})
     target = devices.pick(device)
+    run = Run.plan(Path(out), force=force)
+    _keep_apart(run.path, images, models.find(str(source)))
     shots = _shots(model, images, fit, watch)
     settings = Settings(
-        images=_absolute(images), images_digest=shots.digest, source=_absolute(source),
+        images=str(Path(images).resolve()), images_digest=shots.digest, source=_lasting(source),
         source_hash=model.hash, method=methods.name, steps=steps, seed=seed, device=str(target), fit=fit,
         mirror=mirror, sample_every=sample_every, save_every=save_every,
     )  # fmt: skip
     config = _config(settings, resolved, methods)
     if dry_run:
         return config
-    run = Run.create(Path(out), force=force)
-    run.write_config(config)
-    job = Job(settings, model, shots, methods, resolved, run, watch)
-    return _go(job)
+    made(run.path)  # better refused now than after the preparations
+    return _go(Job(settings, model, shots, methods, resolved, run, watch))
 
 
 def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = None) -> Path:
@@ -140,17 +143,21 @@ def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = N
         steps: go on to this many steps in all, instead of those first asked for.
 
     Raises:
-        FsgenError: no run there, or its images or its source have changed.
+        FsgenError: no run there, its images or its source have changed, or it is beyond ``steps`` already.
     """
     watch = watch or Watch()
     folder = Run.open(Path(run))
     config = folder.config()
     settings = configs.build(Settings, config.get("run", {}), where=f"[run] in {folder.path / 'config.toml'}")
+    _can_go_on(folder, steps)
     if steps is not None:
         settings = dataclasses.replace(settings, steps=steps)
     model = models.load(settings.source)
     if model.hash != settings.source_hash:
-        raise FsgenError(f"the source {settings.source} is not the one this run was begun with")
+        raise FsgenError(
+            f"the source {settings.source} is not the one this run was begun with",
+            hint="restore it, or start a new run",
+        )
     shots = _shots(model, settings.images, settings.fit, watch)
     if shots.digest != settings.images_digest:
         raise FsgenError(
@@ -169,6 +176,7 @@ def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = N
 
 
 def _go(job: Job) -> Path:
+    began = time.perf_counter()
     device = torch.device(job.settings.device)
     model, watch = job.model, job.watch
     d = model.discriminator(device)
@@ -180,18 +188,19 @@ def _go(job: Job) -> Path:
     saved = job.run.restore(state)
     if saved is None:
         nearness.announce(model, job.shots, device, watch.say)
-        job.methods.enter(bench)
-        job.run.write_config(_config(job.settings, job.recipe, job.methods))
-        _save(job, state)
+        job.methods.enter(bench)  # may refuse, so an earlier run in the folder stays until it is done
+        job.run.begin(_config(job.settings, job.recipe, job.methods))
     else:
         job.methods.restore(saved, bench)
         watch.say(f"resuming at step {state.step} of {job.settings.steps}")
-    follow = _Follow(job, state, device)
+    follow = _Follow(job, state, device, began)
+    if saved is None:
+        follow.save(state)
     loop.train(
         state, family=model.family, methods=job.methods, reals=_reals(job, device), recipe=job.recipe,
         steps=job.settings.steps, seed=job.settings.seed, after=follow,
     )  # fmt: skip
-    _save(job, state)
+    follow.save(state)
     if follow.interrupted and state.step < job.settings.steps:
         raise Interrupted(
             f"stopped after step {state.step} of {job.settings.steps}; everything is saved",
@@ -207,52 +216,57 @@ def _go(job: Job) -> Path:
 class _Follow:
     """What happens after each step besides training: log, grid, save, stop."""
 
-    def __init__(self, job: Job, state: loop.State, device: torch.device) -> None:
+    def __init__(self, job: Job, state: loop.State, device: torch.device, began: float) -> None:
         self.job = job
         self.interrupted = False
+        self.before = began - job.run.seconds
         self.began = time.perf_counter()
         self.first = state.step
         self.preview = outcome.Preview(job.model, device)
 
     @property
     def seconds(self) -> float:
-        """Wall time spent in the loop by this process."""
-        return time.perf_counter() - self.began
+        """Wall time spent on the run, preparations and earlier processes included."""
+        return time.perf_counter() - self.before
 
     def __call__(self, state: loop.State, losses: dict[str, Tensor]) -> bool:
         settings = self.job.settings
         last = state.step == settings.steps
         self.interrupted = self.job.watch.stop()
-        # Reading a loss makes the device wait, so it is done now and then; the lazy regularisers are due on
-        # the first step of an interval and are kept for the line that closes it.
-        if state.step % LOG_EVERY == 1 or state.step % LOG_EVERY == 0 or last or self.interrupted:
+        # Reading a loss makes the device wait, so it is done now and then.
+        if state.step % LOG_EVERY in (0, 1) or last or self.interrupted:
             values = {name: value.item() for name, value in losses.items()}
             _refuse_nan(values, state.step, self.job.run)
-            speed = (state.step - self.first) * self.job.recipe.batch / self.seconds
+            speed = (state.step - self.first) * self.job.recipe.batch / (time.perf_counter() - self.began)
             self.job.watch.step(state.step, settings.steps, values, speed)
             self.job.run.log(state.step, values)
         if state.step % settings.sample_every == 0 and not last:
             self.grid(state)
         if state.step % settings.save_every == 0 and not last and not self.interrupted:
-            _save(self.job, state)
+            self.save(state)
         return self.interrupted
+
+    def save(self, state: loop.State) -> None:
+        """Replace the state on disk, unless what would be saved is not worth going on with."""
+        sums = {f"weights of {name}": sum(p.detach().double().sum() for p in net.parameters()).item()
+                for name, net in (("g", state.g), ("d", state.d))}  # fmt: skip
+        _refuse_nan(sums, state.step, self.job.run)
+        header = {"source_hash": self.job.settings.source_hash, "seconds": round(self.seconds, 1)}
+        self.job.run.save(state, self.job.methods.state(), header)
 
     def grid(self, state: loop.State) -> Path:
         return self.preview.write(state.g_ema, self.job.run.samples / f"{state.step:06d}.png", state.step)
 
 
 def _refuse_nan(values: dict[str, float], step: int, run: Run) -> None:
-    bad = [name for name, value in values.items() if not torch.isfinite(torch.tensor(value))]
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         raise FsgenError(
-            f"the loss '{bad[0]}' is no longer finite at step {step}; the last saved state is intact",
-            hint=f"start again with a smaller --lr or --ewc-lambda; the run is in {run.path}",
+            f"training broke down at step {step}: '{bad[0]}' is not a finite number; "
+            f"the state saved in {run.path} is from before",
+            hint="start again with a smaller --lr, or a smaller weight of what the method adds",
             code=1,
         )
-
-
-def _save(job: Job, state: loop.State) -> None:
-    job.run.save(state, job.methods.state(), {"source_hash": job.settings.source_hash})
 
 
 def _reals(job: Job, device: torch.device) -> loop.Reals:
@@ -275,26 +289,37 @@ def _bench(job: Job, device: torch.device) -> Bench:
     model, settings = job.model, job.settings
     source = model.generator(model.start, device).requires_grad_(False)
 
+    def watched(task: str, done: int, total: int) -> None:
+        job.watch.progress(task, done, total)
+        if job.watch.stop():
+            raise Interrupted(
+                "stopped before the first step; nothing was trained yet", hint="start again when you like"
+            )
+
     def diagonal(samples: int, proxy: str) -> dict[str, Tensor]:
         found = fisher.of_model(
             model, samples=samples, proxy=proxy, seed=settings.seed, device=device,
-            progress=lambda done, total: job.watch.progress("Fisher", done, total),
+            progress=partial(watched, "Fisher"),
         )  # fmt: skip
         return {name: value.to(device) for name, value in found.diagonal.items()}
 
-    def pilot(steps: int) -> nn.Module:
+    def pilot(steps: int) -> Pilot:
         d = model.discriminator(device) or model.fresh_discriminator(settings.seed, device)
         trial = loop.begin(model.generator(model.start, device), d, job.recipe)
 
         def report(state: loop.State, losses: dict[str, Tensor]) -> bool:
-            job.watch.progress("pilot", state.step, steps)
+            watched("pilot", state.step, steps)
             return False
 
         loop.train(
             trial, family=model.family, methods=Stack(), reals=_reals(job, device), recipe=job.recipe,
             steps=steps, seed=settings.seed, after=report,
         )  # fmt: skip
-        return trial.g
+        start = dict(source.named_parameters())
+        return Pilot(
+            {name: (p - start[name]).detach() for name, p in trial.g.named_parameters()},
+            {name: trial.opt_g.state[p]["exp_avg_sq"].sqrt() for name, p in trial.g.named_parameters()},
+        )
 
     return Bench(
         model.family, source, model.family.layers(model.spec), job.recipe, settings.steps, len(job.shots),
@@ -311,7 +336,7 @@ def _recipe(model: Model, changes: Mapping[str, Any]) -> Any:
     base = dataclasses.asdict(model.family.recipe(model.spec))
     known = {key: value for key, value in changes.items() if value is not None}
     resolved = configs.build(model.family.Recipe, base | known, where=f"the recipe of {model.family.name}")
-    if resolved.batch < 1 or resolved.lr <= 0:
+    if resolved.batch < 1 or not 0 < resolved.lr < math.inf:
         raise FsgenError("--batch is at least 1 and --lr is above 0")
     return resolved
 
@@ -324,6 +349,22 @@ def _config(settings: Settings, recipe: Any, methods: Stack) -> dict[str, Any]:
     }
 
 
-def _absolute(name: str | Path) -> str:
-    """Paths survive a change of the working directory; names stay names."""
-    return str(Path(name).resolve()) if Path(name).exists() else str(name)
+def _lasting(source: str | Path) -> str:
+    """A path that survives a change of the working directory; a name stays a name."""
+    is_path = models.find(str(source)).is_relative_to(source)
+    return str(Path(source).resolve()) if is_path else str(source)
+
+
+def _keep_apart(out: Path, *inputs: str | Path) -> None:
+    """What a run is made from must not lie where the run before it is removed."""
+    for path in inputs:
+        if Path(path).resolve().is_relative_to(out.resolve()):
+            raise FsgenError(f"{path} lies inside the run folder {out}", hint="choose another --out")
+
+
+def _can_go_on(run: Run, steps: int | None) -> None:
+    done = run.step
+    if done is None and run.model.exists():
+        raise FsgenError(f"the run in {run.path} is done and its state/ is gone, so it cannot go on")
+    if steps is not None and steps < max(1, done or 0):
+        raise FsgenError(f"the run in {run.path} has done {done or 0} steps: --steps {steps} is behind it")

@@ -6,6 +6,7 @@ L = L_adv + lambda * sum_i F_i (theta_i - theta_S,i)^2: what the source generato
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,8 @@ from fsgen.types import Bench, Method
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PILOT = 50  # steps of plain fine-tuning that show how far the target pulls
-BUDGET = 1.0  # auto: the penalty of the pilot's drift
+PILOT = 50  # auto: steps of plain fine-tuning that show where and how hard the images pull
+HELD = 0.1  # auto: share of the weights held harder than they are pulled
 
 
 class EWC(Method):
@@ -52,33 +53,42 @@ class EWC(Method):
             self.weight = _number(self.options.lambda_)
 
     def enter(self, bench: Bench) -> None:
-        import torch
-
         diagonal = bench.fisher(self.options.samples, self.options.proxy)
-        self._hold(bench, torch.cat([diagonal[name].flatten() for name in _names(bench.source)]))
+        self._hold(bench, _row(diagonal, list(diagonal)))
         if self.weight is None:
             self.weight = self._choose(bench)
 
     def _choose(self, bench: Bench) -> float:
-        drift = self._drift(bench.pilot(PILOT)).item()
-        weight = BUDGET / drift
+        """lambda such that the penalty matters for a set share of the weights, whatever F's scale.
+
+        A pilot of plain fine-tuning shows where the images pull (Delta_i) and how hard (g_i, the root mean
+        square of the adversarial gradient). With lambda_i = g_i / (2 F_i |Delta_i|) the penalty's gradient
+        balances that pull in weight i; the chosen lambda is the ``HELD`` quantile of the lambda_i. It does
+        not change when D's logits, the parametrisation or the number of weights are rescaled (as F does),
+        and a target that pulls further gets a smaller one.
+        """
+        import torch
+
+        pilot = bench.pilot(PILOT)
+        change, pull = _row(pilot.change, self.names), _row(pilot.pull, self.names)
+        balance = pull / (2 * self.fisher * change.abs()).clamp(min=1e-30)
+        rank = max(1, round(HELD * balance.numel()))
+        weight = torch.kthvalue(balance.cpu(), rank).values.item()
         bench.say(
-            f"lambda {weight:.3g} chosen: {PILOT} steps of plain fine-tuning drift by {drift:.3g} "
-            "(sum of F times squared change)"
+            f"lambda {weight:.3g}: {PILOT} steps of plain fine-tuning show where the images pull; with it "
+            f"{HELD:.0%} of the weights are held harder than they are pulled"
         )
         return weight
 
     def _hold(self, bench: Bench, fisher: Tensor) -> None:
-        self.names = _names(bench.source)
+        start = dict(bench.source.named_parameters())
+        self.names = list(start)
         self.fisher = fisher
-        self.anchor = _row(bench.source, self.names).detach().clone()
-
-    def _drift(self, g: nn.Module) -> Tensor:
-        """sum_i F_i (theta_i - theta_S,i)^2"""
-        return (self.fisher * (_row(g, self.names) - self.anchor).square()).sum()
+        self.anchor = _row(start, self.names).detach()
 
     def terms(self, g: nn.Module) -> dict[str, Tensor]:
-        return {"ewc": self.weight * self._drift(g)}
+        drift = (self.fisher * (_row(dict(g.named_parameters()), self.names) - self.anchor).square()).sum()
+        return {"ewc": self.weight * drift}
 
     def state(self) -> dict[str, Tensor]:
         import torch
@@ -93,15 +103,11 @@ class EWC(Method):
         return {} if self.weight is None else {"lambda_": repr(self.weight)}
 
 
-def _names(g: nn.Module) -> list[str]:
-    return [name for name, _ in g.named_parameters()]
-
-
-def _row(g: nn.Module, names: list[str]) -> Tensor:
+def _row(tensors: Mapping[str, Tensor], names: list[str]) -> Tensor:
+    """All of them in one row: a handful of large operations in place of hundreds of small ones."""
     import torch
 
-    parameters = dict(g.named_parameters())
-    return torch.cat([parameters[name].flatten() for name in names])
+    return torch.cat([tensors[name].flatten() for name in names])
 
 
 def _number(text: str) -> float:
