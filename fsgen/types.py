@@ -141,7 +141,7 @@ class Pilot:
     """A short plain fine-tuning from theta_S that is thrown away, by parameter name of G."""
 
     change: Mapping[str, Tensor]  # theta - theta_S
-    pull: Mapping[str, Tensor]  # root mean square of the adversarial gradient, as Adam estimates it
+    pull: Mapping[str, Tensor]  # root mean square of the gradient, as Adam estimates it
 
 
 @dataclass(frozen=True)

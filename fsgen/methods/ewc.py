@@ -53,8 +53,8 @@ class EWC(Method):
             self.weight = _number(self.options.lambda_)
 
     def enter(self, bench: Bench) -> None:
-        diagonal = bench.fisher(self.options.samples, self.options.proxy)
-        self._hold(bench, _row(diagonal, list(diagonal)))
+        self._anchor(bench)
+        self.fisher = _row(bench.fisher(self.options.samples, self.options.proxy), self.names)
         if self.weight is None:
             self.weight = self._choose(bench)
 
@@ -80,10 +80,9 @@ class EWC(Method):
         )
         return weight
 
-    def _hold(self, bench: Bench, fisher: Tensor) -> None:
+    def _anchor(self, bench: Bench) -> None:
         start = dict(bench.source.named_parameters())
         self.names = list(start)
-        self.fisher = fisher
         self.anchor = _row(start, self.names).detach()
 
     def terms(self, g: nn.Module) -> dict[str, Tensor]:
@@ -96,7 +95,8 @@ class EWC(Method):
         return {"fisher": self.fisher, "lambda": torch.tensor(self.weight, dtype=torch.float64)}
 
     def restore(self, state: dict[str, Tensor], bench: Bench) -> None:
-        self._hold(bench, state["fisher"])
+        self._anchor(bench)
+        self.fisher = state["fisher"]
         self.weight = state["lambda"].item()
 
     def chosen(self) -> dict[str, Any]:

@@ -31,7 +31,8 @@ class Recipe:
     path_shrink: int = 2  # the path length's batch is batch / path_shrink
     mixing: float = 0.9  # probability of style mixing
     ema_half_life: float = 10_000 / 32  # steps: decay 0.5^(32 / 10000) a step, whatever the batch
-    ema_rampup: float = 0.05  # half-life at most this share of the steps so far
+    # The published half-life outlasts a few-shot run: the average would still be mostly the source.
+    ema_rampup: float = 0.25  # half-life at most this share of the steps so far
 
 
 class StyleGAN2(Family):
@@ -170,7 +171,7 @@ SETTLE_SAMPLES = 8192  # latents behind a computed mean latent
 
 
 def _check(net: nn.Module, state: dict[str, Tensor], which: str) -> None:
-    """Every tensor of the file has a place in ``net`` (which may be on the meta device), and the right shape."""
+    """Raise unless each tensor has its place in ``net`` (which may be on the meta device), in its shape."""
     wanted = {key: list(value.shape) for key, value in net.state_dict().items()}
     found = {key: list(value.shape) for key, value in state.items()}
     wrong = [f"without '{key}'" for key in wanted if key not in found]
