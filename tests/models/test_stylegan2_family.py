@@ -8,8 +8,10 @@ import pytest
 import torch
 from sg2_files import FAMILY, nets, spec_of
 from torch import Tensor
+from torch.nn import functional as F
 
-from fsgen.nn import losses
+from fsgen.nn import fir, losses
+from fsgen.nn.layers import minibatch_std, normalise
 from fsgen.types import Inputs, Play
 
 RECIPE = FAMILY.recipe(spec_of())
@@ -113,6 +115,63 @@ def test_taps_and_features_go_from_coarse_to_fine_and_back():
     assert [tuple(so_far.shape[1:]) for _, so_far in taps] == [(3, 4, 4), (3, 8, 8), (3, 16, 16)]
     assert torch.equal(taps[-1][1], picture)
     assert [tuple(x.shape) for x in d.features(picture)] == [(2, 8, 8, 8), (2, 8, 4, 4)]
+
+
+def plain_d(state: dict[str, Tensor], spec: dict, images: Tensor, y: Tensor | None) -> Tensor:
+    """D once more, as figure 7 of the paper draws it, from the tensors alone."""
+    kind = spec["d_architecture"]
+
+    def act(x: Tensor) -> Tensor:
+        return F.leaky_relu(x, 0.2) * 2**0.5
+
+    def conv(x: Tensor, name: str, down: bool = False) -> Tensor:
+        weight = state[f"{name}.weight"]
+        weight = weight / weight[0].numel() ** 0.5
+        size = weight.shape[-1]
+        if down:
+            x = F.conv2d(fir.blur(x, (2, 2) if size == 3 else (1, 1)), weight, stride=2)
+        else:
+            x = F.conv2d(x, weight, padding=size // 2)
+        bias = state.get(f"{name}.bias")
+        return x if bias is None else act(x + bias[:, None, None])
+
+    def dense(x: Tensor, name: str, lr_mul: float = 1.0) -> Tensor:
+        weight = state[f"{name}.weight"]
+        return x @ weight.T * lr_mul / weight.shape[1] ** 0.5 + state[f"{name}.bias"] * lr_mul
+
+    resolution = spec["resolution"]
+    x = conv(images, f"b{resolution}.fromrgb")
+    while resolution > 4:
+        block = f"b{resolution}"
+        main = conv(conv(x, f"{block}.conv0"), f"{block}.conv1", down=True)
+        x = (main + conv(x, f"{block}.skip", down=True)) / 2**0.5 if kind == "resnet" else main
+        resolution //= 2
+        if kind == "skip":  # every block sees the picture at its own resolution
+            images = fir.downsample(images)
+            x = x + conv(images, f"b{resolution}.fromrgb")
+    x = conv(minibatch_std(x, spec["d_group"]), "b4.conv").flatten(1)
+    x = dense(act(dense(x, "b4.fc")), "b4.out")
+    if y is None:
+        return x
+    c = normalise(dense(y, "mapping.embed"))
+    for i in range(spec["d_mapping_layers"]):
+        c = act(dense(c, f"mapping.fc{i}", lr_mul=0.01))
+    return (x * c).sum(dim=1, keepdim=True) / c.shape[1] ** 0.5
+
+
+@pytest.mark.parametrize("architecture", ["orig", "skip", "resnet"])
+@pytest.mark.parametrize("c_dim", [0, 3])
+@torch.no_grad()
+def test_d_is_wired_as_the_paper_draws_it(architecture, c_dim):
+    spec = spec_of(d_architecture=architecture, c_dim=c_dim)
+    d = nets(spec).d
+    for parameter in d.parameters():  # labels weigh too little at the mapping's small learning rate
+        parameter.mul_(3)
+    images, y = torch.randn(4, 3, 16, 16, generator=rng()), torch.eye(3)[[0, 2, 1, 1]] if c_dim else None
+    ours = d(images, Inputs(y=y))
+    expected = plain_d(d.state_dict(), spec, images, y)
+    assert expected.abs().min() > 1e-6
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
 # ---- layers and recipe -------------------------------------------------------------------------------------
