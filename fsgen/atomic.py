@@ -6,6 +6,7 @@ Floor 0: no torch.
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import secrets
 from collections.abc import Iterator
@@ -31,19 +32,39 @@ def atomic(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        temporary.touch(mode=0o666, exist_ok=False)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with in_words(path):
+            temporary.touch(mode=0o666, exist_ok=False)
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def sweep(path: Path) -> None:
+    """Remove the temporary files that a killed ``atomic(path)`` left behind."""
+    stem, suffix = glob.escape(path.stem[:40]), glob.escape(path.suffix)
+    for left in path.parent.glob(f".{stem}.{'[0-9a-f]' * 8}{suffix}"):
+        with suppress(OSError):
+            left.unlink()
+
+
+@contextmanager
+def in_words(path: Path) -> Iterator[None]:
+    """Turns what the system says about writing ``path`` into an ``FsgenError``; other errors pass.
+
+    Raises:
+        FsgenError: as ``atomic``.
+    """
+    try:
+        yield
     except Exception as error:
         explained = _explained(error, path)
         if explained is None:
             raise
         raise explained from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def _explained(error: Exception, path: Path) -> FsgenError | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import fsgen
 from fsgen import config as configs
@@ -31,6 +31,7 @@ from fsgen.types import Bench, Pilot
 
 LOG_EVERY = 10  # steps between lines of log.jsonl
 STEPS = 400
+RESIDENT = 512  # images that are kept on the device as floats
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,7 @@ def _refuse_nan(values: dict[str, float], step: int, run: Run) -> None:
 
 def _reals(job: Job, device: torch.device) -> loop.Reals:
     """Batches of shots, drawn with replacement."""
-    resident = job.shots.floats().to(device) if len(job.shots) <= 512 else None
+    resident = job.shots.floats().to(device) if len(job.shots) <= RESIDENT else None
 
     def batch(n: int, rng: torch.Generator) -> Tensor:
         rows = torch.randint(len(job.shots), (n,), generator=rng, device=rng.device)

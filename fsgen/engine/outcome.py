@@ -85,6 +85,7 @@ def _adapted(source: Model, state: loop.State, provenance: dict[str, Any]) -> Mo
         "title": f"{source.about.get('title', 'unnamed')} adapted with {provenance['run']['method']}",
         "subject": source.about.get("subject"),
         "licence": source.about.get("licence"),
+        "commercial": source.about.get("commercial"),
         "source": {"name": provenance["run"]["source"], "hash": provenance["run"]["source_hash"]},
         "provenance": provenance,
         "fsgen": fsgen.__version__,

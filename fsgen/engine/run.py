@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,17 @@ import torch
 from torch import Tensor, nn
 
 from fsgen import config as configs
-from fsgen.atomic import atomic
+from fsgen.atomic import atomic, in_words, sweep
 from fsgen.engine.loop import State
 from fsgen.errors import FsgenError
 from fsgen.io import checkpoint
+from fsgen.io.home import made
 from fsgen.models.model import RUN_MODEL
 
 CONFIG = "config.toml"
-OURS = (CONFIG, "state", "log.jsonl", "samples", "plots", RUN_MODEL, "report.json")
+FOLDERS = ("state", "samples", "plots")
+# In the order in which an old run is removed: as long as anything is left, it is known for a run.
+OURS = ("report.json", RUN_MODEL, "log.jsonl", *FOLDERS, CONFIG)
 
 
 class Run:
@@ -42,35 +45,45 @@ class Run:
         self.plots = path / "plots"
         self._state = path / "state" / "latest.safetensors"
         self._log = path / "log.jsonl"
+        self.seconds = 0.0  # spent on it so far, by all processes up to the saved state
 
     @classmethod
-    def create(cls, path: Path, *, force: bool) -> Run:
-        """A fresh folder for a run.
+    def plan(cls, path: Path, *, force: bool) -> Run:
+        """Where a run is to be. Only looks: ``begin`` makes it.
 
         Raises:
-            FsgenError: ``path`` is taken and ``force`` is not set, or it cannot be written to.
+            FsgenError: ``path`` is taken and ``force`` is not set, or what is there is no run.
         """
         if path.exists() and not path.is_dir():
             raise FsgenError(f"{path} is a file, not a folder for a run", hint="choose another --out")
-        if path.is_dir() and any(path.iterdir()):
+        if (path / CONFIG).is_file():
             if not force:
+                go_on = f"fsgen adapt --resume {shlex.quote(str(path))}"
                 raise FsgenError(
-                    f"{path} is not empty",
-                    hint=f"go on with it: fsgen adapt --resume {path}; replace it: --force; or another --out",
+                    f"there is a run in {path} already",
+                    hint=f"go on with it: {go_on}; replace it: --force; or choose another --out",
                 )
-            if not (path / CONFIG).is_file():
-                raise FsgenError(f"{path} is not a run of fsgen, so --force does not empty it")
+        elif _holds_files(path):
+            raise FsgenError(f"{path} is not empty and holds no run of fsgen", hint="choose another --out")
+        return cls(path)
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """An empty folder of a run with its ``config``; an earlier run in it is removed.
+
+        Raises:
+            FsgenError: it cannot be written to, or the disk is full.
+        """
         try:
             for name in OURS:
-                if (path / name).is_dir():
-                    shutil.rmtree(path / name)
+                if (self.path / name).is_dir():
+                    shutil.rmtree(self.path / name)
                 else:
-                    (path / name).unlink(missing_ok=True)
-            for folder in ("state", "samples", "plots"):
-                (path / folder).mkdir(parents=True, exist_ok=True)
+                    (self.path / name).unlink(missing_ok=True)
         except OSError as error:
-            raise FsgenError(f"{path} cannot be written to: {os.strerror(error.errno or 0)}") from None
-        return cls(path)
+            raise FsgenError(f"the run in {self.path} cannot be removed: {error.strerror}") from error
+        for name in FOLDERS:
+            made(self.path / name)
+        self.write_config(config)
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -80,8 +93,16 @@ class Run:
             FsgenError: no such run.
         """
         if not (path / CONFIG).is_file():
-            raise FsgenError(f"there is no run in {path}", hint="a run's folder holds a config.toml")
-        return cls(path)
+            raise FsgenError(f"there is no run in {path}", hint=f"a run's folder holds a {CONFIG}")
+        run = cls(path)
+        for file in (run._state, run._log, run.model, path / CONFIG):
+            sweep(file)  # what a killed save left behind may be large
+        return run
+
+    @property
+    def step(self) -> int | None:
+        """Steps done in the saved state; None where nothing was saved yet."""
+        return (checkpoint.header(self._state) or {}).get("step") if self._state.is_file() else None
 
     # ---- what was asked for --------------------------------------------------------------------------
 
@@ -96,7 +117,6 @@ class Run:
 
     def save(self, state: State, methods: dict[str, Tensor], header: dict[str, Any]) -> None:
         """Replace the state on disk, whole or not at all."""
-        self._state.parent.mkdir(exist_ok=True)
         nets = {"g": state.g, "d": state.d, "g_ema": state.g_ema}
         tensors = checkpoint.join({name: net.state_dict() for name, net in nets.items()})
         for name, optimiser in (("opt_g", state.opt_g), ("opt_d", state.opt_d)):
@@ -118,6 +138,7 @@ class Run:
         _unflat(state.opt_d, parts.get("opt_d", {}))
         state.scalars = {key: value.to(device) for key, value in parts.get("scalars", {}).items()}
         state.step = header["step"]
+        self.seconds = header.get("seconds", 0.0)
         self._forget_after(state.step)
         return {key: value.to(device) for key, value in parts.get("method", {}).items()}
 
@@ -125,7 +146,7 @@ class Run:
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """One line of JSON."""
-        with self._log.open("a", encoding="utf-8") as file:
+        with in_words(self._log), self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
     def history(self) -> list[dict[str, float]]:
@@ -147,6 +168,11 @@ class Run:
     def report(self, values: dict[str, Any]) -> None:
         with atomic(self.path / "report.json") as temporary:
             temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _holds_files(path: Path) -> bool:
+    """Whether there is any file below ``path`` besides hidden ones (a file manager's, a killed save's)."""
+    return any(not item.name.startswith(".") and not item.is_dir() for item in path.rglob("*"))
 
 
 def _flat(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -22,4 +22,4 @@ class Watch:
     say: Callable[[str], None] = _quiet  # a line for a person
     progress: Callable[[str, int, int], None] = _idle  # (task, done, total)
     step: Callable[[int, int, Mapping[str, float], float], None] = _unseen  # (step, steps, losses, images/s)
-    stop: Callable[[], bool] = lambda: False  # asked after every step: save and leave?
+    stop: Callable[[], bool] = lambda: False  # asked at every step: save and leave?
