@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,21 +17,27 @@ def build(kind: type[T], values: dict[str, Any], where: str) -> T:
     """``kind(**values)``; an unknown key fails and suggests the near miss, a wrong type fails by name.
 
     Args:
-        kind: a dataclass whose fields have defaults.
+        kind: a dataclass whose fields have defaults; ``choices`` in a field's metadata are all it may be. A
+            field named after a Python keyword ends in an underscore, which may be left out of ``values``.
         values: field name -> value; None means the default.
         where: what the values belong to, for the message.
     """
     fields = {f.name: f for f in dataclasses.fields(kind)}
+    values = {f"{key}_" if iskeyword(key) else key: value for key, value in values.items()}
     for key in values:
         if key not in fields:
             raise FsgenError(f"{where} has no option '{key}'", hint=near(key, list(fields)))
     given = {key: value for key, value in values.items() if value is not None}
     for key, value in given.items():
         default = fields[key].default
+        if (choices := fields[key].metadata.get("choices")) and value not in choices:
+            raise FsgenError(f"{where}: '{key}' cannot be '{value}'", hint=near(str(value), list(choices)))
         if isinstance(default, bool) is not isinstance(value, bool):
             raise FsgenError(f"{where}: '{key}' takes a {type(default).__name__}, not {value!r}")
         if isinstance(default, float) and isinstance(value, int):
             given[key] = float(value)
+        elif isinstance(default, str) and type(value) in (int, float):
+            given[key] = str(value)  # "auto" or a number
         elif default is not None and not isinstance(value, type(default)):
             raise FsgenError(f"{where}: '{key}' takes a {type(default).__name__}, not {value!r}")
     return kind(**given)

@@ -49,11 +49,6 @@ class DiffAugment(Method):
         for part in self.policy:
             if part not in OPS:
                 raise FsgenError(f"diffaugment has no policy '{part}'", hint=near(part, list(OPS)))
-        if self.options.where not in SHOWN:
-            raise FsgenError(
-                f"diffaugment cannot augment '{self.options.where}'",
-                hint=near(self.options.where, list(SHOWN)),
-            )
 
     def view(self, images: Tensor, who: Who, rng: torch.Generator) -> Tensor:
         from fsgen.data.augment import augment
