@@ -58,7 +58,7 @@ def header(path: Path) -> dict[str, Any] | None:
             text = (file.metadata() or {}).get("fsgen")
     except (SafetensorError, OSError):
         return None
-    return None if text is None else json.loads(text)
+    return None if text is None else _parsed(text, path)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -77,12 +77,22 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise FsgenError(f"{path} cannot be read as a checkpoint: {error}", hint="truncated?") from None
     if text is None:
         raise FsgenError(f"{path} was not written by fsgen", hint=f"import it first: fsgen pull {path}")
-    values = json.loads(text)
+    values = _parsed(text, path)
     if values.get("format") != FORMAT:
         raise FsgenError(
             f"{path} has format {values.get('format')}; this fsgen reads {FORMAT}", hint="update fsgen"
         )
     return tensors, values
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise FsgenError(f"the header of {path} is damaged", hint="restore the file, or make it again")
+    return values
 
 
 def split(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

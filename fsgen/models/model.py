@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -105,17 +106,16 @@ def find(name: str) -> Path:
     from fsgen.io.catalog import catalog
 
     path = Path(name)
-    if path.is_dir():
+    known = bundled() | pulled()
+    if path.is_dir() and (name not in known or (path / RUN_MODEL).is_file()):
         if (path / RUN_MODEL).is_file():
             return path / RUN_MODEL
         if (path / "state").is_dir():
-            raise FsgenError(
-                f"the run in {path} is not finished", hint=f"finish it: fsgen adapt --resume {path}"
-            )
+            hint = f"finish it: fsgen adapt --resume {shlex.quote(name)}"
+            raise FsgenError(f"the run in {path} is not finished", hint=hint)
         raise FsgenError(f"{path} is a folder without {RUN_MODEL}: not a run of fsgen")
     if path.is_file():
         return path
-    known = bundled() | pulled()
     if name in known:
         return known[name]
     if name in catalog():
@@ -133,8 +133,11 @@ def load(name: str | Path) -> Model:
     """
     path = find(str(name))
     tensors, header = checkpoint.read(path)
-    about = dict(header)
-    family = registry.family(about.pop("family"))()
-    spec = about.pop("spec")
-    about.pop("format", None)
-    return Model(family, spec, checkpoint.split(tensors), about)
+    about = {key: value for key, value in header.items() if key != "format"}
+    if "spec" not in about:
+        raise FsgenError(f"{path} is no model but a file of fsgen's of another kind: {about.get('kind')}")
+    spec, family = about.pop("spec"), str(about.pop("family", None))
+    try:
+        return Model(registry.family(family)(), spec, checkpoint.split(tensors), about)
+    except FsgenError as error:
+        raise FsgenError(f"{path}: {error.message}", hint=error.hint) from None
