@@ -16,6 +16,7 @@ from fsgen.errors import FsgenError
 
 @flags.with_method_options
 def adapt(
+    ctx: typer.Context,
     images: Annotated[
         Optional[Path], typer.Argument(help="A folder, a zip or one image.", show_default=False)  # noqa: UP045
     ] = None,
@@ -47,7 +48,7 @@ def adapt(
 
     with _interruptible() as stop, common.watching(stop) as watch:
         if resume is not None:
-            _only_resume(images, out)
+            _only_resume(ctx)
             run = engine.resume(resume, steps=steps, watch=watch)
         else:
             if images is None or out is None:
@@ -66,11 +67,14 @@ def adapt(
         _show_result(run, as_json)
 
 
-def _only_resume(images: Path | None, out: Path | None) -> None:
-    if images is not None or out is not None:
+def _only_resume(ctx: typer.Context) -> None:
+    """Refuse what would be ignored: a run goes on as it was begun, but for its length."""
+    given = [p for p in ctx.command.params if ctx.get_parameter_source(p.name).name == "COMMANDLINE"]
+    allowed = ("resume", "steps", "as_json", "debug")
+    if other := next((p.opts[0] for p in given if p.name not in allowed), None):
         raise FsgenError(
-            "--resume goes on with what the run was begun with, so it takes no IMAGES and no --out",
-            hint="fsgen adapt --resume RUN",
+            f"--resume goes on with what the run was begun with, so it takes no {other}",
+            hint="fsgen adapt --resume RUN, with --steps to go on for longer",
         )
 
 

@@ -58,6 +58,10 @@ def sample(
     if seeds is not None and n is not None:
         raise FsgenError("--n and --seeds say the same thing twice", hint="use one of them")
     chosen = parse(seeds) if seeds is not None else list(range(seed, seed + count))
+    if grid and len(chosen) > columns * rows:
+        raise FsgenError(
+            f"{len(chosen)} pictures do not fit a grid of {grid}", hint="a larger grid, or fewer pictures"
+        )
     job = sheets.Job(
         model=model, out=out, seeds=chosen, truncation=truncation, noise=noise,
         columns=columns if grid else None, compare=compare, strength=strength, swap_above=swap_above,
@@ -75,6 +79,6 @@ def _grid(text: str | None) -> tuple[int, int]:
     if text is None:
         return 8, 1
     columns, _, rows = text.lower().partition("x")
-    if not (columns.isdigit() and rows.isdigit() and int(columns) and int(rows)):
+    if not (columns.isdecimal() and rows.isdecimal() and int(columns) and int(rows)):
         raise FsgenError(f"'{text}' is not a grid", hint="columns x rows, as in --grid 8x8")
     return int(columns), int(rows)

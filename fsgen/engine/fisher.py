@@ -17,7 +17,7 @@ from fsgen import rng as random
 from fsgen.engine import device as devices
 from fsgen.errors import FsgenError, near
 from fsgen.io import checkpoint
-from fsgen.io.home import fisher_dir
+from fsgen.io.home import fisher_dir, made
 from fsgen.models import model as models
 from fsgen.models.model import Model
 from fsgen.nn import fisher as estimator
@@ -112,7 +112,7 @@ def of_model(
     score = likelihood(source, proxy, device, weights_dir)
     batches = _batches(g, proxy, samples, seed, device, score, progress)
     diagonal = {name: value.cpu() for name, value in estimator.diagonal(g, score, batches).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made(path.parent)
     checkpoint.write(path, diagonal, {**about, "fsgen": fsgen.__version__})
     return Fisher(diagonal, about, layers)
 
@@ -132,13 +132,13 @@ def likelihood(
         from fsgen.metrics.backbones import Lpips
         from fsgen.metrics.weights import locate
 
-        embed = Lpips("alex", locate("alexnet", weights_dir), device).embed
-        return Gaussian(embed)
+        lpips = Lpips("alex", locate("alexnet", weights_dir), device)
+        return Gaussian(lambda image: lpips.embed(image.expand(-1, 3, -1, -1)))  # grey is looked at as RGB
     d = source.discriminator(device)
     if d is None:
         raise FsgenError(
             "this source has no discriminator, so the adversarial Fisher cannot be computed",
-            hint="use --proxy reconstruction (or perceptual)",
+            hint="use --proxy reconstruction or perceptual (with adapt: --ewc-proxy)",
         )
     d.requires_grad_(False)
     return lambda image, label: source.family.log_likelihood(d(image, _labels(label))).sum()

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fsgen.atomic import atomic
+from fsgen.errors import FsgenError
+from fsgen.io.home import made
 
 
 def losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -55,6 +57,8 @@ def _line(axes: Any, history: Sequence[Mapping[str, float]], name: str, label: s
 
 
 def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() != ".png":
+        raise FsgenError(f"plots are written as PNG, not as {path.name}", hint=f"try {path.stem}.png")
+    made(path.parent)
     with atomic(path) as temporary:
         figure.savefig(temporary)

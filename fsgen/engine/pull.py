@@ -61,10 +61,14 @@ def pull(
     if entry is not None and entry.url.startswith("bundled:"):
         found = models.load(source)
         return Pulled(source, models.find(source), found, ("it ships with fsgen: nothing to fetch",))
-    name = _name(name or (source if entry else Path(source.split("@")[0].rstrip("/")).stem))
+    name = _name(name or (source if entry else _stem(source)))
     target = sources_dir() / f"{name}.safetensors"
-    if name in models.bundled() or (target.exists() and not force):
-        raise FsgenError(f"there is a source '{name}' already", hint="choose another --name, or --force")
+    if name in models.bundled():
+        raise FsgenError(f"'{name}' is a source that ships with fsgen", hint="choose another --name")
+    if target.exists() and not force:
+        raise FsgenError(
+            f"there is a source '{name}' already", hint="choose another --name, or replace it: --force"
+        )
     if entry and not entry.commercial and not consent(entry):
         raise FsgenError(
             f"{entry.name} is not for commercial use ({entry.licence}: {entry.terms})",
@@ -126,6 +130,8 @@ def _file(source: str, entry: Entry | None, watch: Watch) -> Path:
     if not entry and Path(source).is_file():
         return Path(source)
     if "://" not in address and not drive_id(address):
+        if Path(source).is_dir():
+            raise FsgenError(f"{source} is a folder, not a checkpoint", hint="name the file in it")
         if Path(source).suffix or "/" in source:
             raise FsgenError(f"no such file: {source}")
         raise FsgenError(f"there is no source '{source}'", hint=near(source, list(catalog())))
@@ -135,6 +141,13 @@ def _file(source: str, entry: Entry | None, watch: Watch) -> Path:
         address, dest, sha256=entry.sha256 if entry else None, say=watch.say,
         progress=lambda done, total: watch.progress("download", done, total or 0),
     )  # fmt: skip
+
+
+def _stem(source: str) -> str:
+    """A file's name without its suffix, wherever it is."""
+    if source.startswith("hf://"):
+        source = source.split("@")[0]  # the revision
+    return Path(source.rstrip("/") if Path(source).exists() else source.split("?")[0].rstrip("/")).stem
 
 
 def _name(text: str) -> str:

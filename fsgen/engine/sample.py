@@ -19,6 +19,7 @@ from fsgen.types import Inputs
 
 BATCH = 16
 NOISES = ("const", "random", "none")
+OTHER = "name a model with the same layers: --other SOURCE"
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,15 @@ def source_of(model: Model) -> Model:
     """
     origin = model.about.get("source")
     if not origin:
-        raise FsgenError("this model was not adapted by fsgen, so its source is not known", hint="name it")
-    found = models.load(origin["name"])
+        raise FsgenError("this model was not adapted by fsgen, so its source is not known", hint=OTHER)
+    try:
+        found = models.load(origin["name"])
+    except FsgenError as error:
+        raise FsgenError(f"the source of this model is gone: {error.message}", hint=OTHER) from None
     if found.hash != origin["hash"]:
-        raise FsgenError(f"'{origin['name']}' is no longer the source that this model was adapted from")
+        raise FsgenError(
+            f"'{origin['name']}' is no longer the source that this model was adapted from", hint=OTHER
+        )
     return found
 
 

@@ -28,10 +28,10 @@ def parse(text: str) -> list[int]:
     """
     seeds: list[int] = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise FsgenError(f"'{text}' is not a list of seeds", hint="as in --seeds 0-63 or --seeds 1,5,9")
-        if last and int(last) < int(first):
-            raise FsgenError(f"the range {part.strip()} runs backwards")
+        if dash and int(last) < int(first):
+            raise FsgenError(f"the range {part.strip()} runs backwards", hint=f"write {last}-{first}")
         seeds += range(int(first), int(last or first) + 1)
     return seeds

@@ -10,10 +10,12 @@ import torch
 
 import fsgen
 from fsgen.data import pictures
+from fsgen.data.images import SUFFIXES
 from fsgen.engine import sample
 from fsgen.engine.sample import Loaded
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
+from fsgen.io.home import made
 from fsgen.models import model as models
 from fsgen.models.model import Model
 
@@ -43,15 +45,17 @@ def write(job: Job, watch: Watch) -> list[Path]:
     Raises:
         FsgenError: refused options, or a place that cannot be written to.
     """
-    loaded = sample.ready(_model(job), job.device)
-    beside = sample.ready(models.load(job.compare), job.device) if job.compare else None
-    if job.out.suffix.lower() == ".png":
-        return [_sheet(job, loaded, beside, watch)]
+    one = job.out.suffix.lower() == ".png"
     if job.out.suffix.lower() in (".gif", ".webp", ".mp4"):
         raise FsgenError(f"{job.out.name} is a film", hint="add --interpolate, or choose a .png or a folder")
-    if beside or job.columns:
+    if not one and job.out.suffix.lower() in SUFFIXES:
+        raise FsgenError(f"pictures are written as PNG, not as {job.out.name}", hint="a .png or a folder")
+    if not one and (job.compare or job.columns):
         raise FsgenError("--grid and --compare make one sheet", hint="give --out a name ending in .png")
-    return _files(job, loaded, watch)
+    loaded = sample.ready(_model(job), job.device)
+    beside = sample.ready(models.load(job.compare), job.device) if job.compare else None
+    made(job.out.parent if one else job.out)  # better refused now than after the pictures are made
+    return [_sheet(job, loaded, beside, watch)] if one else _files(job, loaded, watch)
 
 
 def film(job: Job, frames: int, watch: Watch) -> list[Path]:
@@ -59,7 +63,10 @@ def film(job: Job, frames: int, watch: Watch) -> list[Path]:
     pictures.animation_writer(job.out)  # refuse a wrong suffix before any work
     if frames < 1:
         raise FsgenError("--frames is at least 1")
+    if job.compare or job.columns:
+        raise FsgenError("--grid and --compare make one sheet, not a film", hint="leave them out")
     loaded = sample.ready(_model(job), job.device)
+    made(job.out.parent)
     shots = []
     for inputs in sample.walk(job.seeds, frames, loaded.g, loaded.device):
         shots.append(pictures.picture(loaded.render(inputs, job.truncation, job.noise)[0]))
@@ -91,7 +98,10 @@ def _sheet(job: Job, loaded: Loaded, beside: Loaded | None, watch: Watch) -> Pat
     else:
         theirs = _all(job, beside, watch)
         if theirs.shape != ours.shape:
-            raise FsgenError(f"{job.compare} makes pictures of another size than {job.model}")
+            raise FsgenError(
+                f"{job.compare} makes pictures of another size than {job.model}",
+                hint="compare with a model of the same resolution",
+            )
         sheet = pictures.pairs(theirs, ours, columns)
     pictures.save_png(sheet, job.out, _text(job, loaded.model))
     return job.out
@@ -106,10 +116,6 @@ def _all(job: Job, loaded: Loaded, watch: Watch) -> torch.Tensor:
 
 
 def _files(job: Job, loaded: Loaded, watch: Watch) -> list[Path]:
-    try:
-        job.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FsgenError(f"{job.out} cannot be made a folder: {error.strerror}") from None
     text = _text(job, loaded.model)
     paths: list[Path] = []
     for batch in loaded.images(job.seeds, job.truncation, job.noise):
