@@ -6,8 +6,8 @@ Floor 0: no torch.
 from __future__ import annotations
 
 import errno
-import glob
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,12 +43,12 @@ def atomic(path: Path | str) -> Iterator[Path]:
             temporary.unlink()
 
 
-def sweep(path: Path) -> None:
-    """Remove the temporary files that a killed ``atomic(path)`` left behind."""
-    stem, suffix = glob.escape(path.stem[:40]), glob.escape(path.suffix)
-    for left in path.parent.glob(f".{stem}.{'[0-9a-f]' * 8}{suffix}"):
-        with suppress(OSError):
-            left.unlink()
+def sweep(folder: Path) -> None:
+    """Remove the temporary files in ``folder`` that a killed ``atomic`` left behind."""
+    for left in folder.glob(".*"):
+        if re.fullmatch(r"\..{1,40}\.[0-9a-f]{8}(\.\w+)?", left.name):
+            with suppress(OSError):
+                left.unlink()
 
 
 @contextmanager

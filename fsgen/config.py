@@ -22,6 +22,8 @@ def build(kind: type[T], values: dict[str, Any], where: str) -> T:
         values: field name -> value; None means the default.
         where: what the values belong to, for the message.
     """
+    if not isinstance(values, dict):
+        raise FsgenError(f"{where} is not a table of options")
     fields = {f.name: f for f in dataclasses.fields(kind)}
     values = {f"{key}_" if iskeyword(key) else key: value for key, value in values.items()}
     for key in values:

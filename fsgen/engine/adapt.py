@@ -64,6 +64,7 @@ class Job:
     recipe: Any
     run: Run
     watch: Watch
+    resumed: bool = False  # goes on from the state in the run folder
 
 
 def adapt(
@@ -170,7 +171,7 @@ def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = N
     devices.pick(settings.device)
     if steps is not None:
         folder.write_config(_config(settings, recipe, methods))
-    return _go(Job(settings, model, shots, methods, recipe, folder, watch))
+    return _go(Job(settings, model, shots, methods, recipe, folder, watch, resumed=True))
 
 
 # ---- the run, from its first step to its last ----------------------------------------------------------
@@ -186,7 +187,7 @@ def _go(job: Job) -> Path:
         d = model.fresh_discriminator(job.settings.seed, device)
     state = loop.begin(model.generator(model.start, device), d, job.recipe)
     bench = _bench(job, device)
-    saved = job.run.restore(state)
+    saved = job.run.restore(state) if job.resumed else None
     if saved is None:
         nearness.announce(model, job.shots, device, watch.say)
         job.methods.enter(bench)  # may refuse, so an earlier run in the folder stays until it is done

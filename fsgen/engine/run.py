@@ -95,8 +95,8 @@ class Run:
         if not (path / CONFIG).is_file():
             raise FsgenError(f"there is no run in {path}", hint=f"a run's folder holds a {CONFIG}")
         run = cls(path)
-        for file in (run._state, run._log, run.model, path / CONFIG):
-            sweep(file)  # what a killed save left behind may be large
+        for folder in (path, *(path / name for name in FOLDERS)):
+            sweep(folder)  # what a killed save left behind may be large
         return run
 
     @property

@@ -1,0 +1,29 @@
+"""What tests of the engine and of the command line share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the caches of whoever runs it."""
+    monkeypatch.setenv("FSGEN_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source of 16 px with g, g_ema and d."""
+    from tiny import make_source
+
+    return make_source(tmp_path_factory.mktemp("source") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of five pictures."""
+    from tiny import draw_images
+
+    return draw_images(tmp_path_factory.mktemp("drawings"), 5)

@@ -1,0 +1,437 @@
+"""A run that was stopped or killed goes on to the bytes it would have had; or is refused, and left as it is."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import draw_images, make_source
+
+import fsgen
+from fsgen.engine.adapt import resume
+from fsgen.engine.run import OURS, Run
+from fsgen.engine.watch import Watch
+from fsgen.errors import FsgenError, Interrupted
+from fsgen.io import checkpoint
+from fsgen.methods.finetune import Finetune
+
+STEPS = 6
+METHODS = {
+    "finetune": ("finetune", {}),
+    "ewc": ("ewc", {"ewc": {"lambda": 50, "samples": 4}}),
+    "ewc-auto": ("ewc", {"ewc": {"samples": 4}}),
+    "diffaugment": ("diffaugment", {}),
+    "stack": ("ewc,diffaugment", {"ewc": {"samples": 4}}),
+}
+
+
+def adapt(images, out, source, name="finetune", steps=STEPS, **options):
+    method, chosen = METHODS[name]
+    return fsgen.adapt(
+        images, out=out, source=source, method=method, options=chosen, steps=steps, device="cpu",
+        save_every=2, **options,
+    )  # fmt: skip
+
+
+def outcome(run):
+    """Identities of the adapted model and of the state behind it, and what stands in the configuration."""
+    model, state = (load_file(run / name) for name in ("model.safetensors", "state/latest.safetensors"))
+    return checkpoint.digest(model), checkpoint.digest(state), Run.open(run).config()
+
+
+def digest(run):
+    return checkpoint.digest(load_file(run / "state" / "latest.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny, drawings):
+    """Outcomes of runs that nothing happened to, by method."""
+    made = {}
+
+    def run(name):
+        if name not in made:
+            made[name] = outcome(adapt(drawings, tmp_path_factory.mktemp("whole") / name, tiny, name))
+        return made[name]
+
+    return run
+
+
+class After:
+    """Lets training go as far as ``step``, then asks it to stop, or dies there without saving."""
+
+    def __init__(self, step, die=False):
+        self.steps, self.die, self.preparing = step, die, False
+        self.watch = Watch(progress=self.progress, stop=self.stop)
+
+    def progress(self, task, done, total):
+        self.preparing = True  # what comes next is no step of the run
+
+    def stop(self):
+        self.steps -= not self.preparing
+        self.preparing = False
+        if self.steps <= 0 and self.die:
+            raise KeyboardInterrupt
+        return self.steps <= 0
+
+
+# ---- as if nothing had happened ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, tiny, drawings, whole, name):
+    expected = whole(name)
+    with pytest.raises(Interrupted, match=f"stopped after step 3 of {STEPS}") as caught:
+        adapt(drawings, tmp_path / "a run", tiny, name, watch=After(3).watch)
+    assert caught.value.code == 130
+    assert caught.value.hint == f"go on: fsgen adapt --resume '{tmp_path / 'a run'}'"
+    assert not (tmp_path / "a run" / "model.safetensors").exists()
+    assert resume(tmp_path / "a run") == tmp_path / "a run"
+    assert outcome(tmp_path / "a run") == expected
+
+
+@pytest.mark.parametrize(("step", "die"), [(1, False), (2, False), (5, False), (1, True), (5, True)])
+def test_wherever_it_was_stopped(tmp_path, tiny, drawings, whole, step, die):
+    with pytest.raises(KeyboardInterrupt if die else Interrupted):
+        adapt(drawings, tmp_path / "run", tiny, watch=After(step, die).watch)
+    saved = {(1, True): 0, (5, True): 4}.get((step, die), step)
+    assert Run.open(tmp_path / "run").step == saved
+    said = []
+    resume(tmp_path / "run", watch=Watch(say=said.append))
+    assert f"resuming at step {saved} of {STEPS}" in said
+    assert outcome(tmp_path / "run") == whole("finetune")
+
+
+def test_stopped_again_and_again(tmp_path, tiny, drawings, whole):
+    with pytest.raises(Interrupted):
+        adapt(drawings, tmp_path / "run", tiny, "stack", watch=After(1).watch)
+    for _ in range(STEPS - 2):
+        with pytest.raises(Interrupted):
+            resume(tmp_path / "run", watch=After(1).watch)
+    resume(tmp_path / "run")
+    assert outcome(tmp_path / "run") == whole("stack")
+    steps = [line["step"] for line in Run(tmp_path / "run").history()]
+    assert steps == list(range(1, STEPS + 1))  # one line where each process stopped, none twice
+
+
+def test_a_stop_at_the_last_step_is_none(tmp_path, tiny, drawings, whole):
+    run = adapt(drawings, tmp_path / "run", tiny, watch=After(STEPS).watch)
+    assert outcome(run) == whole("finetune")
+
+
+def test_a_finished_run_can_go_on_for_longer(tmp_path, tiny, drawings, whole):
+    adapt(drawings, tmp_path / "run", tiny, "ewc-auto", steps=4)
+    resume(tmp_path / "run", steps=STEPS)
+    assert outcome(tmp_path / "run") == whole("ewc-auto")
+    before = json.loads((tmp_path / "run" / "report.json").read_text())
+    resume(tmp_path / "run")  # nothing left to do
+    assert outcome(tmp_path / "run") == whole("ewc-auto")
+    after = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert after["cost"]["seconds"] >= before["cost"]["seconds"] > 0
+
+
+def test_lines_logged_after_the_last_save_come_once(tmp_path, tiny, drawings):
+    with pytest.raises(KeyboardInterrupt):
+        adapt(drawings, tmp_path / "run", tiny, watch=After(1, die=True).watch)
+    with (tmp_path / "run" / "log.jsonl").open("a") as log:
+        log.write('{"step": 1, "d": 9.0}\n{"step": 10, "d"')  # cut off
+    resume(tmp_path / "run")
+    lines = Run(tmp_path / "run").history()
+    assert [line["step"] for line in lines] == [1, STEPS] and lines[0]["d"] != 9.0
+
+
+def test_stopped_before_the_first_step(tmp_path, tiny, drawings):
+    watch = Watch(stop=lambda: True)
+    with pytest.raises(Interrupted, match="before the first step") as caught:
+        adapt(drawings, tmp_path / "run", tiny, "ewc", watch=watch, seed=3)  # no Fisher of that seed is kept
+    assert caught.value.code == 130
+    assert adapt(drawings, tmp_path / "run", tiny, "ewc", steps=1)  # nothing is in the way
+
+
+# ---- kill -9 -------------------------------------------------------------------------------------------
+
+KILLED = """
+import json, os, signal, sys, time
+import torch
+torch.set_num_threads(1)
+from safetensors import torch as st
+import fsgen, fsgen.engine.adapt, fsgen.io.checkpoint as checkpoint, fsgen.engine.plots as plots
+from fsgen.models.stylegan2 import family
+
+family.SETTLE_SAMPLES = 1024
+plots.losses = plots.by_layer = lambda values, path, *rest: path.touch()
+
+def dies(owner, name, count, half=None):
+    real = getattr(owner, name)
+    def call(*args, **options):
+        nonlocal count
+        count -= 1
+        if count == 0:
+            if half:
+                half(*args)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **options)
+    setattr(owner, name, call)
+
+def half_written(tensors, path, metadata):
+    st.save_file(tensors, path, metadata)
+    os.truncate(path, os.path.getsize(path) // 2)
+
+job = json.load(sys.stdin)
+for out, what, when in job["deaths"]:
+    child = os.fork()
+    if child == 0:
+        if what == "replace":
+            dies(os, "replace", when)
+        elif what == "save_file":
+            dies(checkpoint, "save_file", when, half_written)
+        fsgen.adapt(job["images"], out=out, source=job["source"], **job["options"])
+        os._exit(0)
+    if what == "time":
+        time.sleep(when)
+        os.kill(child, signal.SIGKILL)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+# How it dies, when, and the step that is then saved (...: any). Written are, in turn: the configuration, the
+# state at 0, 2, 4 and 6 steps, the grid, the model, the report.
+SOME = [("replace", 1, None), ("replace", 2, None), ("save_file", 3, 2), ("replace", 6, 6),
+        ("save_file", 5, 6), ("time", 0.2, ...), ("time", 0.35, ...)]  # fmt: skip
+REST = [("replace", 3, 0), ("replace", 4, 2), ("replace", 5, 4), ("replace", 7, 6), ("replace", 8, 6),
+        ("save_file", 1, None), ("save_file", 2, 0), ("save_file", 4, 4),
+        *(("time", tenths / 10, ...) for tenths in range(8))]  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kill -9 is a signal of POSIX systems")
+@pytest.mark.parametrize("deaths", [SOME, pytest.param(REST, marks=pytest.mark.slow)], ids=["some", "rest"])
+def test_killed_at_any_moment(tmp_path, tiny, drawings, whole, deaths):
+    expected = whole("finetune")
+    runs = [tmp_path / f"{what}{when}" for what, when, _ in deaths]
+    options = {"method": "finetune", "steps": STEPS, "device": "cpu", "save_every": 2}
+    orders = [(str(run), what, when) for run, (what, when, _) in zip(runs, deaths, strict=True)]
+    job = {"deaths": orders, "images": str(drawings), "source": str(tiny), "options": options}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED], input=json.dumps(job), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    for run, (what, _, step), status in zip(runs, deaths, done.stdout.split(), strict=True):
+        assert int(status) == 9 or what == "time", (run.name, status, done.stderr)
+        if not (run / "config.toml").exists():  # killed before it began: the same command works
+            adapt(drawings, run, tiny)
+        else:
+            assert step is ... or Run.open(run).step == step, run.name
+            resume(run)
+        assert outcome(run) == expected, run.name
+        assert not [path.name for path in run.rglob(".*")], run.name  # what the killed save left
+
+
+# ---- refused -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(tmp_path, tiny, drawings):
+    """A run stopped after two steps, with images and a source of its own."""
+    images, source = tmp_path / "images", tmp_path / "source.safetensors"
+    shutil.copytree(drawings, images), shutil.copy(tiny, source)
+    with pytest.raises(Interrupted):
+        adapt(images, tmp_path / "run", source, watch=After(2).watch)
+    return tmp_path / "run"
+
+
+def snapshot(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("change", ["changed", "added", "removed"])
+def test_other_images_are_refused(stopped, change):
+    images = stopped.parent / "images"
+    if change == "removed":
+        (images / "0000.png").unlink()
+    else:
+        draw_images(images, 1 if change == "changed" else 6, seed=9 if change == "changed" else 0)
+    before = snapshot(stopped)
+    with pytest.raises(FsgenError, match="not those this run was begun with") as caught:
+        resume(stopped)
+    assert caught.value.code == 2 and str(images) in caught.value.message
+    assert snapshot(stopped) == before
+
+
+def test_renamed_images_are_the_same_images(stopped, whole):
+    images = stopped.parent / "images"
+    for path in images.iterdir():
+        path.rename(path.with_name(f"x{path.name}"))  # the order by name stays
+    resume(stopped)
+    assert outcome(stopped)[:2] == whole("finetune")[:2]
+
+
+def test_another_source_is_refused(stopped):
+    make_source(stopped.parent / "source.safetensors", z_dim=5)
+    with pytest.raises(FsgenError, match=r"source .* is not the one this run was begun with"):
+        resume(stopped)
+    (stopped.parent / "source.safetensors").unlink()
+    with pytest.raises(FsgenError, match=r"no such file or run folder: .*source\.safetensors"):
+        resume(stopped)
+
+
+@pytest.mark.parametrize("steps", [-1, 0, 1])
+def test_fewer_steps_than_done_are_refused(stopped, steps):
+    before = snapshot(stopped)
+    with pytest.raises(FsgenError, match=f"has done 2 steps: --steps {steps} is behind it"):
+        resume(stopped, steps=steps)
+    assert snapshot(stopped) == before
+
+
+def test_no_run_there(tmp_path, drawings):
+    for place in (tmp_path / "absent", drawings, drawings / "0000.png"):
+        with pytest.raises(FsgenError, match="there is no run in"):
+            resume(place)
+
+
+def test_a_damaged_state_is_named(stopped):
+    state = stopped / "state" / "latest.safetensors"
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(FsgenError, match=r"latest\.safetensors cannot be read"):
+        resume(stopped)
+
+
+def test_a_damaged_configuration_is_named(stopped):
+    for text, message in (
+        ("[run", "is not valid TOML"),
+        ("[run]\nstepz = 3\n", "stepz"),
+        ("run = 3", "not a table"),
+    ):
+        (stopped / "config.toml").write_text(text)
+        with pytest.raises(FsgenError, match=message) as caught:
+            resume(stopped)
+        assert "config.toml" in caught.value.message
+
+
+def test_a_finished_run_without_its_state_is_kept(tmp_path, tiny, drawings):
+    run = adapt(drawings, tmp_path / "run", tiny, steps=1)
+    shutil.rmtree(run / "state")
+    before = snapshot(run)
+    with pytest.raises(FsgenError, match="cannot go on"):
+        resume(run)
+    assert snapshot(run) == before
+
+
+def test_a_run_in_the_way_is_left_alone_unless_forced(stopped, tiny, drawings):
+    before = snapshot(stopped)
+    with pytest.raises(FsgenError, match="there is a run in") as caught:
+        adapt(drawings, stopped, tiny)
+    assert f"fsgen adapt --resume {stopped}" in caught.value.hint and "--force" in caught.value.hint
+    with pytest.raises(FsgenError, match="there is a run in"):
+        adapt(drawings, stopped, tiny, dry_run=True)
+    # Refused for another reason, a run to be replaced stays as well.
+    no_critic = make_source(stopped.parent / "no_d.safetensors", ("g",))
+    with pytest.raises(FsgenError, match="no discriminator"):
+        adapt(drawings, stopped, no_critic, "ewc", force=True)
+    assert snapshot(stopped) == before
+    (stopped / "notes.txt").write_text("mine")
+    adapt(drawings, stopped, tiny, steps=1, force=True)
+    assert Run.open(stopped).step == 1 and {p.name for p in stopped.iterdir()} == {*OURS, "notes.txt"}
+    assert [line["step"] for line in Run(stopped).history()] == [1]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_that_is_no_run_is_never_emptied(tmp_path, tiny, drawings, force):
+    out = tmp_path / "mine"
+    (out / "samples").mkdir(parents=True)
+    (out / "samples" / "holiday.jpg").write_text("dear")
+    with pytest.raises(FsgenError, match="is not empty and holds no run"):
+        adapt(drawings, out, tiny, force=force)
+    with pytest.raises(FsgenError, match="is a file, not a folder"):
+        adapt(drawings, out / "samples" / "holiday.jpg", tiny, force=force)
+    assert (out / "samples" / "holiday.jpg").read_text() == "dear"
+
+
+def test_a_run_does_not_replace_what_it_is_made_from(tmp_path, tiny, drawings):
+    run = adapt(drawings, tmp_path / "run", tiny, steps=1)
+    for images, source in ((drawings, run), (run / "samples", tiny)):
+        with pytest.raises(FsgenError, match="lies inside the run folder"):
+            adapt(images, run, source, force=True)
+    assert (run / "model.safetensors").exists() and (run / "samples" / "000001.png").exists()
+
+
+def test_folders_that_cannot_be_made(tmp_path, tiny, drawings):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FsgenError, match="cannot be created: Not a directory") as caught:
+        adapt(drawings, tmp_path / "file" / "run", tiny)
+    assert caught.value.code == 2
+
+
+# ---- failures --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write", range(1, 7))
+def test_a_full_disk_leaves_the_last_state(tmp_path, tiny, drawings, whole, monkeypatch, write):
+    expected, real, count = whole("finetune"), os.fsync, 0
+
+    def fsync(descriptor):
+        nonlocal count
+        count += 1
+        if count == write:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(FsgenError, match="the disk is full") as caught:
+        adapt(drawings, tmp_path / "run", tiny)
+    assert caught.value.code == 1
+    if write == 1:  # not even the configuration: once there is room, the same command works
+        adapt(drawings, tmp_path / "run", tiny)
+    else:
+        assert Run.open(tmp_path / "run").step == {2: None, 3: 0, 4: 2, 5: 4}.get(write, STEPS)
+        resume(tmp_path / "run")
+    assert outcome(tmp_path / "run") == expected
+
+
+def test_a_full_disk_under_the_log(tmp_path, tiny, drawings, monkeypatch):
+    real = Path.open
+
+    def full(self, mode="r", *args, **options):
+        if mode == "a":
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return real(self, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(FsgenError, match=r"the disk is full: .*log\.jsonl") as caught:
+        adapt(drawings, tmp_path / "run", tiny)
+    assert caught.value.code == 1
+
+
+class Breaks(Finetune):
+    """A term that is no number from the fourth step on, and changes nothing before."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss, self.calls = loss, 0
+
+    def terms(self, g):
+        self.calls += 1
+        weight = next(g.parameters()).flatten()[0]
+        if self.calls < 4:
+            return {"odd": weight * 0}
+        # A loss that is a number while its gradient is none, or the other way round.
+        return {"odd": (weight * 0).sqrt() if self.loss == "gradient" else weight * float("nan")}
+
+
+@pytest.mark.parametrize("loss", ["loss", "gradient"])
+def test_broken_numbers_are_not_saved(tmp_path, tiny, drawings, monkeypatch, loss):
+    from fsgen import registry
+
+    monkeypatch.setattr(registry, "method", lambda name: lambda options: Breaks(loss))
+    monkeypatch.setattr("fsgen.methods.stack._make", lambda kind, values: Breaks(loss))
+    with pytest.raises(FsgenError, match=r"training broke down at step [45]") as caught:
+        adapt(drawings, tmp_path / "run", tiny)
+    assert caught.value.code == 1
+    assert Run.open(tmp_path / "run").step == 2
+    state = load_file(tmp_path / "run" / "state" / "latest.safetensors")
+    assert all(torch.isfinite(value).all() for value in state.values())
+    assert not (tmp_path / "run" / "model.safetensors").exists()
