@@ -1,4 +1,4 @@
-"""A run that was stopped or killed goes on to the bytes it would have had; or is refused and left as it is."""
+"""A run that was stopped or killed goes on to the bytes it would have had, or is refused and left alone."""
 
 from __future__ import annotations
 
