@@ -164,7 +164,7 @@ def _batches(
     """Latents and each sample's own draw: its eps, or for the critic its label."""
     rng = random.generator(seed, "fisher")
     parameters = sum(p.numel() for p in g.parameters())
-    size = max(1, min(32, 2 ** (29 if device.type == "cuda" else 25) // parameters))
+    size = max(1, min(32, 2 ** (29 if device.type == "cuda" else 24) // parameters))
     shape = _draw_shape(g, proxy, device, score)
     for done in range(0, samples, size):
         progress(done, samples)

@@ -34,6 +34,9 @@ class State:
 
 def begin(g: nn.Module, d: nn.Module, recipe: Any) -> State:
     """The state before step 0. ``g`` and ``d`` are trained in place."""
+    if next(g.parameters()).device.type == "cpu":
+        for net in (g, d):  # a seventh less time a step at 64 px: convolutions reorder less
+            net.to(memory_format=torch.channels_last)
     g.train(), d.train()
     average = copy.deepcopy(g).eval().requires_grad_(False)
     return State(g, d, average, *(_adam(net, recipe, every) for net, every in _players(g, d, recipe)))
@@ -47,7 +50,9 @@ def _adam(net: nn.Module, recipe: Any, every: int) -> torch.optim.Adam:
     # Lazy regularisation adds a step every `every` steps; StyleGAN2, appendix B, corrects Adam for it.
     ratio = every / (every + 1) if every else 1.0
     betas = (recipe.beta1**ratio, recipe.beta2**ratio)
-    return torch.optim.Adam(net.parameters(), lr=recipe.lr * ratio, betas=betas)
+    # foreach: a quarter of the time on the CPU too, where it is not the default. Not fused: on the CPU that
+    # silently mixes up tensors whose memory layouts differ.
+    return torch.optim.Adam(net.parameters(), lr=recipe.lr * ratio, betas=betas, foreach=True)
 
 
 def train(

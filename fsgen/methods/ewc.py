@@ -16,7 +16,7 @@ from fsgen.types import Bench, Method
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PILOT = 50  # auto: steps of plain fine-tuning that show where and how hard the images pull
+PILOT = 25  # auto: steps of plain fine-tuning that show where and how hard the images pull
 HELD = 0.1  # auto: share of the weights held harder than they are pulled
 
 

@@ -15,12 +15,15 @@ from torch.nn import functional as F
 from fsgen.nn import fir
 
 
-def lrelu(x: Tensor, clamp: float | None = None, gain: float = 1.0) -> Tensor:
-    """Leaky ReLU, slope 0.2, times sqrt(2) to keep the variance, clamped to +-``clamp``, times ``gain``."""
-    x = F.leaky_relu(x, 0.2) * math.sqrt(2)
-    if clamp is not None:
-        x = x.clamp(-clamp, clamp)
-    return x if gain == 1.0 else x * gain
+GAIN = math.sqrt(2)  # keeps the variance through the leaky ReLU
+# lrelu(GAIN * x) = GAIN * lrelu(x): the layers below multiply their weights and biases, which are small,
+# where the definition multiplies feature maps, which are not.
+
+
+def lrelu(x: Tensor, clamp: float | None = None) -> Tensor:
+    """Leaky ReLU, slope 0.2, of an ``x`` that carries the GAIN already, clamped to +-``clamp``."""
+    x = F.leaky_relu(x, 0.2)
+    return x if clamp is None else x.clamp(-clamp, clamp)
 
 
 def normalise(x: Tensor) -> Tensor:
@@ -42,7 +45,8 @@ class Linear(nn.Module):
         self.activate = activate
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.linear(x, self.weight * self.scale, self.bias * self.lr_mul)
+        gain = GAIN if self.activate else 1.0
+        x = F.linear(x, self.weight * (self.scale * gain), self.bias * (self.lr_mul * gain))
         return lrelu(x) if self.activate else x
 
 
@@ -62,7 +66,9 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """``gain`` multiplies the output (and the clamp with it)."""
-        weight = self.weight * self.scale
+        if self.bias is not None:
+            gain = gain * GAIN
+        weight = self.weight * (self.scale * gain)
         size = weight.shape[-1]
         if not self.down:
             x = F.conv2d(x, weight, padding=size // 2)
@@ -71,8 +77,9 @@ class Conv(nn.Module):
         else:
             x = F.conv2d(fir.blur(x, pad=(2, 2)), weight, stride=2)
         if self.bias is None:
-            return x * gain
-        return lrelu(x + self.bias[:, None, None], self.clamp, gain)
+            return x
+        clamp = None if self.clamp is None else self.clamp * gain / GAIN
+        return lrelu(x + (self.bias * gain)[:, None, None], clamp)
 
 
 class ModulatedConv(nn.Module):
@@ -93,12 +100,12 @@ class ModulatedConv(nn.Module):
         self.up = up
         self.demodulate = demodulate
 
-    def convolve(self, x: Tensor, w: Tensor) -> Tensor:
-        """x [n, inputs, H, W], w [n, w_dim] -> [n, outputs, H', W'], H' = 2H with ``up``."""
+    def convolve(self, x: Tensor, w: Tensor, gain: float = 1.0) -> Tensor:
+        """x [n, inputs, H, W], w [n, w_dim] -> [n, outputs, H', W'] times ``gain``, H' = 2H with ``up``."""
         style = self.affine(w)  # [n, inputs]
         weight = self.weight
         if not self.demodulate:
-            style = style * self.scale
+            style = style * (self.scale * gain)
         x = x * style[:, :, None, None]
         if self.up:
             x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
@@ -107,7 +114,7 @@ class ModulatedConv(nn.Module):
             x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
         if self.demodulate:
             power = style.square() @ weight.square().sum(dim=(2, 3)).T  # [n, outputs]
-            x = x * torch.rsqrt(power + 1e-8)[:, :, None, None]
+            x = x * (gain * torch.rsqrt(power + 1e-8))[:, :, None, None]
         return x
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fsgen.nn import fir
-from fsgen.nn.layers import Conv, Linear, ModulatedConv, lrelu, minibatch_std, normalise
+from fsgen.nn.layers import GAIN, Conv, Linear, ModulatedConv, lrelu, minibatch_std, normalise
 from fsgen.types import Inputs
 
 Noise = Literal["const", "random", "none"]
@@ -66,15 +66,16 @@ class StyledConv(ModulatedConv):
         self.clamp = clamp
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise, rng: torch.Generator | None) -> Tensor:
-        x = self.convolve(x, w)
+        x = self.convolve(x, w, GAIN)
+        strength = self.noise_strength * GAIN
         if noise == "const":
-            x = x + self.noise_const * self.noise_strength
+            x = x + self.noise_const * strength
         elif noise == "random":
             n, _, height, width = x.shape
             device = rng.device if rng is not None else x.device
             drawn = torch.randn(n, 1, height, width, generator=rng, device=device, dtype=x.dtype)
-            x = x + drawn.to(x.device) * self.noise_strength
-        return lrelu(x + self.bias[:, None, None], self.clamp)
+            x = x + drawn.to(x.device) * strength
+        return lrelu(x + (self.bias * GAIN)[:, None, None], self.clamp)
 
 
 class ToRGB(ModulatedConv):
