@@ -1,0 +1,95 @@
+"""Every family with every method and every two of them: two steps run, or one sentence says why not."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tiny import SPECS, make_source
+
+import fsgen
+from fsgen import registry
+from fsgen.engine import plots
+from fsgen.engine.adapt import resume
+from fsgen.errors import FsgenError
+from fsgen.types import Family, Method
+
+STACKS = [*registry.METHODS, *(",".join(pair) for pair in combinations(registry.METHODS, 2))]
+OPTIONS = {"ewc": {"samples": 4}}  # what would take long otherwise
+
+
+@pytest.fixture(scope="module", params=registry.FAMILIES)
+def source(request, tmp_path_factory):
+    name = request.param
+    assert name in SPECS, f"tests/tiny.py has no spec of a small {name} yet"
+    return make_source(tmp_path_factory.mktemp("source") / f"{name}.safetensors", name=name)
+
+
+@pytest.fixture(autouse=True)
+def _no_plots(monkeypatch):
+    for plot in ("losses", "penalty", "by_layer"):
+        monkeypatch.setattr(plots, plot, lambda values, path, *rest, **options: Path(path).touch())
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_two_steps_run_or_are_refused(tmp_path, source, drawings, stack, monkeypatch):
+    monkeypatch.setattr("fsgen.methods.ewc.PILOT", 2)
+    options = {name: OPTIONS[name] for name in stack.split(",") if name in OPTIONS}
+    try:
+        run = fsgen.adapt(
+            drawings,
+            out=tmp_path / "run",
+            source=source,
+            method=stack,
+            options=options,
+            steps=2,
+            device="cpu",
+        )
+    except FsgenError as refused:
+        assert refused.code == 2 and "\n" not in refused.message
+        assert not any((tmp_path / "run").glob("*")), "refused, but only after the run was begun"
+        return
+    before, after = load_file(source), load_file(run / "model.safetensors")
+    after = {key: value for key, value in after.items() if not key.startswith("extra.")}
+    assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
+    assert len(fsgen.load(run, device="cpu").sample(2)) == 2
+    done = fsgen.load(run, device="cpu").model.hash
+    resume(run)  # restores the methods' state
+    assert fsgen.load(run, device="cpu").model.hash == done
+
+
+@pytest.mark.parametrize("name", registry.FAMILIES)
+def test_families_say_who_they_are(name):
+    family = registry.family(name)
+    assert issubclass(family, Family) and family.name == name and family.__doc__
+    networks = family().build(SPECS[name])
+    layers = family().layers(SPECS[name])
+    listed = [key for keys in layers.values() for key in keys]
+    assert sorted(listed) == sorted(dict(networks.g.named_parameters()))  # each parameter in one layer
+
+
+@pytest.mark.parametrize("name", registry.METHODS)
+def test_methods_say_who_they_are(name):
+    method = registry.method(name)
+    assert issubclass(method, Method) and method.name == name
+    assert method.summary and "\n" not in method.summary and method.paper and method.__doc__
+    traits = {trait for family in registry.FAMILIES for trait in registry.family(family).traits}
+    assert method.needs <= traits, "no family can run it"
+
+
+@pytest.mark.parametrize("kind", ["family", "method"])
+def test_unknown_names_get_the_nearest(kind):
+    known = next(iter(registry.FAMILIES if kind == "family" else registry.METHODS))
+    with pytest.raises(FsgenError, match=f"did you mean '{known}'"):
+        getattr(registry, kind)(known + "x")
+    with pytest.raises(FsgenError, match="known: "):
+        getattr(registry, kind)("qqqq")
+
+
+def test_a_method_that_a_family_cannot_run_is_refused_first(tmp_path, source, drawings, monkeypatch):
+    monkeypatch.setattr(registry.method("finetune"), "needs", frozenset({"norm_scale"}))
+    with pytest.raises(FsgenError, match=r"finetune needs norm_scale; the family .* has none"):
+        fsgen.adapt(drawings, out=tmp_path / "run", source=source, method="finetune")
+    assert not (tmp_path / "run").exists()
