@@ -28,7 +28,7 @@ def parse(text: str) -> list[int]:
     """
     seeds: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
+        first, dash, last = (word.strip() for word in part.partition("-"))
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise FsgenError(f"'{text}' is not a list of seeds", hint="as in --seeds 0-63 or --seeds 1,5,9")
         if dash and int(last) < int(first):

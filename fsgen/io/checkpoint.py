@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,15 +75,21 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError:
         raise FsgenError(f"no such file: {path}") from None
     except (SafetensorError, OSError) as error:
-        raise FsgenError(f"{path} cannot be read as a checkpoint: {error}", hint="truncated?") from None
+        foreign = path.suffix != ".safetensors"
+        hint = _import(path) if foreign else "it may have been cut short: fetch or copy it again"
+        raise FsgenError(f"{path} cannot be read as a checkpoint of fsgen's ({error})", hint=hint) from None
     if text is None:
-        raise FsgenError(f"{path} was not written by fsgen", hint=f"import it first: fsgen pull {path}")
+        raise FsgenError(f"{path} was not written by fsgen", hint=_import(path))
     values = _parsed(text, path)
     if values.get("format") != FORMAT:
         raise FsgenError(
             f"{path} has format {values.get('format')}; this fsgen reads {FORMAT}", hint="update fsgen"
         )
     return tensors, values
+
+
+def _import(path: Path) -> str:
+    return f"if another program wrote it, import it first: fsgen pull {shlex.quote(str(path))}"
 
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:

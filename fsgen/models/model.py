@@ -81,7 +81,8 @@ def _load(net: nn.Module, state: Mapping[str, Tensor], which: str) -> None:
     try:
         net.load_state_dict({key: value.float() for key, value in state.items()}, strict=True)
     except RuntimeError as error:
-        raise FsgenError(f"the tensors of '{which}' do not fit its spec: {error}") from None
+        reason = " ".join(str(error).split())[:300]
+        raise FsgenError(f"the tensors of '{which}' do not fit its spec: {reason}") from None
 
 
 def bundled() -> dict[str, Path]:
