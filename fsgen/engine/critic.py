@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,22 +12,33 @@ from torch import Tensor, nn
 from fsgen.data.pictures import to_uint8
 from fsgen.engine import nearness
 from fsgen.engine.seeds import inputs_of
-from fsgen.metrics.memorisation import near_copy_threshold, nearest
+from fsgen.metrics.memorisation import near_copy_threshold
 from fsgen.models.model import Model
 
 PERCENTILE = 5.0  # of the distances between source samples and their nearest neighbours: below is a copy
 SAMPLES = 500  # source samples behind that percentile, whatever the number of images judged
 SHIFT = 2  # px at the discriminator's resolution: how far a copy may be moved
+FEW = 20  # shots up to which moved copies are looked for: there are 50 variants of each
+FINEST = 32  # px: the side at which details are compared
 
 
-@dataclass(frozen=True)
+@dataclass
 class Critic:
-    """A discriminator, and how near two different pictures of its domain come to each other."""
+    """A discriminator, and how near two different pictures of its domain come to each other.
 
-    model: Model  # whose discriminator it is
+    It looks twice. ``points`` says what is where at every level, for the distances between samples.
+    ``copied`` compares the finest maps alone, each channel in units of its spread among the source's samples:
+    a copy agrees with its original stroke by stroke, while two drawings of one hairdo, near the same in the
+    deeper and pooled maps, differ there in eyes and mouth.
+    """
+
+    model: Model
     d: nn.Module
-    threshold: float  # nearer than this is a near copy
-    pool: Tensor | None  # [m, k] the shots, as they are, flipped and shifted
+    spread: Tensor = field(default_factory=lambda: torch.ones(1))  # [C, 1, 1] of the finest maps
+    threshold: float = 0.0  # nearer than this is a near copy
+    pool: Tensor | None = None  # [m, k] the shots' finest maps, as they are, flipped and moved
+    centre: Tensor | None = None  # [k] their mean, taken off: float32 is exact enough then
+    moved: bool = False  # whether moved shots are among them
 
     @classmethod
     def of(cls, model: Model, shots: Tensor | None, device: torch.device, batch: int) -> Critic | None:
@@ -35,50 +46,76 @@ class Critic:
 
         Args:
             model: a source.
-            shots: the training images, uint8 [k, C, H, W], or None.
+            shots: the training images, uint8 [k, C, H, W], or None: near copies cannot be told then.
             device: where the networks run.
             batch: pictures at a time.
         """
         d = model.discriminator(device)
         if d is None:
             return None
-        judge = cls(model, d, 0.0, None)
+        critic = cls(model, d)
+        if shots is None:
+            return critic
         g = model.generator(device=device)
+        seeds = [range(i, min(i + batch, SAMPLES)) for i in range(0, SAMPLES, batch)]
         with torch.no_grad():
-            points = [
-                judge.points(to_uint8(g(inputs_of(g, range(i, min(i + batch, SAMPLES)), device))))
-                for i in range(0, SAMPLES, batch)
-            ]
-        pool = None if shots is None else torch.cat([judge.points(part) for part in _variants(shots)])
-        return cls(model, d, near_copy_threshold(torch.cat(points), PERCENTILE), pool)
+            maps = torch.cat([critic._finest(to_uint8(g(inputs_of(g, part, device)))) for part in seeds])
+        critic.spread = maps.std(dim=(0, 2, 3))[:, None, None] + 1e-3 * maps.std()  # a dead channel stays so
+        critic.threshold = near_copy_threshold(critic._scaled(maps), PERCENTILE)
+        critic.moved = len(shots) <= FEW
+        variants = _variants(shots, SHIFT if critic.moved else 0)
+        parts = [part for images in variants for part in images.split(batch)]
+        critic.pool = torch.cat([critic._scaled(critic._finest(part)) for part in parts])
+        critic.centre = critic.pool.mean(dim=0)
+        critic.pool -= critic.centre
+        return critic
 
+    @torch.no_grad()
     def points(self, images: Tensor) -> Tensor:
         """uint8 [n, C, H, W] of any size -> points [n, k] on the CPU."""
-        spec = self.model.spec
-        return nearness.embed(self.d, _fitted(images, spec["resolution"], spec["channels"]))
+        return nearness.pooled(self._maps(images)).cpu()
 
-    def distances(self, points: Tensor) -> np.ndarray:
-        """How far each of the points [n, k] is from the nearest shot, [n]."""
-        return nearest(points, self.pool).distances
+    @torch.no_grad()
+    def copied(self, images: Tensor) -> np.ndarray:
+        """How far each of the images, uint8 [n, C, H, W], is from the nearest shot, [n]."""
+        points = self._scaled(self._finest(images)) - self.centre
+        nearest = [torch.cdist(points, part).amin(dim=1) for part in self.pool.split(512)]
+        return torch.stack(nearest).amin(dim=0).numpy()
 
     def about(self) -> dict[str, Any]:
         """How near copies were told, for the report."""
         return {
-            "space": f"features of the discriminator of {self.model.about.get('title', 'unnamed')}",
+            "space": f"the discriminator of {self.model.about.get('title', 'unnamed')}: its finest maps",
             "discriminator": self.model.hash,
             "threshold": self.threshold,
             "percentile": PERCENTILE,
             "source_samples": SAMPLES,
-            "compared": f"the training images as they are, flipped, and shifted by up to {SHIFT} px",
+            "compared": "the training images as they are and flipped"
+            + (f", and shifted by up to {SHIFT} px" if self.moved else ""),
         }
 
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        spec = self.model.spec
+        device = next(self.d.parameters()).device
+        return self.d.features(_fitted(images, spec["resolution"], spec["channels"]).to(device))
 
-def _variants(shots: Tensor) -> list[Tensor]:
-    """The shots as they are, mirrored, and moved by ``SHIFT`` px in eight directions; borders repeat."""
+    @torch.no_grad()
+    def _finest(self, images: Tensor) -> Tensor:
+        """The finest maps, [n, C, s, s] on the CPU, s at most ``FINEST``."""
+        x = self._maps(images)[0]
+        return nn.functional.adaptive_avg_pool2d(x, min(FINEST, x.shape[-1])).cpu()
+
+    def _scaled(self, maps: Tensor) -> Tensor:
+        """Maps [n, C, s, s] as points [n, k] whose distances are means over channels and positions."""
+        return (maps / self.spread).flatten(1) / maps[0].numel() ** 0.5
+
+
+def _variants(shots: Tensor, shift: int) -> list[Tensor]:
+    """The shots as they are, mirrored, and moved by up to ``shift`` px; their borders are repeated."""
     height, width = shots.shape[2:]
-    padded = nn.functional.pad(shots.float(), (SHIFT,) * 4, mode="replicate").to(torch.uint8)
-    corners = [(y, x) for y in (0, SHIFT, 2 * SHIFT) for x in (0, SHIFT, 2 * SHIFT)]
-    moved = [padded[:, :, y : y + height, x : x + width] for y, x in corners]
+    padded = nn.functional.pad(shots.float(), (shift,) * 4, mode="replicate").to(torch.uint8)
+    steps = range(2 * shift + 1)
+    moved = [padded[:, :, y : y + height, x : x + width] for y in steps for x in steps]
     return [image for part in moved for image in (part, part.flip(3))]
 
 

@@ -132,8 +132,8 @@ def evaluate(
             f"there is one image in {real}; reals are a set", hint="give --real a folder of many"
         )
     origin = _origin(subject, source, notes)
-    eyes = _eyes(subject, origin, notes)
-    training = _shots(subject, shots, eyes, fit, notes)
+    eyes = _eyes(subject, origin, notes) if {"near_copies", "diversity"} & set(asked) else None
+    training = _shots(subject, shots, eyes, fit, notes) if "near_copies" in asked else None
     lenses = _lenses(asked, files, eyes, training, subject, target, batch, seed, notes, watch)
     _warn(subject, reals, training, lenses, notes)
     _tell(notes, watch)
@@ -235,8 +235,8 @@ def _eyes(subject: Subject, origin: Model | None, notes: _Notes) -> Model:
     if model is not None and "d" in model.networks:
         return model
     notes.warnings.append(
-        "no discriminator of its source is at hand: near copies and diversity are in the features of "
-        f"{DEFAULT}'s"
+        "no discriminator of its source is at hand: near copies and diversity are as that of "
+        f"{DEFAULT} sees them"
     )
     return models.load(DEFAULT)
 
@@ -265,7 +265,7 @@ def _shots(
 
 
 def _lenses(
-    asked: tuple[str, ...], files: dict[str, Path], eyes: Model, training: ImageSet | None,
+    asked: tuple[str, ...], files: dict[str, Path], eyes: Model | None, training: ImageSet | None,
     subject: Subject, device: torch.device, batch: int, seed: int, notes: _Notes, watch: Watch,
 ) -> Lenses:  # fmt: skip
     built = {name: backbone(name, path, device) for name, path in files.items()}
@@ -277,10 +277,8 @@ def _lenses(
             notes.leave_out(("lpips",), error)
             lpips = None
     metrics = tuple(name for name in asked if name not in notes.left_out)
-    critic = None
-    if {"near_copies", "diversity"} & set(metrics):
-        shots = training.pixels if training is not None and "near_copies" in metrics else None
-        critic = Critic.of(eyes, shots, device, batch)
+    shots = None if training is None else training.pixels
+    critic = None if eyes is None else Critic.of(eyes, shots, device, batch)
     return Lenses(metrics, built.get("inception"), lpips, critic, seed, watch.progress)
 
 

@@ -67,12 +67,10 @@ class Lenses:
         for images in batches:
             if self.inception is not None:
                 kept.inception.append(self.inception(_colour(images)))
-            if self.critic is not None:
-                points = self.critic.points(images)
-                room = DIVERSE - sum(map(len, kept.points))
-                kept.points.append(points[: max(room, 0)])
-                if "near_copies" in self.metrics:
-                    kept.distances.append(self.critic.distances(points))
+            if "diversity" in self.metrics and (room := DIVERSE - kept.n) > 0:
+                kept.points.append(self.critic.points(images[:room]))
+            if "near_copies" in self.metrics:
+                kept.distances.append(self.critic.copied(images))
             kept.n += len(images)
             self.progress(task, kept.n, total)
             yield self.lpips.embed(_colour(images).float() / 127.5 - 1) if self.lpips else images[:0]

@@ -30,12 +30,13 @@ PROBES = 256  # source samples the images are compared with
 def embed(d: nn.Module, images: Tensor, batch: int = 64) -> Tensor:
     """Points [n, k] on the CPU of images [n, C, H, W] in [-1, 1], such that distances compare pictures."""
     device = next(d.parameters()).device
-    return torch.cat([_points(d, part.to(device)).cpu() for part in images.split(batch)])
+    return torch.cat([pooled(d.features(part.to(device))).cpu() for part in images.split(batch)])
 
 
-def _points(d: nn.Module, images: Tensor) -> Tensor:
+def pooled(maps: list[Tensor]) -> Tensor:
+    """Points [n, k] of a discriminator's feature maps: what is where, roughly, at every level."""
     parts = []
-    for x in d.features(images):
+    for x in maps:
         x = x * torch.rsqrt(x.square().sum(dim=1, keepdim=True) + 1e-8)  # unit length at every position
         side = min(POOLED, x.shape[-1])
         x = nn.functional.adaptive_avg_pool2d(x, side)

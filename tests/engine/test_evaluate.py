@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import draw_images, make_source
+
+from fsgen.data.images import load_images
+from fsgen.data.pictures import picture, to_uint8
+from fsgen.engine import critic as critics
+from fsgen.engine import sample
+from fsgen.engine.adapt import adapt
+from fsgen.engine.evaluate import evaluate
+from fsgen.engine.watch import Watch
+from fsgen.errors import FsgenError
+from fsgen.metrics import weights
+from fsgen.metrics.diversity import lpips_diversity
+from fsgen.metrics.frechet import frechet
+from fsgen.metrics.torchvision_shim import import_torchvision
+from fsgen.models import model as models
+
+TEN = Path(__file__).parents[2] / "examples" / "ten_sketches"
+
+
+@pytest.fixture(scope="session")
+def reals(tmp_path_factory) -> Path:
+    return draw_images(tmp_path_factory.mktemp("reals"), 6, seed=9)
+
+
+@pytest.fixture
+def few(monkeypatch) -> None:
+    """A threshold from few source samples: enough where only the plumbing is looked at."""
+    monkeypatch.setattr(critics, "SAMPLES", 40)
+
+
+def as_pngs(images: torch.Tensor, folder: Path) -> Path:
+    folder.mkdir()
+    for i, image in enumerate(images):
+        picture(image).save(folder / f"{i:03d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def both_ways(tiny, reals, inception_file, tmp_path_factory):
+    """A report, and clean-fid's features of the same pictures and reals as PNGs."""
+    import_torchvision()
+    from cleanfid import fid
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    folder, weights_dir = tmp_path_factory.mktemp("pngs"), inception_file.parent
+    made = as_pngs(sample.load(tiny).sample(6, seed=3), folder / "made")
+    real = as_pngs(load_images(reals, 16).pixels, folder / "real")
+    options = {"num_workers": 0, "device": torch.device("cpu"), "verbose": False, "batch_size": 3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        extractor = InceptionV3W(str(weights_dir), download=False).eval()
+    report = evaluate(
+        tiny, real=reals, samples=6, seed=3, metrics=["fid", "kid"], weights_dir=weights_dir, batch=4
+    )
+    return report, [fid.get_folder_features(str(path), extractor, **options) for path in (made, real)]
+
+
+def test_fid_and_kid_are_those_of_clean_fids_features_of_the_pngs(both_ways):
+    from cleanfid import fid
+
+    report, features = both_ways
+    assert report.metrics["fid"] == pytest.approx(frechet(*features), rel=1e-3)
+    np.random.seed(3)
+    assert report.metrics["kid"] == pytest.approx(fid.kernel_distance(*features), rel=1e-3)
+    assert set(report.metrics) == {"fid", "kid"} and report.rows[-1]["metrics"] == {}
+    assert any("FID against 6 images is unreliable" in line for line in report.warnings)
+    assert len(report.settings["weights"]["inception"]["sha256"]) == 64
+
+
+@pytest.mark.slow  # a matrix square root of 2048 x 2048
+def test_fid_is_clean_fids(both_ways):
+    from cleanfid import fid
+
+    report, features = both_ways
+    assert report.metrics["fid"] == pytest.approx(fid.fid_from_feats(*features), rel=1e-3)
+
+
+def test_lpips_is_the_mean_over_all_pairs_of_8_bit_pictures(reals, alexnet_file, tmp_path):
+    source = make_source(
+        tmp_path / "big.safetensors", resolution=32,
+        g_widths={"4": 8, "8": 8, "16": 4, "32": 4}, d_widths={"4": 8, "8": 8, "16": 4, "32": 4},
+    )  # fmt: skip
+    found = evaluate(
+        source, real=reals, samples=5, metrics=["lpips"], weights_dir=alexnet_file.parent, batch=2
+    )
+    from fsgen.metrics.backbones import Lpips
+
+    levels = sample.load(source).sample(5, seed=0)
+    expected = lpips_diversity(levels.float() / 127.5 - 1, Lpips("alex", alexnet_file))
+    assert found.metrics == {"lpips": pytest.approx(expected, rel=1e-4)}
+    assert found.rows[-1]["metrics"]["lpips"] > 0  # the reals' own
+    assert found.settings["weights"]["alexnet"]["file"] == alexnet_file.name
+
+
+def test_copies_are_told_from_the_sources_pictures_and_from_other_drawings(tmp_path, monkeypatch):
+    monkeypatch.setattr(critics, "SAMPLES", 150)
+    source, shots = models.load("peeps64"), load_images(TEN, 64).pixels
+    critic = critics.Critic.of(source, shots[:8], torch.device("cpu"), 32)
+    for i, image in enumerate(shots[:8]):
+        picture(image).save(tmp_path / f"{i}.jpg", quality=60)
+    copies = {
+        "exact": shots,
+        "flipped": shots.flip(3),
+        "moved": torch.roll(shots, (2, -1), (2, 3)).flip(3),  # the border is white
+        "jpeg": load_images(tmp_path, 64).pixels,
+    }
+    for name, images in copies.items():
+        assert (critic.copied(images[:8]) < critic.threshold).mean() > 0.95, name
+    others = torch.cat([shots[8:], sample.ready(source, "cpu").sample(30)])
+    assert (critic.copied(others) < critic.threshold).mean() < 0.10
+
+
+def test_replayed_images_are_all_near_copies(tiny, drawings, reals, tmp_path, few):
+    for i in range(3):
+        shutil.copytree(drawings, tmp_path / "replay" / str(i))
+    report = evaluate(tmp_path / "replay", real=drawings, shots=drawings, source=tiny)
+    assert report.rows[0]["n"] == 15 and report.metrics["near_copies"] > 0.95
+    assert "near_copies" not in report.rows[-1]["metrics"]  # these reals are the shots themselves
+
+
+def test_a_run_knows_its_images_and_its_source(tiny, drawings, reals, tmp_path, few):
+    shots = shutil.copytree(drawings, tmp_path / "shots")
+    run = adapt(shots, out=tmp_path / "run", source=tiny, method="finetune", steps=2, device="cpu")
+    report = evaluate(run, real=reals, samples=20)
+    assert [row["name"] for row in report.rows] == [str(run), "source", "real"]
+    assert all({"near_copies", "diversity"} <= set(row["metrics"]) for row in report.rows)
+    assert report.shots["digest"] == load_images(shots, 16).digest
+    assert report.source["hash"] == models.load(tiny).hash
+    assert report.what["hash"] == models.load(run).hash
+    assert report.rows[1]["metrics"] == evaluate(tiny, real=reals, shots=shots, samples=20).metrics
+
+    Image.new("RGB", (20, 20)).save(shots / "one_more.png")
+    later = evaluate(run, real=reals, samples=20)
+    assert "near_copies" not in later.metrics and "diversity" in later.metrics
+    assert "are not those of the training" in later.left_out["near_copies"]["why"]
+    with pytest.raises(FsgenError, match="are not those of the training") as caught:
+        evaluate(run, real=reals, samples=20, metrics=["near_copies"])
+    assert "--shots" in caught.value.hint
+    shutil.rmtree(shots)
+    assert "no longer at" in evaluate(run, real=reals, samples=20).left_out["near_copies"]["why"]
+
+
+def test_absent_weights_are_left_out_or_named(tiny, reals, tmp_path, monkeypatch, few):
+    said = []
+    monkeypatch.setattr(weights, "_search", lambda *args: None)
+    report = evaluate(tiny, real=reals, samples=4, watch=Watch(say=said.append))
+    assert set(report.metrics) == {"diversity"}
+    assert set(report.left_out) == {"fid", "kid", "lpips", "near_copies"}
+    for part in ("fid, kid", "inception-2015-12-05.pt", "91 MB", "https://", "--download"):
+        assert any(part in line for line in said)
+    with pytest.raises(FsgenError) as caught:
+        evaluate(tiny, real=reals, samples=4, metrics=["diversity", "kid"], weights_dir=tmp_path)
+    for part in ("inception-2015-12-05.pt", weights.CATALOGUE["inception"].url, str(tmp_path)):
+        assert part in str(caught.value)
+    with pytest.raises(FsgenError, match="no folder"):
+        evaluate(tiny, real=reals, samples=4, weights_dir=tmp_path / "absent")
+
+
+def test_a_download_is_used(tiny, reals, alexnet_file, tmp_path, monkeypatch):
+    def fake(url: str, destination: Path) -> Path:
+        return Path(shutil.copy(alexnet_file, destination))
+
+    monkeypatch.setattr(weights, "online", lambda **talk: fake)
+    monkeypatch.setattr(weights, "_search", lambda *args: None)
+    monkeypatch.setattr(weights, "_sha256", lambda path: "7be5be79")
+    with pytest.raises(FsgenError, match="at least 31 pixels"):  # 16 px: it was fetched, and then of no use
+        evaluate(tiny, real=reals, samples=4, metrics=["lpips"], download=True, weights_dir=tmp_path)
+    assert (tmp_path / alexnet_file.name).is_file()
+
+
+def test_pictures_too_small_for_lpips_are_left_out(tiny, reals, alexnet_file, few):
+    report = evaluate(tiny, real=reals, samples=4, weights_dir=alexnet_file.parent)
+    assert "31 pixels" in report.left_out["lpips"]["why"] and "diversity" in report.metrics
+
+
+def test_a_model_and_its_pictures_in_a_folder_or_zip_measure_the_same(tiny, reals, drawings, tmp_path, few):
+    options = {"real": reals, "shots": drawings, "source": tiny}
+    model = evaluate(tiny, samples=12, batch=5, **options)
+    folder = as_pngs(to_uint8(torch.cat(list(sample.load(tiny).images(range(12))))), tmp_path / "made")
+    with zipfile.ZipFile(tmp_path / "made.zip", "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, path.name)
+    for path in (folder, tmp_path / "made.zip"):
+        images = evaluate(path, **options)
+        assert images.metrics == pytest.approx(model.metrics, rel=1e-4)
+        assert images.what["kind"] == "images" and images.what["count"] == 12
+        assert images.settings["resolution"] == 16
+    assert [row["name"] for row in images.rows] == ["made.zip", "source", "real"]
+    assert evaluate(folder, samples=5, **options).rows[0]["n"] == 5
+
+
+def test_the_batch_changes_nothing(tiny, reals, drawings, few):
+    reports = [evaluate(tiny, real=reals, shots=drawings, samples=11, batch=b) for b in (1, 4, 64)]
+    for report in reports[1:]:
+        assert report.metrics == pytest.approx(reports[0].metrics, rel=1e-5)
+    other = evaluate(tiny, real=reals, shots=drawings, samples=11, seed=50)
+    assert other.metrics["diversity"] != pytest.approx(reports[0].metrics["diversity"], rel=1e-5)
+
+
+def test_the_report_is_json_with_its_provenance(tiny, reals, drawings, tmp_path, few):
+    report = evaluate(tiny, real=reals, shots=drawings, samples=4, truncation=0.7, seed=2)
+    report.write(tmp_path / "eval.json")
+    read = json.loads((tmp_path / "eval.json").read_text())
+    assert read == json.loads(json.dumps(report.plain()))
+    assert read["schema"] == "fsgen-eval/1" and read["fsgen"]
+    assert read["real"] == {
+        "path": str(reals), "count": 6, "digest": load_images(reals, 8).digest, "skipped": 0
+    }  # fmt: skip
+    assert read["shots"]["count"] == 5
+    assert read["what"]["hash"] == models.load(tiny).hash == read["near_copy"]["discriminator"]
+    settings = read["settings"]
+    assert (settings["samples"], settings["truncation"], settings["seed"]) == (4, 0.7, 2)
+    assert read["near_copy"]["source_samples"] == 40
+    assert read["rows"][0]["n"] == 4
+
+
+def test_what_cannot_be_measured_is_refused(tiny, reals, tmp_path):
+    one = draw_images(tmp_path / "one", 1)
+    for path, options, words in (
+        (tiny, {"real": one}, "there is one image in"),
+        (one, {"real": reals}, "there is one image in"),
+        (tiny, {"real": tmp_path / "absent"}, "there is no file or folder"),
+        (tmp_path / "absent", {"real": reals}, "no such file|there is no source"),
+        (tiny, {"real": reals, "metrics": ["fide"]}, "there is no metric 'fide'"),
+        (tiny, {"real": reals, "samples": 1}, "too few"),
+        (tiny, {"real": reals, "batch": 0}, "at least 1"),
+        (tiny, {"real": reals, "fit": "stretch"}, "no fit 'stretch'"),
+        (tiny, {"real": reals, "shots": tmp_path / "absent"}, "there is no file or folder"),
+    ):
+        with pytest.raises(FsgenError, match=words) as caught:
+            evaluate(path, samples=options.pop("samples", 4), **options)
+        assert caught.value.code == 2
+
+
+def test_a_source_without_a_discriminator_is_seen_through_the_bundled_one(reals, tmp_path, few):
+    bare = make_source(tmp_path / "bare.safetensors", ("g_ema",))
+    report = evaluate(bare, real=reals, samples=4)
+    assert any("peeps64" in line for line in report.warnings) and report.metrics["diversity"] > 0
+
+
+def test_nothing_is_written(tiny, reals, tmp_path, few, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evaluate(tiny, real=reals, samples=4)
+    assert list(tmp_path.iterdir()) == []
