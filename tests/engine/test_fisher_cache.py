@@ -1,4 +1,4 @@
-"""``fisher``: estimated once for each source, proxy, number and seed; by layer; refused where it means nothing."""
+"""``fisher``: estimated once for each source, proxy, number and seed; refused where it means nothing."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from fsgen.metrics.weights import CATALOGUE
 from fsgen.models import model as models
 from fsgen.nn import fisher as estimator
 
-LARGER = {
-    "resolution": 32, "g_widths": {"4": 4, "8": 4, "16": 4, "32": 2}, "d_widths": {"4": 4, "8": 4, "16": 4, "32": 2}
-}  # fmt: skip
+WIDTHS = {"4": 4, "8": 4, "16": 4, "32": 2}
+LARGER = {"resolution": 32, "g_widths": WIDTHS, "d_widths": WIDTHS}
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +97,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path, tiny, estimates, damage):
 def test_a_cache_that_cannot_be_kept(tmp_path, tiny, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FSGEN_HOME", str(tmp_path / "file"))
-    with pytest.raises(FsgenError, match="cannot be created.*FSGEN_HOME|FSGEN_HOME") as caught:
+    with pytest.raises(FsgenError, match="cannot be created") as caught:
         fisher(tiny)
     assert caught.value.code == 2
 
@@ -117,9 +116,8 @@ def test_it_is_the_mean_of_squared_gradients_at_theta_s(tmp_path, labels):
     for i in range(3):
         one = inputs[i : i + 1]
         score = -torch.nn.functional.softplus(-d(g(one), one)).sum()
-        for value, gradient in zip(
-            total.values(), torch.autograd.grad(score, list(g.parameters())), strict=True
-        ):
+        gradients = torch.autograd.grad(score, list(g.parameters()))
+        for value, gradient in zip(total.values(), gradients, strict=True):
             value += gradient.square() / 3
     for name, value in total.items():
         torch.testing.assert_close(found.diagonal[name], value, rtol=1e-3, atol=1e-9)
@@ -138,11 +136,8 @@ def test_by_layer(tiny):
     assert list(means) == list(source.family.layers(source.spec))
     sizes = {layer: sum(found.diagonal[n].numel() for n in names) for layer, names in found.layers.items()}
     total = sum(means[layer] * sizes[layer] for layer in means)
-    assert (
-        total
-        == pytest.approx(found.trace)
-        == pytest.approx(sum(f.sum().item() for f in found.diagonal.values()))
-    )
+    assert total == pytest.approx(found.trace)
+    assert total == pytest.approx(sum(value.sum().item() for value in found.diagonal.values()), rel=1e-4)
     one = found.layers["b8.conv0"]
     values = torch.cat([found.diagonal[name].flatten() for name in one])
     assert means["b8.conv0"] == pytest.approx(values.mean().item())
@@ -193,10 +188,8 @@ def test_reconstruction_is_the_gradient_along_noise(tiny):
     inputs, eps = g.draw(2, rng), torch.randn(2, 3, 16, 16, generator=rng)
     total = 0
     for i in range(2):
-        gradient = torch.autograd.grad(
-            (g(inputs[i : i + 1])[0] * eps[i]).sum(), g.synthesis.b16.torgb.weight
-        )[0]
-        total += gradient.square() / 2
+        score = (g(inputs[i : i + 1])[0] * eps[i]).sum()
+        total += torch.autograd.grad(score, g.synthesis.b16.torgb.weight)[0].square() / 2
     torch.testing.assert_close(found.diagonal["synthesis.b16.torgb.weight"], total, rtol=1e-3, atol=1e-6)
 
 
