@@ -113,6 +113,11 @@ def _recognise(foreign: Foreign, path: Path) -> Family:
         family = registry.family(known)()
         if family.recognise(foreign):
             return family
+    if any(settings.get("era") == "tensorflow" for settings in foreign.settings.values()):
+        raise FsgenError(
+            f"{path} is from StyleGAN2's TensorFlow days, whose layout fsgen reads but does not convert",
+            hint="the catalogue has PyTorch files of the same generators: fsgen info",
+        )
     raise FsgenError(
         f"{path} can be read, but is a checkpoint of no family fsgen knows",
         hint=f"known families: {', '.join(registry.FAMILIES)}",

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from fsgen.nn import fir
 
-
 GAIN = math.sqrt(2)  # keeps the variance through the leaky ReLU
 # lrelu(GAIN * x) = GAIN * lrelu(x): the layers below multiply their weights and biases, which are small,
 # where the definition multiplies feature maps, which are not.
