@@ -15,6 +15,10 @@ from fsgen.errors import FsgenError
 app = typer.Typer(
     help="Adapt a pretrained image generator to a handful of pictures.",
     no_args_is_help=True,
+    # Typer's own --help and completion options here would make every command import pydantic, which takes as
+    # long as all the rest of --help.
+    add_help_option=False,
+    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -33,10 +37,19 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+def _help(ctx: typer.Context, value: bool) -> None:
+    if value:
+        typer.echo(ctx.get_help(), color=ctx.color)
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--help", "-h", callback=_help, is_eager=True, help="Show this message and exit.")
     ] = False,
 ) -> None:
     """Ten pictures and a pretrained generator in; a generator of that kind of picture out."""
