@@ -162,14 +162,16 @@ def _rows(
     lenses: Lenses, compared: list[Subject], reals: ImageSet, training: ImageSet | None, batch: int
 ) -> list[dict[str, Any]]:
     """What was evaluated, its source, and the reals themselves: what a perfect generator would score."""
-    theirs = of_images(reals, "real")
+    # FID takes all of them; a row to compare with needs no more than there are samples
+    least = max(compared[0].n, DIVERSE)
+    theirs = of_images(reals, "real", None if lenses.inception is not None else least)
     seen_reals = lenses.look(theirs.batches(batch), "real", theirs.n)
     rows = []
     for subject in compared:
         seen = lenses.look(subject.batches(batch), subject.name, subject.n)
         rows.append({"name": subject.name, "n": subject.n, "metrics": lenses.figures(seen, seen_reals)})
     known = set(training.hashes) if training is not None else set()
-    new = [i for i, digest in enumerate(reals.hashes) if digest not in known]
+    new = [i for i, digest in enumerate(reals.hashes[: theirs.n]) if digest not in known]
     rows.append({"name": "real", "n": theirs.n, "metrics": lenses.figures(seen_reals, None, new)})
     return rows
 

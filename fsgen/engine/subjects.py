@@ -69,14 +69,15 @@ def of_model(model: Model, name: str, n: int, seed: int, truncation: float, devi
     return Subject(name, n, model.spec["resolution"], model.spec["channels"], batches, about, model)
 
 
-def of_images(images: ImageSet, name: str) -> Subject:
-    """Images that were read."""
+def of_images(images: ImageSet, name: str, most: int | None = None) -> Subject:
+    """Images that were read, the first ``most`` of them."""
+    pixels = images.pixels[:most]
 
     def batches(batch: int) -> Iterator[Tensor]:
-        return iter(images.pixels.split(batch))
+        return iter(pixels.split(batch))
 
     about = {"kind": "images", **described(images)}
-    return Subject(name, len(images), images.pixels.shape[2], images.pixels.shape[1], batches, about)
+    return Subject(name, len(pixels), pixels.shape[2], pixels.shape[1], batches, about)
 
 
 def described(images: ImageSet) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tiny import draw_images, make_source
 from fsgen.data.images import load_images
 from fsgen.data.pictures import picture, to_uint8
 from fsgen.engine import critic as critics
+from fsgen.engine import evaluate as engine
 from fsgen.engine import sample
 from fsgen.engine.adapt import adapt
 from fsgen.engine.evaluate import evaluate
@@ -199,6 +200,12 @@ def test_a_model_and_its_pictures_in_a_folder_or_zip_measure_the_same(tiny, real
         assert images.settings["resolution"] == 16
     assert [row["name"] for row in images.rows] == ["made.zip", "source", "real"]
     assert evaluate(folder, samples=5, **options).rows[0]["n"] == 5
+
+
+def test_without_fid_no_more_reals_are_looked_at_than_needed(tiny, reals, monkeypatch, few):
+    monkeypatch.setattr(engine, "DIVERSE", 3)
+    report = evaluate(tiny, real=reals, samples=4, metrics=["diversity"])
+    assert report.rows[-1]["n"] == 4 and report.real["count"] == 6
 
 
 def test_the_batch_changes_nothing(tiny, reals, drawings, few):
