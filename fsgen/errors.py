@@ -35,9 +35,11 @@ class Interrupted(FsgenError):
         super().__init__(message, hint=hint, code=130)
 
 
-def near(name: str, known: list[str]) -> str:
-    """``did you mean 'ewc'?`` for a near miss of ``known``, else the list of what there is."""
+def near(name: str, known: list[str], otherwise: str = "") -> str:
+    """``did you mean 'ewc'?`` for a near miss of ``known``, else ``otherwise`` or the list of what there is."""
     from difflib import get_close_matches
 
     close = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return otherwise or f"known: {', '.join(sorted(set(known)))}"

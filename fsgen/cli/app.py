@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated
 
@@ -72,7 +73,10 @@ def main() -> None:
     except Exception as error:
         if _debugging():
             raise
-        _complain(f"{type(error).__name__}: {error}", "this is a fault of fsgen's: --debug shows where")
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            _complain(f"the disk is full ({error})", "free some space and try again")
+        else:
+            _complain(f"{type(error).__name__}: {error}", "this is a fault of fsgen's: --debug shows where")
         sys.exit(1)
 
 

@@ -29,7 +29,10 @@ def fisher(
     """Estimate the diagonal Fisher information of a SOURCE generator: what its pictures depend on."""
     common.setup(debug)
     from fsgen.engine import fisher as engine
+    from fsgen.engine import plots
 
+    if plot is not None:
+        plots.check(plot)
     with common.watching() as watch:
         result = engine.fisher(
             source, samples=samples, proxy=proxy, seed=seed, device=device, weights_dir=weights_dir,
@@ -38,8 +41,6 @@ def fisher(
     if out is not None:
         engine.write(result, out)
     if plot is not None:
-        from fsgen.engine import plots
-
         plots.by_layer(result.by_layer(), plot, "mean Fisher information", log=True)
     if as_json:
         common.emit({**result.about, "layers": result.by_layer(), "trace": result.trace})

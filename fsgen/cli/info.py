@@ -32,16 +32,15 @@ def info(
 
 def show(model: Model, path: str, as_json: bool) -> None:
     """One model: family, resolution, parameters, provenance, licence."""
-    sizes = {name: sum(t.numel() for t in tensors.values()) for name, tensors in model.networks.items()}
     facts: dict[str, Any] = {
         "file": path,
+        **{key: model.about.get(key) for key in ("title", "subject", "licence", "commercial")},
         "family": model.family.name,
         "resolution": model.spec["resolution"],
-        "networks": sizes,
+        "parameters": model.parameters(),
         "hash": model.hash,
-        **model.about,
-        "spec": model.spec,
     }
+    facts |= {key: value for key, value in model.about.items() if key not in facts} | {"spec": model.spec}
     if as_json:
         common.emit(facts)
         return

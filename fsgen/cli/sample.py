@@ -72,7 +72,8 @@ def sample(
     if as_json:
         common.emit({"files": [str(path) for path in made], "seeds": chosen})
     else:
-        common.stdout().print(f"{len(chosen)} pictures: {common.path_text(out)}", soft_wrap=True)
+        what = f"a film through {len(chosen)} seeds" if interpolate else f"{len(chosen)} pictures"
+        common.stdout().print(f"{what}: {common.path_text(out)}", soft_wrap=True)
 
 
 def _grid(text: str | None) -> tuple[int, int]:

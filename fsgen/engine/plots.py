@@ -11,6 +11,16 @@ from fsgen.errors import FsgenError
 from fsgen.io.home import made
 
 
+def check(path: Path) -> None:
+    """Refuse a name that no plot can be written to; called early, it saves the work before.
+
+    Raises:
+        FsgenError: not a ``.png``.
+    """
+    if path.suffix.lower() != ".png":
+        raise FsgenError(f"plots are written as PNG, not as {path.name}", hint=f"try {path.stem}.png")
+
+
 def losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
     """Losses of both players over the steps."""
     figure, axes = _figure("step", "loss")
@@ -57,8 +67,7 @@ def _line(axes: Any, history: Sequence[Mapping[str, float]], name: str, label: s
 
 
 def _save(figure: Any, path: Path) -> None:
-    if path.suffix.lower() != ".png":
-        raise FsgenError(f"plots are written as PNG, not as {path.name}", hint=f"try {path.stem}.png")
+    check(path)
     made(path.parent)
     with atomic(path) as temporary:
         figure.savefig(temporary)

@@ -139,7 +139,7 @@ def _file(source: str, entry: Entry | None, watch: Watch) -> Path:
             raise FsgenError(f"{source} is a folder, not a checkpoint", hint="name the file in it")
         if Path(source).suffix or "/" in source:
             raise FsgenError(f"no such file: {source}")
-        raise FsgenError(f"there is no source '{source}'", hint=near(source, list(catalog())))
+        raise FsgenError(f"there is no source '{source}'", hint=near(source, list(catalog()), models.LISTED))
     suffix = Path(address.split("?")[0].split("@")[0]).suffix or ".download"
     dest = made(home() / "downloads") / f"{_name(entry.name if entry else Path(address).stem)}{suffix}"
     return fetch_any(

@@ -20,6 +20,7 @@ from fsgen.io.home import sources_dir
 from fsgen.types import Family, Spec
 
 RUN_MODEL = "model.safetensors"  # the adapted model inside a run folder
+LISTED = "fsgen info lists what there is"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,15 @@ class Model:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.family.build(self.spec).d.to(device)
+
+    def parameters(self) -> dict[str, int]:
+        """How many parameters each of its networks has."""
+        with torch.device("meta"):
+            built = self.family.build(self.spec)
+        return {
+            name: sum(p.numel() for p in (built.d if name == "d" else built.g).parameters())
+            for name in self.networks
+        }
 
     def save(self, path: Path) -> None:
         """Write the native checkpoint, atomically."""
@@ -123,7 +133,7 @@ def find(name: str) -> Path:
         raise FsgenError(f"'{name}' is in the catalogue but not on this machine", hint=f"fsgen pull {name}")
     if path.suffix or path.parent != Path():
         raise FsgenError(f"no such file or run folder: {name}")
-    raise FsgenError(f"there is no source '{name}'", hint=near(name, [*known, *catalog()]))
+    raise FsgenError(f"there is no source '{name}'", hint=near(name, [*known, *catalog()], LISTED))
 
 
 def load(name: str | Path) -> Model:
