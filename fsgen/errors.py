@@ -36,7 +36,7 @@ class Interrupted(FsgenError):
 
 
 def near(name: str, known: list[str], otherwise: str = "") -> str:
-    """``did you mean 'ewc'?`` for a near miss of ``known``, else ``otherwise`` or the list of what there is."""
+    """``did you mean 'ewc'?`` for a near miss of ``known``, else ``otherwise``, else all there is."""
     from difflib import get_close_matches
 
     close = get_close_matches(name, known, n=1, cutoff=0.6)
