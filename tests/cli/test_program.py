@@ -1,0 +1,104 @@
+"""The installed program as a process: quick to help, stopped by Ctrl-C without loss, quiet when nobody reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+import fsgen
+from fsgen.io import checkpoint
+
+PROGRAM = Path(sys.executable).with_name("fsgen.exe" if os.name == "nt" else "fsgen")
+COMMANDS = ("", "pull", "fisher", "adapt", "sample", "eval", "info")
+HELP = """
+import sys
+sys.argv = ["fsgen", *sys.argv[1:], "--help"]
+from fsgen.cli.app import main
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code
+heavy = {"torch", "numpy", "PIL", "matplotlib", "safetensors", "scipy"} & set(sys.modules)
+sys.exit(f"imported: {heavy}" if heavy else 0)
+"""
+
+
+def work(*command):
+    """Processor seconds of a command (the wall would count the machine's other work), and what it printed."""
+    import resource
+
+    def spent():
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = spent()
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    return spent() - before, done.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="counts processor time as POSIX systems do")
+def test_help_is_quick_and_loads_nothing_heavy():
+    bare = [work(sys.executable, "-c", "import typer, rich")[0] for _ in range(3)]
+    allowed = max(0.3, 4 * min(bare))
+    for command in COMMANDS:
+        runs = [work(sys.executable, "-c", HELP, *filter(None, [command]))]
+        if runs[0][0] > allowed:  # once more: a busy machine makes all work look larger
+            runs.append(work(sys.executable, "-c", HELP, *filter(None, [command])))
+        assert f"Usage: fsgen {command}".strip() in runs[0][1]
+        assert min(runs)[0] < allowed, (command, runs[0][0], bare)
+
+
+@pytest.mark.skipif(not PROGRAM.exists(), reason="fsgen is not installed beside this python")
+def test_the_installed_program_is_this_one():
+    done = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == f"{fsgen.__version__}\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a signal as POSIX systems do")
+def test_ctrl_c_saves_and_says_how_to_go_on(cli, tmp_path, tiny, drawings):
+    run = tmp_path / "a run"
+    began = ["adapt", str(drawings), "--out", str(run), "--source", str(tiny), "--method", "finetune"]
+    program = [sys.executable, "-c", "from fsgen.cli.app import main; main()", *began, "--steps", "1000000"]
+    process = subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (run / "log.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == "" and "Traceback" not in err
+    assert "finishing this step and saving" in err
+    done = int(re.search(r"stopped after step (\d+) of 1000000; everything is saved", err)[1])
+    printed = re.search(r"go on: fsgen (.*)", err)[1]
+    assert shlex.split(printed) == ["adapt", "--resume", str(run)]
+
+    assert cli(*shlex.split(printed), "--steps", done + 2).code == 0
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == done + 2
+    whole = tmp_path / "whole"
+    assert cli(*began[:3], whole, *began[4:], "--steps", done + 2).code == 0
+    digests = [checkpoint.digest(load_file(folder / "model.safetensors")) for folder in (run, whole)]
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes break otherwise there")
+def test_nobody_reads_to_the_end():
+    command = (
+        f"{shlex.quote(sys.executable)} -c 'from fsgen.cli.app import main; main()' info --json | head -c 5"
+    )
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stdout == '{\n  "' and done.stderr == ""
