@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PILOT = 25  # auto: steps of plain fine-tuning that show where and how hard the images pull
-HELD = 0.07  # auto: share of the weights held harder than they are pulled
+HELD = 0.1  # auto: share of the weights held harder than they are pulled
 
 
 class EWC(Method):

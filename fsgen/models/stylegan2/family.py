@@ -20,7 +20,9 @@ from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Spec
 class Recipe:
     """The published recipe at 256 px (the literature's StyleGAN2 runs); ``StyleGAN2.recipe`` scales it."""
 
-    lr: float = 0.002  # Adam, before the correction for lazy regularisation below
+    # Adam, before the correction for lazy regularisation. At 256 px and above; below, small networks bear
+    # (256 / px)^(1/4) times as much, and need it to get from one domain to the other in a few hundred steps.
+    lr: float = 0.002
     beta1: float = 0.0
     beta2: float = 0.99
     batch: int = 4
@@ -106,8 +108,10 @@ class StyleGAN2(Family):
     # ---- training ------------------------------------------------------------------------------------
 
     def recipe(self, spec: Spec) -> Recipe:
-        base = Recipe()
-        return dataclasses.replace(base, r1_gamma=base.r1_gamma * (spec["resolution"] / 256) ** 2)
+        base, scale = Recipe(), spec["resolution"] / 256
+        return dataclasses.replace(
+            base, lr=base.lr / min(1, scale) ** 0.25, r1_gamma=base.r1_gamma * scale**2
+        )
 
     def layers(self, spec: Spec) -> dict[str, list[str]]:
         with torch.device("meta"):
