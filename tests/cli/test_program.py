@@ -1,4 +1,4 @@
-"""The installed program as a process: quick to help, stopped by Ctrl-C without loss, quiet when nobody reads."""
+"""The program as a process: quick to help, stopped by Ctrl-C without loss, quiet when nobody reads."""
 
 from __future__ import annotations
 
