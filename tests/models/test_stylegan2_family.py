@@ -201,9 +201,10 @@ def test_recipe_scales_r1_with_the_pixels():
     gammas = {r: FAMILY.recipe(spec_of(resolution=r)).r1_gamma for r in (64, 128, 256, 512)}
     assert gammas[256] == 10
     assert all(gammas[r] == pytest.approx(10 * r * r / 256**2) for r in gammas)
-    assert replace(FAMILY.recipe(spec_of(resolution=64)), r1_gamma=10.0) == FAMILY.recipe(
-        spec_of(resolution=256)
-    )
+    steps = {r: FAMILY.recipe(spec_of(resolution=r)).lr for r in (16, 64, 256, 1024)}
+    assert steps == pytest.approx({16: 0.004, 64: 0.002 * 2**0.5, 256: 0.002, 1024: 0.002})
+    small, published = FAMILY.recipe(spec_of(resolution=64)), FAMILY.recipe(spec_of(resolution=256))
+    assert replace(small, r1_gamma=published.r1_gamma, lr=published.lr) == published
 
 
 def test_losses_are_the_papers():
