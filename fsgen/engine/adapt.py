@@ -221,6 +221,7 @@ class _Follow:
     def __init__(self, job: Job, state: loop.State, device: torch.device, began: float) -> None:
         self.job = job
         self.interrupted = False
+        self.window: dict[str, list[Tensor]] = {}  # losses not logged yet
         self.before = began - job.run.seconds
         self.began = time.perf_counter()
         self.first = state.step
@@ -235,9 +236,12 @@ class _Follow:
         settings = self.job.settings
         last = state.step == settings.steps
         self.interrupted = self.job.watch.stop()
-        # Reading a loss makes the device wait, so it is done now and then.
-        if state.step % LOG_EVERY in (0, 1) or last or self.interrupted:
-            values = {name: value.item() for name, value in losses.items()}
+        for name, value in losses.items():
+            self.window.setdefault(name, []).append(value)
+        # Reading a loss makes the device wait, so it is done now and then, for the mean since the last time.
+        if state.step % LOG_EVERY == 0 or state.step == 1 or last or self.interrupted:
+            values = {name: torch.stack(seen).mean().item() for name, seen in self.window.items()}
+            self.window = {}
             _refuse_nan(values, state.step, self.job.run)
             speed = (state.step - self.first) * self.job.recipe.batch / (time.perf_counter() - self.began)
             self.job.watch.step(state.step, settings.steps, values, speed)

@@ -26,7 +26,7 @@ def losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
     figure, axes = _figure("step", "loss")
     for name, label in (("d", "discriminator"), ("g", "generator")):
         _line(axes, history, name, label)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
     _save(figure, path)
 
 
