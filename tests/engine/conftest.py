@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from stand_ins import alexnet_file, inception_file, weights_dir  # noqa: F401
+from stops import adapt, outcome
 
 from fsgen.engine import plots
 from fsgen.methods import ewc
@@ -24,3 +26,16 @@ def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.fixture
 def real_plots() -> None:
     """Asked for by tests that look at them."""
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Path, drawings: Path) -> Callable[[str], tuple]:
+    """Outcomes of runs that nothing happened to, by method."""
+    made: dict[str, tuple] = {}
+
+    def run(name: str) -> tuple:
+        if name not in made:
+            made[name] = outcome(adapt(drawings, tmp_path_factory.mktemp("whole") / name, tiny, name))
+        return made[name]
+
+    return run

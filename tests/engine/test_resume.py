@@ -1,11 +1,10 @@
-"""A run that was stopped or killed goes on to the bytes it would have had, or is refused and left alone."""
+"""A run that was stopped or killed goes on to the bytes it would have had; failures harm nothing saved."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,74 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import draw_images, make_source
+from stops import METHODS, STEPS, After, adapt, outcome
 
-import fsgen
+from fsgen import registry
 from fsgen.engine.adapt import resume
-from fsgen.engine.run import OURS, Run
+from fsgen.engine.run import Run
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, Interrupted
-from fsgen.io import checkpoint
 from fsgen.methods.finetune import Finetune
-
-STEPS = 6
-METHODS = {
-    "finetune": ("finetune", {}),
-    "ewc": ("ewc", {"ewc": {"lambda": 50, "samples": 4}}),
-    "ewc-auto": ("ewc", {"ewc": {"samples": 4}}),
-    "diffaugment": ("diffaugment", {}),
-    "stack": ("ewc,diffaugment", {"ewc": {"samples": 4}}),
-}
-
-
-def adapt(images, out, source, name="finetune", steps=STEPS, **options):
-    method, chosen = METHODS[name]
-    return fsgen.adapt(
-        images, out=out, source=source, method=method, options=chosen, steps=steps, device="cpu",
-        save_every=2, **options,
-    )  # fmt: skip
-
-
-def outcome(run):
-    """Identities of the adapted model and of the state behind it, and what stands in the configuration."""
-    model, state = (load_file(run / name) for name in ("model.safetensors", "state/latest.safetensors"))
-    return checkpoint.digest(model), checkpoint.digest(state), Run.open(run).config()
-
-
-def digest(run):
-    return checkpoint.digest(load_file(run / "state" / "latest.safetensors"))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, tiny, drawings):
-    """Outcomes of runs that nothing happened to, by method."""
-    made = {}
-
-    def run(name):
-        if name not in made:
-            made[name] = outcome(adapt(drawings, tmp_path_factory.mktemp("whole") / name, tiny, name))
-        return made[name]
-
-    return run
-
-
-class After:
-    """Lets training go as far as ``step``, then asks it to stop, or dies there without saving."""
-
-    def __init__(self, step, die=False):
-        self.steps, self.die, self.preparing = step, die, False
-        self.watch = Watch(progress=self.progress, stop=self.stop)
-
-    def progress(self, task, done, total):
-        self.preparing = True  # what comes next is no step of the run
-
-    def stop(self):
-        self.steps -= not self.preparing
-        self.preparing = False
-        if self.steps <= 0 and self.die:
-            raise KeyboardInterrupt
-        return self.steps <= 0
-
 
 # ---- as if nothing had happened ------------------------------------------------------------------------
 
@@ -239,141 +178,6 @@ def test_killed_at_any_moment(tmp_path, tiny, drawings, whole, deaths):
         assert not [path.name for path in run.rglob(".*")], run.name  # what the killed save left
 
 
-# ---- refused -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def stopped(tmp_path, tiny, drawings):
-    """A run stopped after two steps, with images and a source of its own."""
-    images, source = tmp_path / "images", tmp_path / "source.safetensors"
-    shutil.copytree(drawings, images), shutil.copy(tiny, source)
-    with pytest.raises(Interrupted):
-        adapt(images, tmp_path / "run", source, watch=After(2).watch)
-    return tmp_path / "run"
-
-
-def snapshot(folder):
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-@pytest.mark.parametrize("change", ["changed", "added", "removed"])
-def test_other_images_are_refused(stopped, change):
-    images = stopped.parent / "images"
-    if change == "removed":
-        (images / "0000.png").unlink()
-    else:
-        draw_images(images, 1 if change == "changed" else 6, seed=9 if change == "changed" else 0)
-    before = snapshot(stopped)
-    with pytest.raises(FsgenError, match="not those this run was begun with") as caught:
-        resume(stopped)
-    assert caught.value.code == 2 and str(images) in caught.value.message
-    assert snapshot(stopped) == before
-
-
-def test_renamed_images_are_the_same_images(stopped, whole):
-    images = stopped.parent / "images"
-    for path in images.iterdir():
-        path.rename(path.with_name(f"x{path.name}"))  # the order by name stays
-    resume(stopped)
-    assert outcome(stopped)[:2] == whole("finetune")[:2]
-
-
-def test_another_source_is_refused(stopped):
-    make_source(stopped.parent / "source.safetensors", z_dim=5)
-    with pytest.raises(FsgenError, match=r"source .* is not the one this run was begun with"):
-        resume(stopped)
-    (stopped.parent / "source.safetensors").unlink()
-    with pytest.raises(FsgenError, match=r"no such file or run folder: .*source\.safetensors"):
-        resume(stopped)
-
-
-@pytest.mark.parametrize("steps", [-1, 0, 1])
-def test_fewer_steps_than_done_are_refused(stopped, steps):
-    before = snapshot(stopped)
-    with pytest.raises(FsgenError, match=f"has done 2 steps: --steps {steps} is behind it"):
-        resume(stopped, steps=steps)
-    assert snapshot(stopped) == before
-
-
-def test_no_run_there(tmp_path, drawings):
-    for place in (tmp_path / "absent", drawings, drawings / "0000.png"):
-        with pytest.raises(FsgenError, match="there is no run in"):
-            resume(place)
-
-
-def test_a_damaged_state_is_named(stopped):
-    state = stopped / "state" / "latest.safetensors"
-    state.write_bytes(state.read_bytes()[:-100])
-    with pytest.raises(FsgenError, match=r"latest\.safetensors cannot be read"):
-        resume(stopped)
-
-
-def test_a_damaged_configuration_is_named(stopped):
-    for text, message in (
-        ("[run", "is not valid TOML"),
-        ("[run]\nstepz = 3\n", "stepz"),
-        ("run = 3", "not a table"),
-    ):
-        (stopped / "config.toml").write_text(text)
-        with pytest.raises(FsgenError, match=message) as caught:
-            resume(stopped)
-        assert "config.toml" in caught.value.message
-
-
-def test_a_finished_run_without_its_state_is_kept(tmp_path, tiny, drawings):
-    run = adapt(drawings, tmp_path / "run", tiny, steps=1)
-    shutil.rmtree(run / "state")
-    before = snapshot(run)
-    with pytest.raises(FsgenError, match="cannot go on"):
-        resume(run)
-    assert snapshot(run) == before
-
-
-def test_a_run_in_the_way_is_left_alone_unless_forced(stopped, tiny, drawings):
-    before = snapshot(stopped)
-    with pytest.raises(FsgenError, match="there is a run in") as caught:
-        adapt(drawings, stopped, tiny)
-    assert f"fsgen adapt --resume {stopped}" in caught.value.hint and "--force" in caught.value.hint
-    with pytest.raises(FsgenError, match="there is a run in"):
-        adapt(drawings, stopped, tiny, dry_run=True)
-    # Refused for another reason, a run to be replaced stays as well.
-    no_critic = make_source(stopped.parent / "no_d.safetensors", ("g",))
-    with pytest.raises(FsgenError, match="no discriminator"):
-        adapt(drawings, stopped, no_critic, "ewc", force=True)
-    assert snapshot(stopped) == before
-    (stopped / "notes.txt").write_text("mine")
-    adapt(drawings, stopped, tiny, steps=1, force=True)
-    assert Run.open(stopped).step == 1 and {p.name for p in stopped.iterdir()} == {*OURS, "notes.txt"}
-    assert [line["step"] for line in Run(stopped).history()] == [1]
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_a_folder_that_is_no_run_is_never_emptied(tmp_path, tiny, drawings, force):
-    out = tmp_path / "mine"
-    (out / "samples").mkdir(parents=True)
-    (out / "samples" / "holiday.jpg").write_text("dear")
-    with pytest.raises(FsgenError, match="is not empty and holds no run"):
-        adapt(drawings, out, tiny, force=force)
-    with pytest.raises(FsgenError, match="is a file, not a folder"):
-        adapt(drawings, out / "samples" / "holiday.jpg", tiny, force=force)
-    assert (out / "samples" / "holiday.jpg").read_text() == "dear"
-
-
-def test_a_run_does_not_replace_what_it_is_made_from(tmp_path, tiny, drawings):
-    run = adapt(drawings, tmp_path / "run", tiny, steps=1)
-    for images, source in ((drawings, run), (run / "samples", tiny)):
-        with pytest.raises(FsgenError, match="lies inside the run folder"):
-            adapt(images, run, source, force=True)
-    assert (run / "model.safetensors").exists() and (run / "samples" / "000001.png").exists()
-
-
-def test_folders_that_cannot_be_made(tmp_path, tiny, drawings):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FsgenError, match="cannot be created: Not a directory") as caught:
-        adapt(drawings, tmp_path / "file" / "run", tiny)
-    assert caught.value.code == 2
-
-
 # ---- failures --------------------------------------------------------------------------------------------
 
 
@@ -432,8 +236,6 @@ class Breaks(Finetune):
 
 @pytest.mark.parametrize("loss", ["loss", "gradient"])
 def test_broken_numbers_are_not_saved(tmp_path, tiny, drawings, monkeypatch, loss):
-    from fsgen import registry
-
     monkeypatch.setattr(registry, "method", lambda name: lambda options: Breaks(loss))
     monkeypatch.setattr("fsgen.methods.stack._make", lambda kind, values: Breaks(loss))
     with pytest.raises(FsgenError, match=r"training broke down at step [45]") as caught:
