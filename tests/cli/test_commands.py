@@ -119,7 +119,7 @@ def test_json_is_all_there_is_on_stdout(cli, home, tmp_path, tiny, drawings):
     assert set(by_name) == {*catalog(), "mine"} and by_name["mine"]["here"] and not by_name["ffhq"]["here"]
     assert found["fisher"]["samples"] == 2 and found["fisher"]["trace"] > 0
     assert len(found["fisher"]["layers"]) == len(model.family.layers(model.spec))
-    assert found["dry run"]["run"]["steps"] == 1 and found["dry run"]["recipe"]["lr"] == 0.002
+    assert found["dry run"]["run"]["steps"] == 1 and found["dry run"]["recipe"]["batch"] == 4
     assert found["adapt"]["run"] == "run" and found["resume"]["steps"] == 2
     assert found["resume"]["model"]["hash"] == models.load(tmp_path / "run").hash
     assert found["sample"] == {

@@ -142,11 +142,18 @@ for out, what, when in job["deaths"]:
 """
 # How it dies, when, and the step that is then saved (...: any). Written are, in turn: the configuration, the
 # state at 0, 2, 4 and 6 steps, the grid, the model, the report.
-SOME = [("replace", 1, None), ("replace", 2, None), ("save_file", 3, 2), ("replace", 6, 6),
-        ("save_file", 5, 6), ("time", 0.2, ...), ("time", 0.35, ...)]  # fmt: skip
-REST = [("replace", 3, 0), ("replace", 4, 2), ("replace", 5, 4), ("replace", 7, 6), ("replace", 8, 6),
-        ("save_file", 1, None), ("save_file", 2, 0), ("save_file", 4, 4),
-        *(("time", tenths / 10, ...) for tenths in range(8))]  # fmt: skip
+SOME = [
+    ("replace", 1, None),
+    ("replace", 2, None),
+    ("save_file", 3, 2),
+    ("save_file", 5, 6),
+    ("time", 0.3, ...),
+]
+REST = [
+    *(("replace", n, step) for n, step in enumerate([0, 2, 4, 6, 6, 6], start=3)),
+    *(("save_file", n, step) for n, step in ((1, None), (2, 0), (4, 4))),
+    *(("time", tenths / 10, ...) for tenths in range(8)),
+]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kill -9 is a signal of POSIX systems")
