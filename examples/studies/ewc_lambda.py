@@ -65,7 +65,7 @@ def run(target: str, avatars: Path, seeds: list[int], variants: list[str], steps
                 drawn = features(avatars, fsgen.load(out, device="cpu").sample(SAMPLES, seed=0))
             row = {
                 "target": target, "variant": variant, "seed": seed, "steps": report["steps"],
-                "lambda": report["method"].get("ewc", {}).get("lambda_"),
+                "lambda": report["method"].get("ewc", {}).get("lambda"),
                 "diversity": round(mean_pairwise(drawn), 2), "frechet": round(frechet(drawn, there), 1),
                 "leakage": leakage(drawn, source, there), "seconds": round(seconds, 1),
                 "threads": torch.get_num_threads(), "torch": torch.__version__, "fsgen": fsgen.__version__,

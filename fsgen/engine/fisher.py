@@ -24,7 +24,8 @@ from fsgen.nn import fisher as estimator
 from fsgen.types import Inputs
 
 CONVENTION = "mean of per-sample squared gradients, raw parameters, stored noise"
-VERSION = 1  # of the estimator: part of the cache key
+CHUNK = 2**24  # gradients held at a time on a CPU (64 MB and as much again); a GPU takes 32 times as many
+VERSION = 2  # of the estimator: part of the cache key
 PROXIES = ("adversarial", "reconstruction", "perceptual")
 
 Progress = Callable[[int, int], None]
@@ -103,7 +104,8 @@ def of_model(
         "kind": "fisher", "convention": CONVENTION, "version": VERSION, "proxy": proxy, "samples": samples,
         "seed": seed, "network": source.start, "source_hash": source.hash, "family": source.family.name,
     }  # fmt: skip
-    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+    # The spec holds what no tensor shows (clamps, group sizes) and the pictures depend on.
+    key = hashlib.sha256(json.dumps([about, source.spec], sort_keys=True).encode()).hexdigest()[:32]
     path = fisher_dir() / f"{key}.safetensors"
     layers = source.family.layers(source.spec)
     if (cached := _cached(path, about)) is not None:
@@ -164,13 +166,16 @@ def _batches(
     """Latents and each sample's own draw: its eps, or for the critic its label."""
     rng = random.generator(seed, "fisher")
     parameters = sum(p.numel() for p in g.parameters())
-    size = max(1, min(32, 2 ** (29 if device.type == "cuda" else 24) // parameters))
+    size = max(1, min(32, CHUNK * (32 if device.type == "cuda" else 1) // parameters))
     shape = _draw_shape(g, proxy, device, score)
+    drawn = g.draw(samples, rng)  # all at once: what is drawn must not depend on the batch
     for done in range(0, samples, size):
         progress(done, samples)
-        n = min(size, samples - done)
-        inputs = g.draw(n, rng)
-        draws = inputs.y if proxy == "adversarial" else torch.randn(n, *shape, generator=rng)
+        inputs = drawn[done : done + size]
+        draws = inputs.y
+        if proxy != "adversarial":
+            streams = [random.generator(seed, "fisher eps", done + i) for i in range(len(inputs.z))]
+            draws = torch.stack([torch.randn(shape, generator=stream) for stream in streams])
         yield inputs.to(device), None if draws is None else draws.to(device)
     progress(samples, samples)
 

@@ -23,7 +23,7 @@ POOLED = 8  # px: finer maps are averaged to this side, so that a shift by a pix
 # its own reals 1.3; sketches, pixel faces and doodles, to which it adapts, 1.8 to 2.0; no faces at all
 # (coloured clouds, noise) 2.9 and more.
 FAR = 2.1
-PROBES = 256  # source samples the images are compared with
+PROBES = 128  # source samples the images are compared with
 
 
 @torch.no_grad()

@@ -72,7 +72,9 @@ class Stack:
 
     def options(self) -> dict[str, dict[str, Any]]:
         """Every option of every method as it stands, with ``auto`` replaced by what it came to."""
-        return {m.name: {**vars(m.options), **m.chosen()} for m in self.methods}
+        values = {m.name: {**vars(m.options), **m.chosen()} for m in self.methods}
+        # A field named like a Python keyword ends in an underscore; its option does not.
+        return {name: {key.rstrip("_"): v for key, v in some.items()} for name, some in values.items()}
 
 
 def _make(kind: type[Method], values: dict[str, Any]) -> Method:

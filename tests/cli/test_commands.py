@@ -46,7 +46,7 @@ def test_from_somebody_elses_file_to_pictures(cli, home, tmp_path, tiny, drawing
     assert "step 2/2" in adapted.err and "images/s" in adapted.err
     assert f"'{out}'" in adapted.out and f"look:   '{out}/samples/000002.png'" in adapted.out
     config = (tmp_path / out / "config.toml").read_text()
-    for line in ('lambda_ = "50.0"', "seed = 3", "batch = 2", 'policy = "color"', 'source = "theirs"'):
+    for line in ('lambda = "50.0"', "seed = 3", "batch = 2", 'policy = "color"', 'source = "theirs"'):
         assert line in config
 
     hinted = adapted.out.split("sample: ")[1].splitlines()[0]
@@ -135,7 +135,7 @@ def test_a_dry_run_prints_a_configuration(cli, tmp_path, tiny, drawings):
 
     config = read_toml(tmp_path / "shown.toml")
     assert config["recipe"]["lr"] == 0.5 and config["run"]["mirror"] is True
-    assert config["method"]["ewc"]["lambda_"] == "auto"
+    assert config["method"]["ewc"]["lambda"] == "auto"
 
 
 def test_defaults_of_the_program_are_those_of_the_functions(cli, tmp_path, tiny, drawings):

@@ -58,7 +58,7 @@ def test_a_run_leaves_all_it_promises(tmp_path, tiny, drawings, real_plots):
     assert report["images"]["count"] == 5 and report["steps"] == 12
     assert list(report["rate_of_change"]) == list(source.family.layers(source.spec))
     assert all(change > 0 for change in report["rate_of_change"].values())
-    assert report["method"]["ewc"] == {"lambda_": "50.0", "samples": 4, "proxy": "adversarial"}
+    assert report["method"]["ewc"] == {"lambda": "50.0", "samples": 4, "proxy": "adversarial"}
     assert (run / report["grid"]).is_file()
     assert report["cost"]["seconds"] > 0 and report["cost"]["peak_rss_mb"] > 10
 
@@ -110,7 +110,7 @@ def test_a_dry_run_checks_and_resolves_and_touches_nothing(tmp_path, tiny, drawi
     assert not (tmp_path / "run").exists()
     assert config["recipe"]["lr"] == 0.5 and config["recipe"]["batch"] == 4
     assert config["run"]["source_hash"] == models.load(tiny).hash
-    assert config["method"]["ewc"]["lambda_"] == "50.0"
+    assert config["method"]["ewc"]["lambda"] == "50.0"
 
 
 # ---- images and sources of every kind ----------------------------------------------------------------

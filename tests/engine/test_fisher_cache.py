@@ -184,13 +184,22 @@ def test_proxies_need_no_critic_but_one(tmp_path, weights, channels):
 def test_reconstruction_is_the_gradient_along_noise(tiny):
     found = fisher(tiny, samples=2, proxy="reconstruction")
     g = models.load(tiny).generator("g")
-    rng = random.generator(0, "fisher")
-    inputs, eps = g.draw(2, rng), torch.randn(2, 3, 16, 16, generator=rng)
+    inputs = g.draw(2, random.generator(0, "fisher"))
+    eps = [torch.randn(3, 16, 16, generator=random.generator(0, "fisher eps", i)) for i in range(2)]
     total = 0
     for i in range(2):
         score = (g(inputs[i : i + 1])[0] * eps[i]).sum()
         total += torch.autograd.grad(score, g.synthesis.b16.torgb.weight)[0].square() / 2
     torch.testing.assert_close(found.diagonal["synthesis.b16.torgb.weight"], total, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("proxy", ["adversarial", "reconstruction"])
+def test_the_size_of_a_batch_changes_nothing(tiny, monkeypatch, proxy):
+    whole = fisher(tiny, samples=5, proxy=proxy).diagonal
+    monkeypatch.setattr("fsgen.engine.fisher._cached", lambda path, about: None)
+    monkeypatch.setattr("fsgen.engine.fisher.CHUNK", 1)  # parameters at a time: one sample a batch
+    for name, value in fisher(tiny, samples=5, proxy=proxy).diagonal.items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-9)
 
 
 def test_refusals(tmp_path, tiny, weights, monkeypatch):
