@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,7 +103,11 @@ def rate_of_change(before: nn.Module, after: nn.Module, layers: dict[str, list[s
     return out
 
 
-def peak_rss_mb() -> int:
-    """Largest resident memory of this process so far, in MB."""
+def peak_rss_mb() -> int | None:
+    """Largest resident memory of this process so far, in MB; None on Windows, which does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3))
