@@ -49,7 +49,9 @@ def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) 
             metadata[f"modelspec.{key.replace('licence', 'license')}"] = str(header[key])
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
+        mode = temporary.stat().st_mode
         save_file(ready, temporary, metadata)
+        temporary.chmod(mode)  # safetensors makes files that nobody else may read
 
 
 def header(path: Path) -> dict[str, Any] | None:
