@@ -66,7 +66,7 @@ def test_the_installed_program_is_this_one():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal as POSIX systems do")
-def test_ctrl_c_saves_and_says_how_to_go_on(cli, tmp_path, tiny, drawings):
+def test_ctrl_c_saves_and_says_how_to_go_on(cli, tmp_path, tiny, drawings, one_thread):
     run = tmp_path / "a run"
     began = ["adapt", str(drawings), "--out", str(run), "--source", str(tiny), "--method", "finetune"]
     program = [sys.executable, "-c", "from fsgen.cli.app import main; main()", *began, "--steps", "1000000"]

@@ -158,7 +158,7 @@ REST = [
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kill -9 is a signal of POSIX systems")
 @pytest.mark.parametrize("deaths", [SOME, pytest.param(REST, marks=pytest.mark.slow)], ids=["some", "rest"])
-def test_killed_at_any_moment(tmp_path, tiny, drawings, whole, deaths):
+def test_killed_at_any_moment(tmp_path, tiny, drawings, whole, deaths, one_thread):
     expected = whole("finetune")
     runs = [tmp_path / f"{what}{when}" for what, when, _ in deaths]
     options = {"method": "finetune", "steps": STEPS, "device": "cpu", "save_every": 2}
