@@ -14,7 +14,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("FSGEN_HOME", str(tmp_path_factory.getbasetemp() / "home"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Sums come out alike bit for bit only on as many threads as before; what a test forks has one."""
     import torch

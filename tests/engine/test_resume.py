@@ -21,6 +21,8 @@ from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.methods.finetune import Finetune
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # ---- as if nothing had happened ------------------------------------------------------------------------
 
 
@@ -158,7 +160,7 @@ REST = [
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kill -9 is a signal of POSIX systems")
 @pytest.mark.parametrize("deaths", [SOME, pytest.param(REST, marks=pytest.mark.slow)], ids=["some", "rest"])
-def test_killed_at_any_moment(tmp_path, tiny, drawings, whole, deaths, one_thread):
+def test_killed_at_any_moment(tmp_path, tiny, drawings, whole, deaths):
     expected = whole("finetune")
     runs = [tmp_path / f"{what}{when}" for what, when, _ in deaths]
     options = {"method": "finetune", "steps": STEPS, "device": "cpu", "save_every": 2}
