@@ -222,6 +222,7 @@ class _Follow:
         self.job = job
         self.interrupted = False
         self.window: dict[str, list[Tensor]] = {}  # losses not logged yet
+        self.means: dict[str, float] = {}  # of the last line of the log
         self.before = began - job.run.seconds
         self.began = time.perf_counter()
         self.first = state.step
@@ -240,12 +241,12 @@ class _Follow:
             self.window.setdefault(name, []).append(value)
         # Reading a loss makes the device wait, so it is done now and then, for the mean since the last time.
         if state.step % LOG_EVERY == 0 or state.step == 1 or last or self.interrupted:
-            values = {name: torch.stack(seen).mean().item() for name, seen in self.window.items()}
+            self.means = {name: torch.stack(seen).mean().item() for name, seen in self.window.items()}
             self.window = {}
-            _refuse_nan(values, state.step, self.job.run)
-            speed = (state.step - self.first) * self.job.recipe.batch / (time.perf_counter() - self.began)
-            self.job.watch.step(state.step, settings.steps, values, speed)
-            self.job.run.log(state.step, values)
+            _refuse_nan(self.means, state.step, self.job.run)
+            self.job.run.log(state.step, self.means)
+        speed = (state.step - self.first) * self.job.recipe.batch / (time.perf_counter() - self.began)
+        self.job.watch.step(state.step, settings.steps, self.means, speed)
         if state.step % settings.sample_every == 0 and not last:
             self.grid(state)
         if state.step % settings.save_every == 0 and not last and not self.interrupted:
