@@ -79,7 +79,7 @@ def run(target: str, avatars: Path, seeds: list[int], variants: list[str], steps
 def table() -> None:
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
     groups = defaultdict(list)
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (row["target"] != "sketches", VARIANTS.index(row["variant"]))):
         groups[row["target"], row["variant"]].append(row)
     print("| target | | lambda | seeds | diversity | Frechet distance | leakage |")
     print("|---" * 7 + "|")
