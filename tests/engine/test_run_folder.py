@@ -12,6 +12,8 @@ from fsgen.engine.adapt import resume
 from fsgen.engine.run import OURS, Run
 from fsgen.errors import FsgenError, Interrupted
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture
 def stopped(tmp_path, tiny, drawings):
