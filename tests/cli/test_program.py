@@ -49,11 +49,11 @@ def work(*command):
 
 @pytest.mark.skipif(os.name == "nt", reason="counts processor time as POSIX systems do")
 def test_help_is_quick_and_loads_nothing_heavy():
-    bare = [work(sys.executable, "-c", "import typer, rich")[0] for _ in range(3)]
+    bare = [work(sys.executable, "-c", "import typer, rich")[0] for _ in range(5)]
     allowed = max(0.3, 4 * min(bare))
     for command in COMMANDS:
         runs = [work(sys.executable, "-c", HELP, *filter(None, [command]))]
-        if runs[0][0] > allowed:  # once more: a busy machine makes all work look larger
+        while min(runs)[0] > allowed and len(runs) < 6:  # a busy machine makes all work look larger
             runs.append(work(sys.executable, "-c", HELP, *filter(None, [command])))
         assert f"Usage: fsgen {command}".strip() in runs[0][1]
         assert min(runs)[0] < allowed, (command, runs[0][0], bare)
