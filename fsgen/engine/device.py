@@ -6,8 +6,6 @@ import torch
 
 from fsgen.errors import FsgenError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-
 
 def pick(name: str = "auto") -> torch.device:
     """The device called ``name``; ``auto``: cuda where there is one, then mps, then the CPU.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from fsgen.engine.lenses import DIVERSE, KID, METRICS, Lenses, backbone
 from fsgen.engine.subjects import Subject, described, of_images, of_model, open_subject
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, near
+from fsgen.io.ledger import hash_file
 from fsgen.metrics import weights
 from fsgen.models import model as models
 from fsgen.models.model import Model
@@ -144,7 +144,7 @@ def evaluate(
     settings = {
         "samples": subject.n, "seed": seed, "truncation": truncation, "resolution": subject.resolution,
         "fit": fit, "device": str(target), "diversity_images": DIVERSE, "kid": KID,
-        "weights": {name: {"file": p.name, "sha256": _sha256(p)} for name, p in files.items()},
+        "weights": {name: {"file": p.name, "sha256": hash_file(p)} for name, p in files.items()},
     }  # fmt: skip
     return Report(
         schema=SCHEMA, fsgen=fsgen.__version__, path=str(path), what=subject.about,
@@ -310,7 +310,3 @@ def _tell(notes: _Notes, watch: Watch) -> None:
 
 def _named(model: Model) -> dict[str, Any]:
     return {"title": model.about.get("title"), "hash": model.hash}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -39,11 +39,7 @@ def begin(g: nn.Module, d: nn.Module, recipe: Any) -> State:
             net.to(memory_format=torch.channels_last)
     g.train(), d.train()
     average = copy.deepcopy(g).eval().requires_grad_(False)
-    return State(g, d, average, *(_adam(net, recipe, every) for net, every in _players(g, d, recipe)))
-
-
-def _players(g: nn.Module, d: nn.Module, recipe: Any) -> tuple[tuple[nn.Module, int], ...]:
-    return (g, recipe.path_every), (d, recipe.r1_every)
+    return State(g, d, average, _adam(g, recipe, recipe.path_every), _adam(d, recipe, recipe.r1_every))
 
 
 def _adam(net: nn.Module, recipe: Any, every: int) -> torch.optim.Adam:

@@ -1,8 +1,8 @@
 """How near pictures are in a critic's own features: no download, any domain the critic was trained on.
 
 A source generator brings its discriminator along; its feature maps, compared as LPIPS compares those of a
-classifier (Zhang et al. 2018, equation 1, all weights equal), tell a copy from a neighbour well enough for a
-warning and for the near-copy share where LPIPS weights are not to be had.
+classifier (Zhang et al. 2018, equation 1, all weights equal), tell near from far well enough for a warning
+and for diversity. Near copies need finer maps: see ``critic``.
 """
 
 from __future__ import annotations

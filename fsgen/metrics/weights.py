@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import tempfile
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsgen.errors import FsgenError, Interrupted, near
+from fsgen.io.ledger import hash_file
 
 Download = Callable[[str, Path], Path]
 """(url, destination) -> the downloaded file."""
@@ -156,18 +156,10 @@ def _download(weights: Weights, folder: Path, download: Download) -> tuple[Path 
         return None, error.message
     except OSError as error:
         return None, str(error)
-    if weights.sha256 and not _sha256(path).startswith(weights.sha256):
+    if weights.sha256 and not hash_file(path).startswith(weights.sha256):
         path.unlink()
         return None, f"what came is not the published file (its SHA-256 does not begin with {weights.sha256})"
     return path, ""
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _missing(absent: dict[str, str], folder: Path) -> FsgenError:

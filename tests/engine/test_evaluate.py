@@ -175,7 +175,7 @@ def test_a_download_is_used(tiny, reals, alexnet_file, tmp_path, monkeypatch):
 
     monkeypatch.setattr(weights, "online", lambda **talk: fake)
     monkeypatch.setattr(weights, "_search", lambda *args: None)
-    monkeypatch.setattr(weights, "_sha256", lambda path: "7be5be79")
+    monkeypatch.setattr(weights, "hash_file", lambda path: "7be5be79")
     with pytest.raises(FsgenError, match="at least 31 pixels"):  # 16 px: it was fetched, and then of no use
         evaluate(tiny, real=reals, samples=4, metrics=["lpips"], download=True, weights_dir=tmp_path)
     assert (tmp_path / alexnet_file.name).is_file()

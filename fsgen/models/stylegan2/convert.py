@@ -70,10 +70,6 @@ def is_rosinality_g(state: State) -> bool:
     return "input.input" in state and "conv1.conv.weight" in state
 
 
-def is_rosinality_d(state: State) -> bool:
-    return "convs.0.0.weight" in state and "final_linear.1.weight" in state
-
-
 def is_nvidia_g(state: State) -> bool:
     return "synthesis.b4.const" in state
 

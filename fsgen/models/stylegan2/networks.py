@@ -104,7 +104,6 @@ class SynthesisBlock(nn.Module):
             self.const = nn.Parameter(torch.randn(outputs, resolution, resolution))
         self.conv1 = StyledConv(outputs, outputs, w_dim, resolution, up=False, clamp=clamp)
         self.torgb = ToRGB(outputs, channels, w_dim, clamp=clamp)
-        self.convs = 2 if inputs else 1
 
 
 class Synthesis(nn.Module):
