@@ -17,7 +17,7 @@ _PUBLIC = {
     "fisher": "fsgen.engine.fisher",
     "adapt": "fsgen.engine.adapt",
     "sample": "fsgen.engine.sample",
-    "evaluate": "fsgen.engine.evaluate",
+    "evaluate": "fsgen.evaluation.evaluate",
 }
 __all__ = ["FsgenError", *_PUBLIC]
 

@@ -10,7 +10,7 @@ import typer
 from fsgen.cli import common
 
 if TYPE_CHECKING:
-    from fsgen.engine.evaluate import Report
+    from fsgen.evaluation.evaluate import Report
 
 HEADS = {
     "fid": "FID",
@@ -63,7 +63,7 @@ def evaluate(
     [dim]fsgen eval runs/sketches --real sketches.zip[/dim]
     """
     common.setup(debug)
-    from fsgen.engine import evaluate as engine
+    from fsgen.evaluation import evaluate as engine
 
     with common.watching() as watch:
         report = engine.evaluate(

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stand_ins import alexnet_file, inception_file, weights_dir  # noqa: F401
 from stops import adapt, outcome
 
 from fsgen.engine import plots

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsgen.engine.critic import Critic
+from fsgen.evaluation.critic import Critic
 from fsgen.metrics.backbones import Inception, Lpips
 from fsgen.metrics.diversity import mean_pairwise, mean_squared_pairwise
 from fsgen.metrics.frechet import frechet

@@ -17,11 +17,11 @@ from fsgen.atomic import atomic
 from fsgen.data.images import ImageSet, load_images
 from fsgen.engine import device as devices
 from fsgen.engine import sample as pictures
-from fsgen.engine.critic import Critic
-from fsgen.engine.lenses import DIVERSE, KID, METRICS, Lenses, backbone
-from fsgen.engine.subjects import Subject, described, of_images, of_model, open_subject
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, near
+from fsgen.evaluation.critic import Critic
+from fsgen.evaluation.lenses import DIVERSE, KID, METRICS, Lenses, backbone
+from fsgen.evaluation.subjects import Subject, described, of_images, of_model, open_subject
 from fsgen.io.ledger import hash_file
 from fsgen.metrics import weights
 from fsgen.models import model as models

@@ -14,13 +14,13 @@ from tiny import draw_images, make_source
 
 from fsgen.data.images import load_images
 from fsgen.data.pictures import picture, to_uint8
-from fsgen.engine import critic as critics
-from fsgen.engine import evaluate as engine
 from fsgen.engine import sample
 from fsgen.engine.adapt import adapt
-from fsgen.engine.evaluate import evaluate
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
+from fsgen.evaluation import critic as critics
+from fsgen.evaluation import evaluate as engine
+from fsgen.evaluation.evaluate import evaluate
 from fsgen.metrics import weights
 from fsgen.metrics.diversity import lpips_diversity
 from fsgen.metrics.frechet import frechet

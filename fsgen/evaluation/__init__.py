@@ -1,0 +1,1 @@
+"""Measuring what generators make: one protocol, one report for all."""

@@ -1,0 +1,81 @@
+"""What ``fsgen eval`` can measure: names, units, and what each figure says. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fsgen.errors import FsgenError, near
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure of a set of images."""
+
+    name: str  # in JSON and on the command line
+    title: str  # in tables
+    style: Literal["number", "percent", "thousandth"]
+    better: Literal["lower", "higher", ""]  # "": neither, it describes
+    space: str  # whose features it is taken in: of metrics.weights, or "critic", the source's discriminator
+    summary: str  # what it says, for people
+
+
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        Measure("fid", "FID", "number", "lower", "inception",
+                "Frechet distance to the reals in Inception's features (Heusel et al. 2017)"),
+        Measure("kid", "KID x 1000", "thousandth", "lower", "inception",
+                "kernel distance to the reals, without FID's bias for small sets (Binkowski et al. 2018)"),
+        Measure("precision", "precision", "percent", "higher", "inception",
+                "share of samples inside the reals' manifold (Kynkaanniemi et al. 2019)"),
+        Measure("recall", "recall", "percent", "higher", "inception",
+                "share of reals inside the samples' manifold (Kynkaanniemi et al. 2019)"),
+        Measure("density", "density", "number", "higher", "inception",
+                "how many reals' neighbourhoods hold a sample, over k (Naeem et al. 2020)"),
+        Measure("coverage", "coverage", "percent", "higher", "inception",
+                "share of reals with a sample in their neighbourhood (Naeem et al. 2020)"),
+        Measure("is", "Inception Score", "number", "higher", "inception",
+                "how sure and how varied the classes of ImageNet are (Salimans et al. 2016)"),
+        Measure("clip_fid", "CLIP-FID", "number", "lower", "clip",
+                "Frechet distance to the reals in CLIP ViT-B/32's features (Kynkaanniemi et al. 2023)"),
+        Measure("fd_dinov2", "FD-DINOv2", "number", "lower", "dinov2",
+                "Frechet distance to the reals in DINOv2 ViT-L/14's features (Stein et al. 2023)"),
+        Measure("lpips", "LPIPS diversity", "number", "higher", "alexnet",
+                "mean LPIPS between samples (Zhang et al. 2018)"),
+        Measure("intra_lpips", "intra-LPIPS", "number", "higher", "vgg16",
+                "mean LPIPS among the samples nearest to one training image (Ojha et al. 2021)"),
+        Measure("dissimilarity", "source LPIPS", "number", "", "alexnet",
+                "mean LPIPS between the source's samples and the reals: how far the domains are apart"),
+        Measure("near_copies", "near copies", "percent", "lower", "critic",
+                "share of samples that repeat a training image"),
+        Measure("leakage", "leakage", "percent", "lower", "critic",
+                "share of samples nearer to the source's samples than to the reals"),
+        Measure("correspondence", "correspondence", "percent", "higher", "critic",
+                "how often a sample is nearer to the source's picture of its own latent than of another "
+                "(50% by chance)"),
+        Measure("diversity", "diversity", "number", "higher", "critic",
+                "mean distance between samples"),
+    )
+}  # fmt: skip
+
+
+def measure(name: str) -> Measure:
+    """The measure called ``name``.
+
+    Raises:
+        FsgenError: unknown name, with the nearest known one.
+    """
+    if name not in MEASURES:
+        raise FsgenError(f"there is no metric '{name}'", hint=near(name, list(MEASURES)))
+    return MEASURES[name]
+
+
+def shown(name: str, value: float) -> str:
+    """``value`` as people read it: ``4.7%``, ``61.3``, ``0.857``."""
+    style = MEASURES[name].style
+    if style == "percent":
+        return f"{value:.1%}"
+    if style == "thousandth":
+        return f"{value * 1000:.2f}"
+    return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
