@@ -33,6 +33,7 @@ from fsgen.metrics.frechet import frechet
 from fsgen.metrics.memorisation import leakage
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
+TARGETS = ("sketches", "pixel_faces", "doodles")
 VARIANTS = ("finetune", "auto", "5", "50", "500", "5000", "50000")
 SAMPLES, REALS = 500, 5000
 
@@ -79,12 +80,12 @@ def run(target: str, avatars: Path, seeds: list[int], variants: list[str], steps
 def table() -> None:
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
     groups = defaultdict(list)
-    for row in sorted(rows, key=lambda row: (row["target"] != "sketches", VARIANTS.index(row["variant"]))):
+    for row in sorted(rows, key=lambda row: (TARGETS.index(row["target"]), VARIANTS.index(row["variant"]))):
         groups[row["target"], row["variant"]].append(row)
     print("| target | | lambda | seeds | diversity | Frechet distance | leakage |")
     print("|---" * 7 + "|")
     for (target, variant), some in groups.items():
-        weights = ", ".join(f"{float(row['lambda']):.3g}" for row in some if row["lambda"])
+        weights = ", ".join(f"{float(row['lambda']):.0f}" for row in some if row["lambda"])
         print(
             f"| {target} | {variant} | {weights if variant == 'auto' else ''} | {len(some)} "
             f"| {mean(row['diversity'] for row in some):.1f} | {mean(row['frechet'] for row in some):.0f} "
@@ -96,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     runs = commands.add_parser("run")
-    runs.add_argument("target", choices=["sketches", "pixel_faces", "doodles"])
+    runs.add_argument("target", choices=TARGETS)
     runs.add_argument("--avatars", type=Path, required=True, help="folder of the avatar sets")
     runs.add_argument("--seeds", default="0,1,2")
     runs.add_argument("--variants", default=",".join(VARIANTS))

@@ -62,7 +62,7 @@ def adapt(
                 force=force, dry_run=dry_run, watch=watch,
             )  # fmt: skip
     if dry_run:
-        _show_config(run, as_json)
+        common.show_config(run, as_json)
     else:
         _show_result(run, as_json)
 
@@ -76,15 +76,6 @@ def _only_resume(ctx: typer.Context) -> None:
             f"--resume goes on with what the run was begun with, so it takes no {other}",
             hint="fsgen adapt --resume RUN, with --steps to go on for longer",
         )
-
-
-def _show_config(config: dict[str, Any], as_json: bool) -> None:
-    from fsgen.config import to_toml
-
-    if as_json:
-        common.emit(config)
-    else:
-        print(to_toml(config), end="")
 
 
 def _show_result(run: Path, as_json: bool) -> None:

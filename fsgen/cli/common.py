@@ -58,6 +58,16 @@ def emit(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
+def show_config(config: dict[str, Any], as_json: bool) -> None:
+    """What a dry run resolved: TOML for people, JSON for programs."""
+    from fsgen.config import to_toml
+
+    if as_json:
+        emit(config)
+    else:
+        print(to_toml(config), end="")
+
+
 def setup(debug: bool) -> None:
     """Logging of the libraries: quiet, or all of it."""
     logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, stream=sys.stderr, force=True)

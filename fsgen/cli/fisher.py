@@ -21,6 +21,7 @@ def fisher(
     weights_dir: Annotated[
         Optional[Path], typer.Option(help="Where the LPIPS backbone lies (perceptual).")  # noqa: UP045
     ] = None,
+    dry_run: common.DryRun = False,
     device: common.Device = "auto",
     seed: common.Seed = 0,
     as_json: common.Json = False,
@@ -36,8 +37,11 @@ def fisher(
     with common.watching() as watch:
         result = engine.fisher(
             source, samples=samples, proxy=proxy, seed=seed, device=device, weights_dir=weights_dir,
-            progress=lambda done, total: watch.progress("Fisher", done, total),
+            dry_run=dry_run, progress=lambda done, total: watch.progress("Fisher", done, total),
         )  # fmt: skip
+    if dry_run:
+        common.show_config(result, as_json)
+        return
     if out is not None:
         engine.write(result, out)
     if plot is not None:

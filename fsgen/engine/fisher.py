@@ -64,8 +64,9 @@ def fisher(
     seed: int = 0,
     device: str = "auto",
     weights_dir: Path | None = None,
+    dry_run: bool = False,
     progress: Progress = lambda done, total: None,
-) -> Fisher:
+) -> Fisher | dict[str, Any]:
     """The Fisher of ``source`` at theta_S (its ``g`` where it has one, else ``g_ema``), cached.
 
     Args:
@@ -74,14 +75,19 @@ def fisher(
         proxy: what stands for the log-likelihood (see ``likelihood``).
         seed: of the latents.
         weights_dir: where the LPIPS backbone lies, for ``perceptual``.
+        dry_run: check everything, estimate nothing, return what was resolved as plain values.
 
     Raises:
         FsgenError: unknown proxy, no discriminator for ``adversarial``, fewer than 1 sample.
     """
-    found = models.load(source)
+    found, target = models.load(source), devices.pick(device)
+    if dry_run:
+        about, path = _planned(found, samples, proxy, seed)
+        likelihood(found, proxy, target, weights_dir)
+        return {**about, "source": str(source), "device": str(target), "cached": path.is_file()}
     return of_model(
-        found, samples=samples, proxy=proxy, seed=seed, device=devices.pick(device),
-        weights_dir=weights_dir, progress=progress,
+        found, samples=samples, proxy=proxy, seed=seed, device=target, weights_dir=weights_dir,
+        progress=progress,
     )  # fmt: skip
 
 
@@ -96,17 +102,7 @@ def of_model(
     progress: Progress = lambda done, total: None,
 ) -> Fisher:
     """``fisher`` of a model already loaded."""
-    if proxy not in PROXIES:
-        raise FsgenError(f"there is no Fisher proxy '{proxy}'", hint=near(proxy, list(PROXIES)))
-    if samples < 1:
-        raise FsgenError(f"a Fisher from {samples} samples cannot be estimated", hint="--samples 1000")
-    about = {
-        "kind": "fisher", "convention": CONVENTION, "version": VERSION, "proxy": proxy, "samples": samples,
-        "seed": seed, "network": source.start, "source_hash": source.hash, "family": source.family.name,
-    }  # fmt: skip
-    # The spec holds what no tensor shows (clamps, group sizes) and the pictures depend on.
-    key = hashlib.sha256(json.dumps([about, source.spec], sort_keys=True).encode()).hexdigest()[:32]
-    path = fisher_dir() / f"{key}.safetensors"
+    about, path = _planned(source, samples, proxy, seed)
     layers = source.family.layers(source.spec)
     if (cached := _cached(path, about)) is not None:
         return Fisher(cached, about, layers)
@@ -117,6 +113,21 @@ def of_model(
     made(path.parent)
     checkpoint.write(path, diagonal, {**about, "fsgen": fsgen.__version__})
     return Fisher(diagonal, about, layers)
+
+
+def _planned(source: Model, samples: int, proxy: str, seed: int) -> tuple[dict[str, Any], Path]:
+    """Which estimate this is, and the place in the cache that is its own."""
+    if proxy not in PROXIES:
+        raise FsgenError(f"there is no Fisher proxy '{proxy}'", hint=near(proxy, list(PROXIES)))
+    if samples < 1:
+        raise FsgenError(f"a Fisher from {samples} samples cannot be estimated", hint="--samples 1000")
+    about = {
+        "kind": "fisher", "convention": CONVENTION, "version": VERSION, "proxy": proxy, "samples": samples,
+        "seed": seed, "network": source.start, "source_hash": source.hash, "family": source.family.name,
+    }  # fmt: skip
+    # The spec holds what no tensor shows (clamps, group sizes) and the pictures depend on.
+    key = hashlib.sha256(json.dumps([about, source.spec], sort_keys=True).encode()).hexdigest()[:32]
+    return about, fisher_dir() / f"{key}.safetensors"
 
 
 def likelihood(

@@ -138,6 +138,15 @@ def test_a_dry_run_prints_a_configuration(cli, tmp_path, tiny, drawings):
     assert config["method"]["ewc"]["lambda"] == "auto"
 
 
+def test_a_dry_run_of_fisher_checks_and_estimates_nothing(cli, tmp_path, tiny, home):
+    shown = json.loads(cli("fisher", tiny, "--samples", 3, "--dry-run", "--json").out)
+    assert shown["samples"] == 3 and shown["network"] == "g" and shown["cached"] is False
+    assert cli("fisher", tiny, "--samples", 3).code == 0
+    assert json.loads(cli("fisher", tiny, "--samples", 3, "--dry-run", "--json").out)["cached"] is True
+    refused = cli("fisher", tiny, "--proxy", "adversary", "--dry-run")
+    assert refused.code == 2 and "adversarial" in refused.err
+
+
 def test_defaults_of_the_program_are_those_of_the_functions(cli, tmp_path, tiny, drawings):
     printed = json.loads(cli("adapt", drawings, "--out", "a", "--source", tiny, "--dry-run", "--json").out)
     assert printed == fsgen.adapt(drawings, out=tmp_path / "b", source=tiny, dry_run=True)
