@@ -62,7 +62,7 @@ def run(target: str, avatars: Path, seeds: list[int], variants: list[str], steps
                     seed=seed, device="cpu", **extra,
                 )  # fmt: skip
                 seconds = time.perf_counter() - began
-                report = json.loads((out / "report.json").read_text())
+                report = json.loads((out / "report.json").read_text())["run"]
                 drawn = features(avatars, fsgen.load(out, device="cpu").sample(SAMPLES, seed=0))
             row = {
                 "target": target, "variant": variant, "seed": seed, "steps": report["steps"],

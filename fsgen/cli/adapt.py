@@ -83,12 +83,12 @@ def _show_result(run: Path, as_json: bool) -> None:
 
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     if as_json:
-        common.emit({"run": str(run), **report})
+        common.emit({"path": str(run), **report})
         return
     where = common.path_text(run)
     out = common.stdout()
-    out.print(f"adapted in {report['cost']['seconds']:.0f} s: {where}", soft_wrap=True)
-    out.print(f"  look:   {common.path_text(run / report['grid'])}", soft_wrap=True)
+    out.print(f"adapted in {report['run']['cost']['seconds']:.0f} s: {where}", soft_wrap=True)
+    out.print(f"  look:   {common.path_text(run / report['run']['grid'])}", soft_wrap=True)
     out.print(f"  sample: fsgen sample {where} --grid 8x8 --out grid.png", soft_wrap=True)
 
 

@@ -209,8 +209,9 @@ def _go(job: Job) -> Path:
             hint=f"go on: fsgen adapt --resume {shlex.quote(str(job.run.path))}",
         )
     outcome.write(
-        model, state, job.run, settings=dataclasses.asdict(job.settings), options=job.methods.options(),
-        source_g=bench.source, shots=len(job.shots), seconds=follow.seconds, grid=follow.grid(state),
+        model, state, job.run, settings=dataclasses.asdict(job.settings),
+        recipe=dataclasses.asdict(job.recipe), options=job.methods.options(), source_g=bench.source,
+        shots=len(job.shots), seconds=follow.seconds, grid=follow.grid(state),
     )  # fmt: skip
     return job.run.path
 

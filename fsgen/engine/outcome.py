@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import fsgen
 from fsgen.data import pictures
-from fsgen.engine import loop, plots
+from fsgen.engine import loop, plots, reports
 from fsgen.engine.run import Run
 from fsgen.engine.seeds import inputs_of
 from fsgen.models.model import Model
@@ -42,8 +42,8 @@ def _images(g: nn.Module, inputs: Any) -> Tensor:
 
 
 def write(
-    source: Model, state: loop.State, run: Run, *, settings: dict[str, Any], options: dict[str, Any],
-    source_g: nn.Module, shots: int, seconds: float, grid: Path,
+    source: Model, state: loop.State, run: Run, *, settings: dict[str, Any], recipe: dict[str, Any],
+    options: dict[str, Any], source_g: nn.Module, shots: int, seconds: float, grid: Path,
 ) -> None:  # fmt: skip
     """Model, plots and report.json of a run that is done."""
     adapted = _adapted(source, state, {"run": settings, "method": options})
@@ -54,21 +54,21 @@ def write(
     plots.by_layer(change, run.plots / "change.png", "mean |change| / mean |weight|")
     if any("ewc" in line for line in history):
         plots.penalty(history, run.plots / "penalty.png")
-    run.report({
-        "schema": "fsgen-run/1",
-        "fsgen": fsgen.__version__,
+    reports.write(run.path, {"run": {
         "model": {"file": run.model.name, "hash": adapted.hash},
         "source": {"name": source.about.get("title"), "hash": settings["source_hash"],
                    "licence": source.about.get("licence")},
         "images": {"count": shots, "digest": settings["images_digest"]},
         "method": options,
         "steps": state.step,
+        "seed": settings["seed"],
+        "recipe": recipe,
         "trained_parameters": sum(p.numel() for p in state.g.parameters()),
         "cost": {"seconds": round(seconds, 1), "peak_rss_mb": peak_rss_mb(), "device": settings["device"],
                  "threads": torch.get_num_threads()},
         "rate_of_change": change,
         "grid": str(grid.relative_to(run.path)),
-    })  # fmt: skip
+    }})  # fmt: skip
 
 
 def _adapted(source: Model, state: loop.State, provenance: dict[str, Any]) -> Model:

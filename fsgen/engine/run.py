@@ -6,7 +6,7 @@ log.jsonl           one line of losses a logged step
 samples/            grids during training, source above adapted from the same z
 plots/              losses, EWC penalty, change of weights per layer
 model.safetensors   the adapted model, once the run is done
-report.json         what came out, in figures
+report.json         what came out, in figures; fsgen eval adds its own and report.html
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from fsgen.models.model import RUN_MODEL
 CONFIG = "config.toml"
 FOLDERS = ("state", "samples", "plots")
 # In the order in which an old run is removed: as long as anything is left, it is known for a run.
+LATER = ("report.html", "study.html")  # what fsgen eval adds
 OURS = ("report.json", RUN_MODEL, "log.jsonl", *FOLDERS, CONFIG)
 
 
@@ -74,7 +75,7 @@ class Run:
             FsgenError: it cannot be written to, or the disk is full.
         """
         try:
-            for name in OURS:
+            for name in (*LATER, *OURS):
                 if (self.path / name).is_dir():
                     shutil.rmtree(self.path / name)
                 else:
@@ -164,10 +165,6 @@ class Run:
         kept = [line for line in self.history() if line["step"] <= step]
         with atomic(self._log) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-
-    def report(self, values: dict[str, Any]) -> None:
-        with atomic(self.path / "report.json") as temporary:
-            temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _holds_files(path: Path) -> bool:

@@ -120,8 +120,8 @@ def test_json_is_all_there_is_on_stdout(cli, home, tmp_path, tiny, drawings):
     assert found["fisher"]["samples"] == 2 and found["fisher"]["trace"] > 0
     assert len(found["fisher"]["layers"]) == len(model.family.layers(model.spec))
     assert found["dry run"]["run"]["steps"] == 1 and found["dry run"]["recipe"]["batch"] == 4
-    assert found["adapt"]["run"] == "run" and found["resume"]["steps"] == 2
-    assert found["resume"]["model"]["hash"] == models.load(tmp_path / "run").hash
+    assert found["adapt"]["path"] == "run" and found["resume"]["run"]["steps"] == 2
+    assert found["resume"]["run"]["model"]["hash"] == models.load(tmp_path / "run").hash
     assert found["sample"] == {
         "files": ["folder/seed00004.png", "folder/seed00006.png"], "seeds": [4, 6]
     }  # fmt: skip

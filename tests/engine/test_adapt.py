@@ -52,7 +52,7 @@ def test_a_run_leaves_all_it_promises(tmp_path, tiny, drawings, real_plots):
     assert adapted.about["source"] == {"name": str(tiny), "hash": source.hash}
     assert adapted.about["licence"] == "CC0-1.0" and adapted.about["subject"] == "noise"
 
-    report = json.loads((run / "report.json").read_text())
+    report = json.loads((run / "report.json").read_text())["run"]
     assert report["model"]["hash"] == adapted.hash != source.hash
     assert report["source"]["hash"] == source.hash and report["source"]["licence"] == "CC0-1.0"
     assert report["images"]["count"] == 5 and report["steps"] == 12
@@ -123,7 +123,7 @@ def test_one_image_is_enough_and_six_hundred_are_fine(tmp_path, tiny):
     adapt(one / "0000.png", tmp_path / "b", tiny)
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     run = adapt(draw_images(tmp_path / "many", 600), tmp_path / "c", tiny)
-    assert json.loads((run / "report.json").read_text())["images"]["count"] == 600 > engine.RESIDENT
+    assert json.loads((run / "report.json").read_text())["run"]["images"]["count"] == 600 > engine.RESIDENT
 
 
 def test_large_sets_are_drawn_from_as_small_ones_are(tmp_path, tiny, drawings, monkeypatch):

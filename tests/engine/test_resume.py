@@ -71,10 +71,10 @@ def test_a_finished_run_can_go_on_for_longer(tmp_path, tiny, drawings, whole):
     adapt(drawings, tmp_path / "run", tiny, "ewc-auto", steps=4)
     resume(tmp_path / "run", steps=STEPS)
     assert outcome(tmp_path / "run") == whole("ewc-auto")
-    before = json.loads((tmp_path / "run" / "report.json").read_text())
+    before = json.loads((tmp_path / "run" / "report.json").read_text())["run"]
     resume(tmp_path / "run")  # nothing left to do
     assert outcome(tmp_path / "run") == whole("ewc-auto")
-    after = json.loads((tmp_path / "run" / "report.json").read_text())
+    after = json.loads((tmp_path / "run" / "report.json").read_text())["run"]
     assert after["cost"]["seconds"] >= before["cost"]["seconds"] > 0
 
 

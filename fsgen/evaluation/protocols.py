@@ -1,0 +1,70 @@
+"""How much of what is measured how: the published protocols as data, and fsgen's own. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from fsgen.config import read_toml
+from fsgen.errors import FsgenError, near
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The choices that make figures comparable. ``protocols.toml`` says where each comes from."""
+
+    name: str
+    title: str
+    samples: int  # of a model
+    fid: Literal["clean", "legacy_pytorch", "legacy_tensorflow", "torchvision"]  # Inception and its resizing
+    reals: Literal["all"]
+    flip_reals: bool  # at random, each real with probability 1/2
+    intra_samples: int  # for intra-LPIPS, the first of them
+    intra_per_cluster: int  # at most so many samples a training image
+    intra_empty: Literal["drop", "zero"]  # what a cluster of fewer than two samples counts
+    sources: dict[str, str]  # choice -> where it comes from
+
+    def choices(self) -> list[dict[str, Any]]:
+        """What, value and source of each choice, for a report."""
+        return [
+            {"what": name, "value": getattr(self, name), "source": source}
+            for name, source in self.sources.items()
+        ]
+
+
+def protocol(name: str | None) -> Protocol:
+    """The protocol called ``name``; None is fsgen's own.
+
+    Raises:
+        FsgenError: unknown name, with the nearest known one.
+    """
+    known = _protocols()
+    if name not in known and name is not None:
+        raise FsgenError(f"there is no protocol '{name}'", hint=near(name, list(known)))
+    return known[name or DEFAULT]
+
+
+def names() -> list[str]:
+    """All protocols, fsgen's own first."""
+    return list(_protocols())
+
+
+@cache
+def _protocols() -> MappingProxyType[str, Protocol]:
+    tables = read_toml(Path(str(files("fsgen.evaluation").joinpath("protocols.toml"))))
+    return MappingProxyType({name: _protocol(name, table) for name, table in tables.items()})
+
+
+def _protocol(name: str, table: dict[str, Any]) -> Protocol:
+    wanted = {field.name for field in fields(Protocol)} - {"name", "title", "sources"}
+    if set(table) - {"title"} != wanted:  # the file ships with the package: a mistake of ours
+        raise ValueError(f"protocols.toml: {name} must have {sorted(wanted)}")
+    values = {key: table[key][0] for key in table if key in wanted}
+    sources = {key: table[key][1] for key in table if key in wanted}
+    return Protocol(name, table["title"], **values, sources=sources)
