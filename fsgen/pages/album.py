@@ -20,11 +20,12 @@ BUDGET = 2_500_000  # characters of all pictures of a page, which itself stays b
 class _Rung:
     """One way to encode all pictures of a page."""
 
-    scale: float  # of the longest side asked for
+    scale: float  # of the sides, of pictures above _LEAST pixels
     quality: int | None  # of WebP; None: lossless
 
 
 # Pictures of 64 px are shown as they are, some hundred of 1024 px as thumbnails.
+_LEAST = 64
 _RUNGS = (
     _Rung(1, None), _Rung(1, 92), _Rung(1, 80), _Rung(0.75, 80), _Rung(0.5, 80), _Rung(0.25, 70),
 )  # fmt: skip
@@ -91,9 +92,10 @@ class Album:
 
 
 def _uri(image: Image.Image, rung: _Rung) -> str:
-    if rung.scale < 1:
-        size = (max(1, round(image.width * rung.scale)), max(1, round(image.height * rung.scale)))
-        image = image.resize(size, Image.Resampling.LANCZOS)
+    side = max(_LEAST, round(max(image.size) * rung.scale))
+    if side < max(image.size):
+        image = image.copy()
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
     data = io.BytesIO()
     if rung.quality is None:
         image.save(data, format="WEBP", lossless=True, method=2)

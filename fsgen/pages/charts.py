@@ -99,7 +99,8 @@ def bars(values: Mapping[str, float], *, title: str, x: str, log: bool = False) 
     lengths = [value for value in values.values() if _drawable(value, log)]
     if not lengths:
         return Markup("")
-    low, high = _decades(lengths) if log else _rounded(0.0, max(lengths) or 1.0)
+    top = max(lengths)
+    low, high = _decades(lengths) if log else _rounded(0.0, top if top > _TINY else 1.0)
     across = _Axis(low, high, _NAMES, WIDTH - _VALUES, log)
     bottom = len(values) * _ROW + 4
     rows = Markup("").join(_bar(*pair, index, across) for index, pair in enumerate(values.items()))

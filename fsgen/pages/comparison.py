@@ -61,9 +61,7 @@ def render(reports: list[dict[str, Any]], exhibits: list[Exhibits]) -> str:
         "protocol": part(evaluations[0], "protocol"),
         "strips": _strips(runs, reports, exhibits, album),
         "curves": curves([(run, shown.history) for run, shown in zip(runs, exhibits, strict=True)]),
-        "warnings": list(dict.fromkeys(
-            str(line) for evaluation in evaluations for line in listed(evaluation, "warnings")
-        )),
+        "warnings": _warnings(runs, evaluations),
     }  # fmt: skip
     album.settle()
     return page("comparison.html", **content)
@@ -96,7 +94,7 @@ def differences(reports: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]
 
 
 def marks(name: str, rows: Sequence[Row]) -> dict[int, str]:
-    """Which of ``rows`` lead in a metric, by index: ``best``, or ``level`` where its interval meets the best's.
+    """Which of ``rows`` lead in a metric, by index: ``best``, or ``level`` where intervals overlap.
 
     Empty where fewer than two rows have the metric, or where it has no better end.
     """
@@ -136,6 +134,15 @@ def _others(runs: Sequence[str], rows: Sequence[list[Row]]) -> list[tuple[str, R
     count = Counter(row.name for _, row in found)
     named = [(f"{row.name} of {run}" if count[row.name] > 1 else row.name, row) for run, row in found]
     return sorted(named, key=lambda pair: pair[1].kind == "real")
+
+
+def _warnings(runs: Sequence[str], evaluations: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Each warning once, and whose it is."""
+    found: dict[str, list[str]] = {}
+    for run, evaluation in zip(runs, evaluations, strict=True):
+        for line in dict.fromkeys(map(str, listed(evaluation, "warnings"))):
+            found.setdefault(line, []).append(run)
+    return list(found.items())
 
 
 def _strips(

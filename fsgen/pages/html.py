@@ -67,6 +67,11 @@ def duration(seconds: Any) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def memory(megabytes: Any) -> str:
+    """``1,100 MB``; empty for what is no amount."""
+    return f"{megabytes:,} MB" if is_number(megabytes) else ""
+
+
 def plain(value: Any) -> str:
     """A leaf of the configuration as people read it."""
     if value is None:
@@ -98,6 +103,6 @@ def _environment() -> Environment:
         loader=PackageLoader("fsgen.pages"), autoescape=True, undefined=ChainableUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"plain": plain, "duration": duration, "count": "{:,}".format}
+    environment.filters |= {"plain": plain, "duration": duration, "memory": memory, "count": "{:,}".format}
     environment.tests["hash"] = is_hash
     return environment

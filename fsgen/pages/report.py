@@ -11,7 +11,7 @@ from markupsafe import Markup
 from fsgen.pages import charts, figures
 from fsgen.pages.album import Album, Thumb
 from fsgen.pages.exhibits import Cluster, Exhibits, Neighbour
-from fsgen.pages.html import flat, is_number, listed, page, part
+from fsgen.pages.html import duration, flat, is_number, listed, memory, page, part
 
 SAMPLES, SHOTS, REALS, PAIRS, NEIGHBOURS, CLUSTERS, MEMBERS = 48, 12, 12, 12, 24, 12, 8  # shown at most
 _NOT_TERMS = ("step", "d", "g", "seconds", "time")  # of a line of log.jsonl: all else has a chart of its own
@@ -180,10 +180,13 @@ def _configuration(
     elsewhere = {"model", "source", "images", "cost", "method"}
     training = {name: value for name, value in run.items() if name not in elsewhere}
     settings = {name: value for name, value in part(evaluation, "settings").items() if name != "weights"}
-    settings["seconds"] = evaluation.get("seconds")
+    settings["time"] = duration(evaluation.get("seconds"))
+    spent = part(run, "cost")
+    cost = {name: value for name, value in spent.items() if name not in ("seconds", "peak_rss_mb")}
+    cost |= {"time": duration(spent.get("seconds")), "peak memory": memory(spent.get("peak_rss_mb"))}
     headed = (
         ("Method", flat(part(run, "method"))), ("Training", flat(training)),
-        ("Cost", flat(part(run, "cost"))), ("Evaluation", flat(settings)),
+        ("Cost", flat(cost)), ("Evaluation", flat(settings)),
         ("Near copies", flat(part(evaluation, "near_copy"))),
     )  # fmt: skip
     return [(head, pairs) for head, pairs in headed if pairs]
