@@ -9,7 +9,7 @@ import zipfile
 import pytest
 from PIL import Image
 
-import fsgen.data.images as module
+import fsgen.data.files as module
 from fsgen.data.images import find_images, load_images
 from fsgen.errors import FsgenError
 

@@ -6,7 +6,9 @@ import hashlib
 import io
 import os
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-import fsgen.data.images as module
+import fsgen.data.decode as module
 from fsgen.data.images import load_images
 from fsgen.errors import FsgenError
 
@@ -197,7 +199,8 @@ def test_centre_crop_and_pad(tmp_path):
 )
 def test_any_size_gives_a_square(width, height, resolution, fit):
     data = encoded(Image.new("RGB", (width, height), (10, 20, 30)))
-    pixels = module.decode(data, resolution, fit=fit)
+    pixels, size = module.decode(data, resolution, fit=fit)
+    assert size == (width, height)
     assert pixels.shape == (3, resolution, resolution)
     colour = torch.tensor([10, 20, 30])
     picture = pixels.flatten(1).T.eq(colour).all(dim=1)
@@ -236,13 +239,33 @@ def png_header(width, height):
 
 def test_huge_is_accepted_and_beyond_is_skipped(tmp_path):
     usual = Image.MAX_IMAGE_PIXELS
-    # 180 million pixels, more than Pillow takes by itself; one bit each keeps the test quick.
-    (tmp_path / "huge.png").write_bytes(encoded(Image.new("1", (13400, 13400), 1), compress_level=1))
+    # More pixels than Pillow takes by itself, 179 million, also in the square; one bit each is quick.
+    (tmp_path / "huge.png").write_bytes(encoded(Image.new("1", (13400, 13600), 1), compress_level=1))
     (tmp_path / "bomb.png").write_bytes(png_header(100_000, 100_000))
     images = load_images(tmp_path, R)
     assert images.names == ["huge.png"] and (images.pixels == 255).all()
     assert images.skipped == [("bomb.png", "more than 400 million pixels; make it smaller")]
     assert usual == Image.MAX_IMAGE_PIXELS
+
+
+def test_giants_are_decoded_one_at_a_time(monkeypatch):
+    inside, most = [], []
+
+    def square(image, *_, real=module._square):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.01)
+        picture = real(image, *_)
+        inside.pop()
+        return picture
+
+    monkeypatch.setattr(module, "_square", square)
+    for giant, expected in ((10_000, True), (100, False)):
+        monkeypatch.setattr(module, "_GIANT", giant)
+        most.clear()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: module.decode(encoded(scene()), 8), range(8)))
+        assert (max(most) > 1) is expected
 
 
 # ---- what cannot be read
