@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from fsgen.metrics.torchvision_shim import import_torchvision
@@ -17,15 +19,79 @@ from fsgen.metrics.weights import CATALOGUE
 
 
 class Scripted(nn.Module):
-    """The published file's outside: features through ``layers``, or from the whole with return_features."""
+    """The published file's outside: class probabilities, or features through ``layers``."""
 
     def __init__(self, layers):
         super().__init__()
         self.layers = layers
+        self.output = nn.Linear(2048, 1008)
 
-    def forward(self, images, return_features: bool = False):
-        x = nn.functional.interpolate(images.float(), size=[299, 299], mode="bilinear")
-        return self.layers((x - 128) / 128)
+    def forward(
+        self,
+        img,
+        return_features: bool = False,
+        use_fp16: bool = False,
+        no_output_bias: bool = False,
+    ):
+        x = nn.functional.interpolate(img.float(), size=[299, 299], mode="bilinear")
+        features = self.layers((x - 128) / 128).reshape(-1, 2048)
+        if return_features:
+            return features
+        bias = None if no_output_bias else self.output.bias
+        return nn.functional.linear(features, self.output.weight, bias).softmax(dim=1)
+
+
+class ClipImage(nn.Module):
+    """CLIP's image half after Radford et al. 2021, by OpenAI's names: [n, 3, 224, 224] -> [n, 512]."""
+
+    def __init__(self, width=768, depth=12):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 32, stride=32, bias=False)
+        self.class_embedding = nn.Parameter(torch.randn(width))
+        self.positional_embedding = nn.Parameter(torch.randn(50, width))
+        self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(map(ClipBlock, [width] * depth))})
+        self.proj = nn.Parameter(torch.randn(width, 512) / width**0.5)
+
+    def forward(self, images):
+        patches = self.conv1(images).flatten(2).transpose(1, 2)  # [n, 49, width]
+        token = self.class_embedding.expand(len(images), 1, -1)
+        x = self.ln_pre(torch.cat([token, patches], dim=1) + self.positional_embedding)
+        for block in self.transformer["resblocks"]:
+            x = block(x)
+        return self.ln_post(x[:, 0]) @ self.proj
+
+
+class ClipBlock(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = nn.MultiheadAttention(width, width // 64, batch_first=True)
+        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)})
+
+    def forward(self, x):
+        y = self.ln_1(x)
+        x = x + self.attn(y, y, y, need_weights=False)[0]
+        y = self.mlp["c_fc"](self.ln_2(x))
+        return x + self.mlp["c_proj"](y * torch.sigmoid(1.702 * y))
+
+
+def dinov2_state(depth: int, width: int = 1024) -> dict[str, torch.Tensor]:
+    """A file of DINOv2's, with ``depth`` blocks: random, at scales at which every part matters."""
+    shapes = {"norm1": [width], "attn.qkv": [3 * width, width], "attn.proj": [width, width],
+              "norm2": [width], "mlp.fc1": [4 * width, width], "mlp.fc2": [width, 4 * width]}  # fmt: skip
+    state = {"cls_token": torch.randn(1, 1, width) / 8, "pos_embed": torch.randn(1, 1 + 37**2, width) / 8,
+             "mask_token": torch.zeros(1, width),
+             "patch_embed.proj.weight": torch.randn(width, 3, 14, 14) / 24,
+             "patch_embed.proj.bias": torch.randn(width)}  # fmt: skip
+    for block in range(depth):
+        for name, shape in shapes.items():
+            gain = 2 if name == "attn.qkv" else 1  # attention that tells patches apart
+            state[f"blocks.{block}.{name}.weight"] = gain * torch.randn(shape) / shape[-1] ** 0.5
+            state[f"blocks.{block}.{name}.bias"] = torch.randn(shape[0]) / 8
+        for name in ("ls1.gamma", "ls2.gamma"):
+            state[f"blocks.{block}.{name}"] = torch.rand(width)
+    return {**state, "norm.weight": torch.rand(width), "norm.bias": torch.randn(width)}
 
 
 def _folder(factory, name):
@@ -39,23 +105,74 @@ def weights_dir(tmp_path_factory):
     yield from _folder(tmp_path_factory, "weights")
 
 
-@pytest.fixture(scope="session")
-def inception_file(weights_dir) -> Path:
-    torchvision = import_torchvision()
+def _settled(trunk: nn.Module) -> nn.Module:
+    """Batch norms with the scales of one smooth batch: random layers would lose or blow up pictures else."""
+    for module in trunk.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        trunk.train()(nn.functional.interpolate(torch.randn(2, 3, 12, 12) / 2, (299, 299), mode="bicubic"))
+    return trunk.eval()
+
+
+@contextmanager
+def _seeded():
     with torch.random.fork_rng(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture(scope="session")
+def inception_file(weights_dir) -> Path:
+    torchvision = import_torchvision()
+    with _seeded():
         trunk = torchvision.models.inception_v3(
             weights=None, aux_logits=False, init_weights=False, transform_input=False
         )
         trunk.fc, trunk.dropout = nn.Identity(), nn.Identity()
-        for module in trunk.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 1.0  # one batch sets the scales: random layers would lose the signal else
-        trunk.train()(torch.randn(2, 3, 299, 299))
-        layers = torch.jit.trace(trunk.eval(), torch.zeros(1, 3, 299, 299), check_trace=False)
+        layers = torch.jit.trace(_settled(trunk), torch.zeros(1, 3, 299, 299), check_trace=False)
         path = weights_dir / CATALOGUE["inception"].file
         torch.jit.script(Scripted(layers)).save(str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def inception_pytorch_file(weights_dir) -> Path:
+    """Made by clean-fid's own code, which is made to load nothing."""
+    import_torchvision()
+    from cleanfid import inception_pytorch
+
+    path = weights_dir / CATALOGUE["inception_pytorch"].file
+    with _seeded(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inception_pytorch, "load_state_dict_from_url", lambda *args, **options: {})
+        patch.setattr(nn.Module, "load_state_dict", lambda self, state: None)
+        torch.save(_settled(inception_pytorch.fid_inception_v3()).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def inception_torchvision_file(weights_dir) -> Path:
+    path = weights_dir / CATALOGUE["inception_torchvision"].file
+    with _seeded():
+        trunk = import_torchvision().models.inception_v3(weights=None, aux_logits=True, init_weights=False)
+        torch.save(_settled(trunk).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def clip_file(weights_dir) -> Path:
+    path = weights_dir / CATALOGUE["clip"].file
+    with _seeded():
+        network = ClipImage()
+        for parameter in network.parameters():
+            if parameter.ndim == 1:  # norms and biases, which start as 1 and 0
+                parameter.add_(torch.randn_like(parameter) / 4)
+        state = {f"visual.{key}": value for key, value in network.state_dict().items()}
+        # Of the half that reads text: names that the image half has too.
+        state |= {"positional_embedding": torch.randn(77, 512), "logit_scale": torch.tensor(4.6),
+                  "transformer.resblocks.0.ln_1.weight": torch.randn(512)}  # fmt: skip
+        save_file(state, path)
     return path
 
 

@@ -53,7 +53,8 @@ def fetch(
     Args:
         url: https, or http to this machine itself.
         dest: where to put it; its folder is created. An interrupted download stays beside it and is resumed.
-        sha256: hex digest it must have; without one the first download's is recorded and held to.
+        sha256: hex digest it must have, or its leading digits; without all of it the first download's is
+            recorded and held to.
 
     Raises:
         FsgenError: code 2 where the address or the file is refused (404, 403, a web page, another checksum),

@@ -21,6 +21,7 @@ from fsgen.errors import FsgenError
 from fsgen.io.home import home, made
 
 _CHUNK = 1 << 20
+_DIGITS = 64  # of a SHA-256 in hex
 
 
 def hash_file(path: Path) -> str:
@@ -49,19 +50,27 @@ def _ledger() -> dict[str, dict[str, Any]]:
         ) from error
 
 
+def recorded(address: str) -> str | None:
+    """The SHA-256 of what ``address`` gave the first time; None where that is not known."""
+    return _ledger().get(address, {}).get("sha256")
+
+
 def check(address: str, path: Path, sha256: str | None) -> None:
     """Hold ``path`` to ``sha256``, else to what ``address`` gave the first time; record that where it is new.
+
+    Where only the leading digits of ``sha256`` are known, it is held to both.
 
     Raises:
         FsgenError: it is another file.
     """
     found = hash_file(path)
-    if sha256 is not None:
-        if found != sha256.lower():
-            raise FsgenError(
-                f"{address} did not send the published file: its SHA-256 is {found}, not {sha256.lower()}",
-                hint="try again; if it stays so, the file was changed or tampered with: don't use it",
-            )
+    if sha256 is not None and not found.startswith(sha256.lower()):
+        raise FsgenError(
+            f"{address} did not send the published file: its SHA-256 is {found}, not {sha256.lower()}"
+            + ("..." if len(sha256) < _DIGITS else ""),
+            hint="try again; if it stays so, the file was changed or tampered with: don't use it",
+        )
+    if sha256 is not None and len(sha256) == _DIGITS:
         return
     known = _ledger()
     before = known.get(address)
@@ -80,8 +89,8 @@ def check(address: str, path: Path, sha256: str | None) -> None:
 
 
 def is_here(address: str, dest: Path, sha256: str | None) -> bool:
-    expected = sha256.lower() if sha256 else _ledger().get(address, {}).get("sha256")
-    return expected is not None and dest.is_file() and hash_file(dest) == expected
+    known = sha256 if sha256 and len(sha256) == _DIGITS else recorded(address) or sha256
+    return known is not None and dest.is_file() and hash_file(dest).startswith(known.lower())
 
 
 def part_of(dest: Path) -> Path:

@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fsgen.errors import FsgenError, Interrupted, near
-from fsgen.io.ledger import hash_file
 
-Download = Callable[[str, Path], Path]
-"""(url, destination) -> the downloaded file."""
+Download = Callable[[str, Path, "str | None"], Path]
+"""(url, destination, leading hex digits of its SHA-256 or None) -> the downloaded and checked file."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ CATALOGUE = {
             name="inception",
             file="inception-2015-12-05.pt",
             url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
-            megabytes=91,
-            used_by="FID and KID",
+            megabytes=96,
+            used_by="FID, KID and what else is measured in Inception's features",
         ),
         Weights(
             name="alexnet",
             file="alexnet-owt-7be5be79.pth",
             url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-            megabytes=233,
+            megabytes=244,
             used_by="LPIPS (alex)",
             sha256="7be5be79",
         ),
@@ -50,19 +50,68 @@ CATALOGUE = {
             name="vgg16",
             file="vgg16-397923af.pth",
             url="https://download.pytorch.org/models/vgg16-397923af.pth",
-            megabytes=528,
+            megabytes=553,
             used_by="LPIPS (vgg)",
             sha256="397923af",
         ),
+        Weights(
+            name="inception_pytorch",
+            file="pt_inception-2015-12-05-6726825d.pth",
+            url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+            megabytes=96,
+            used_by="Inception's features in the mode legacy_pytorch",
+            sha256="6726825d",
+        ),
+        Weights(
+            name="inception_torchvision",
+            file="inception_v3_google-0cc3c7bd.pth",
+            url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+            megabytes=109,
+            used_by="Inception's features in the mode torchvision",
+            sha256="0cc3c7bd",
+        ),
+        Weights(
+            name="clip",
+            file="vit_base_patch32_clip_224.openai.safetensors",  # the Hub's name says nothing by itself
+            url="https://huggingface.co/timm/vit_base_patch32_clip_224.openai/resolve/main/open_clip_model.safetensors",
+            megabytes=605,
+            used_by="CLIP-FID",
+        ),
+        Weights(
+            name="dinov2",
+            file="dinov2_vitl14_pretrain.pth",
+            url="https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+            megabytes=1218,
+            used_by="FD-DINOv2",
+        ),
     )
 }
+
+BASE = ("inception", "alexnet", "vgg16")
+"""What the measures need that are taken by default."""
+
+_OF_MODE = {"legacy_pytorch": "inception_pytorch", "torchvision": "inception_torchvision"}
+
+
+def file_for(network: str, mode: str | None = None) -> str:
+    """The name in ``CATALOGUE`` of what ``network`` reads; ``mode`` is Inception's, others have one file."""
+    return _OF_MODE.get(mode or "", network) if network == "inception" else network
+
+
+def table() -> list[dict[str, Any]]:
+    """One row a file: name, file, url, megabytes, used_by, and its path on this machine or None."""
+    columns = ("name", "file", "url", "megabytes", "used_by")
+    return [
+        {column: getattr(weights, column) for column in columns} | {"path": _search(weights, None)}
+        for weights in CATALOGUE.values()
+    ]
 
 
 def online(**talk: Callable) -> Download:
     """fsgen's own downloader as a ``Download``; ``talk`` may hold its ``progress`` and ``say`` callbacks."""
     from fsgen.io.download import fetch
 
-    return lambda url, destination: fetch(url, destination, **talk)
+    return lambda url, destination, sha256: fetch(url, destination, sha256=sha256, **talk)
 
 
 def locate(name: str, weights_dir: Path | None = None, download: Download | None = None) -> Path:
@@ -149,17 +198,13 @@ def _download(weights: Weights, folder: Path, download: Download) -> tuple[Path 
     """The downloaded file, or None and the reason."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = download(weights.url, folder / weights.file)
+        return download(weights.url, folder / weights.file, weights.sha256 or None), ""
     except Interrupted:
         raise
     except FsgenError as error:
         return None, error.message
     except OSError as error:
         return None, str(error)
-    if weights.sha256 and not hash_file(path).startswith(weights.sha256):
-        path.unlink()
-        return None, f"what came is not the published file (its SHA-256 does not begin with {weights.sha256})"
-    return path, ""
 
 
 def _missing(absent: dict[str, str], folder: Path) -> FsgenError:
@@ -169,6 +214,8 @@ def _missing(absent: dict[str, str], folder: Path) -> FsgenError:
         lines.append(f"get {weights.url} ({weights.megabytes} MB) and put it at {folder / weights.file}")
         if why:
             lines.append(f"  (the download failed: {why})")
+    pull = "fsgen pull metrics" if set(absent) <= set(BASE) else "fsgen pull metrics --everything"
+    lines.append(f"or fetch all of them once: {pull}")
     lines.append("or name a folder that holds the files with --weights-dir")
     needed = "; ".join(f"{CATALOGUE[n].used_by}: {CATALOGUE[n].file}" for n in absent)
     return FsgenError(

@@ -2,7 +2,10 @@
 
 from stand_ins import (  # noqa: F401
     alexnet_file,
+    clip_file,
     inception_file,
+    inception_pytorch_file,
+    inception_torchvision_file,
     picture_folders,
     vgg16_file,
     weights_dir,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +10,24 @@ import torch
 from PIL import Image
 
 from fsgen.errors import FsgenError
-from fsgen.metrics.backbones import Inception, Lpips, resize_clean
-from fsgen.metrics.diversity import lpips_diversity, mean_squared_pairwise
+from fsgen.io.ledger import hash_file
+from fsgen.metrics.backbones import Inception, Lpips, build, resize_clean
+from fsgen.metrics.diversity import lpips_diversity
 from fsgen.metrics.frechet import frechet
 from fsgen.metrics.kernel import kid
+from fsgen.metrics.spread import Spread
 from fsgen.metrics.torchvision_shim import import_torchvision
+from fsgen.metrics.weights import CATALOGUE, file_for
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    """Whoever reaches for the network fails."""
+
+    def refuse(*args):
+        raise AssertionError(f"connects to {args[1:]}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 def pictures(n=4, size=(64, 48), seed=0):
@@ -29,29 +44,158 @@ def test_resizing_is_clean_fids(size):
     np.testing.assert_array_equal(resize_clean(images).permute(0, 2, 3, 1).numpy(), np.stack(expected))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_inception_features_and_distances_are_clean_fids(inception_file, picture_folders):
-    import_torchvision()
-    from cleanfid import fid
-    from cleanfid.inception_torchscript import InceptionV3W
+@pytest.fixture
+def files(inception_file, inception_pytorch_file, inception_torchvision_file):
+    """Mode -> weight file of Inception."""
+    here = {path.name: path for path in (inception_file, inception_pytorch_file, inception_torchvision_file)}
+    return {mode: here[CATALOGUE[file_for("inception", mode)].file] for mode in Inception.modes}
 
-    theirs = InceptionV3W(str(inception_file.parent), download=False).eval()
+
+@pytest.fixture
+def local(files, monkeypatch):
+    """clean-fid, reading these files instead of downloading its own."""
+    import_torchvision()
+    from cleanfid import features, inception_pytorch, inception_torchscript
+
+    def script(path, download, **options):
+        return inception_torchscript.InceptionV3W(str(files["clean"].parent), download=False, **options)
+
+    monkeypatch.setattr(features, "InceptionV3W", script)
+    monkeypatch.setattr(
+        inception_pytorch,
+        "load_state_dict_from_url",
+        lambda url, progress: torch.load(files["legacy_pytorch"], weights_only=True),
+    )
+
+
+CLEAN_FIDS = ("clean", "legacy_pytorch", "legacy_tensorflow")
+ON_CPU = {"num_workers": 0, "batch_size": 4, "device": torch.device("cpu"), "verbose": False}
+
+
+@pytest.mark.parametrize("mode", CLEAN_FIDS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_inception_features_and_distances_are_clean_fids(mode, files, local, picture_folders):
+    from cleanfid import features, fid
+
+    theirs = features.build_feature_extractor(mode, torch.device("cpu"), use_dataparallel=False)
     expected = [
-        fid.get_folder_features(
-            str(folder), theirs, num_workers=0, batch_size=4, device=torch.device("cpu"), verbose=False
-        )
-        for folder in picture_folders
+        fid.get_folder_features(str(folder), theirs, mode=mode, **ON_CPU) for folder in picture_folders
     ]
-    inception = Inception(inception_file)
+    inception = build("inception", files[mode], mode=mode)
     found = [inception(read_folder(folder)) for folder in picture_folders]
     for ours, want in zip(found, expected, strict=True):
         assert ours.shape == (4, 2048) and ours.dtype == torch.float32 and not ours.requires_grad
-        np.testing.assert_allclose(ours.numpy(), want, atol=1e-5)
+        np.testing.assert_allclose(ours.numpy(), want, rtol=1e-4, atol=1e-4)
         assert ours.std(dim=0).mean() > 0.01  # the random network tells the pictures apart
     assert frechet(*found) == pytest.approx(frechet(*expected), rel=1e-4)
     np.random.seed(1)
     want = fid.kernel_distance(*expected, num_subsets=5)
     assert kid(*found, subsets=5, rng=np.random.RandomState(1)) == pytest.approx(want, rel=1e-3)
+
+
+@pytest.mark.slow  # clean-fid takes a matrix root of 2048 x 2048
+@pytest.mark.parametrize("mode", CLEAN_FIDS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_distances_of_folders_are_clean_fids(mode, files, local, picture_folders):
+    from cleanfid import fid
+
+    folders = map(str, picture_folders)
+    expected = fid.compute_fid(*folders, mode=mode, use_dataparallel=False, **ON_CPU)
+    inception = build("inception", files[mode], mode=mode)
+    found = frechet(*(inception(read_folder(folder)) for folder in picture_folders))
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_mode_torchvision_is_torchvisions_own_pooled_features(files, picture_folders):
+    models = import_torchvision().models
+    whole = models.inception_v3(weights=None, aux_logits=True, init_weights=False).eval()
+    whole.load_state_dict(torch.load(files["torchvision"], weights_only=True))
+    pooled = []
+    whole.avgpool.register_forward_hook(lambda module, inputs, output: pooled.append(output.flatten(1)))
+    images = read_folder(picture_folders[0])
+    with torch.no_grad():
+        whole(torch.nn.functional.interpolate(images / 127.5 - 1, (299, 299), mode="bilinear"))
+    found = build("inception", files["torchvision"], mode="torchvision")(images)
+    torch.testing.assert_close(found, pooled[0], rtol=1e-4, atol=1e-4)
+
+
+def test_modes_and_keys_differ(files, tmp_path, monkeypatch, picture_folders):
+    images = read_folder(picture_folders[0])
+    networks = {mode: build("inception", path, mode=mode) for mode, path in files.items()}
+    features = {mode: network(images) for mode, network in networks.items()}
+    for a, b in combinations(Inception.modes, 2):
+        assert (features[a] - features[b]).abs().mean() > 1e-3, (a, b)
+        assert networks[a].key != networks[b].key
+    default = build("inception", files["clean"])
+    assert (default.name, default.mode, default.key) == ("inception", "clean", networks["clean"].key)
+    assert hash_file(files["clean"]) in default.key
+    monkeypatch.setattr(Inception, "version", Inception.version + 1)
+    assert build("inception", files["clean"]).key != default.key
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_class_probabilities_are_the_files_own_without_bias(files, picture_folders):
+    images = read_folder(picture_folders[0])
+    inception = build("inception", files["legacy_tensorflow"], mode="legacy_tensorflow")
+    with torch.no_grad():
+        expected = torch.jit.load(files["clean"])(images, no_output_bias=True)
+        biased = torch.jit.load(files["clean"])(images)
+    found = inception.probabilities(inception(images))
+    assert found.shape == (4, 1008)
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(4))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-8)
+    assert not torch.allclose(found, biased, rtol=1e-2)
+
+    port = build("inception", files["legacy_pytorch"], mode="legacy_pytorch")
+    weight = torch.load(files["legacy_pytorch"], weights_only=True)["fc.weight"]
+    features = port(images)
+    torch.testing.assert_close(port.probabilities(features), (features @ weight.T).softmax(dim=1))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_no_inception_score_without_the_layer_of_its_classes(files, tmp_path):
+    with pytest.raises(
+        FsgenError, match=r"Inception Score cannot be computed from inception_v3_google-"
+    ) as e:
+        build("inception", files["torchvision"], mode="torchvision").probabilities(torch.zeros(2, 2048))
+    assert e.value.code == 2 and "legacy_pytorch" in e.value.hint
+
+    class Bare(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.Linear(2048, 1008)  # of the right shape in the wrong place
+
+        def forward(self, x):
+            return self.layers(x)
+
+    torch.jit.script(Bare()).save(tmp_path / "bare.pt")
+    with pytest.raises(FsgenError, match=r"cannot be computed from bare\.pt"):
+        build("inception", tmp_path / "bare.pt").probabilities(torch.zeros(2, 2048))
+
+
+def test_no_network_is_built_from_the_wrong_name_mode_or_file(files):
+    with pytest.raises(FsgenError, match="no feature network 'inceptoin'") as caught:
+        build("inceptoin", files["clean"])
+    assert "did you mean 'inception'" in caught.value.hint
+    with pytest.raises(FsgenError, match="inception has no mode 'legacy_torch'") as caught:
+        build("inception", files["clean"], mode="legacy_torch")
+    assert "did you mean 'legacy_pytorch'" in caught.value.hint
+    for mode, other in (("clean", "torchvision"), ("legacy_pytorch", "torchvision"),
+                        ("torchvision", "clean"), ("torchvision", "legacy_pytorch")):  # fmt: skip
+        path = files[other]
+        with pytest.raises(FsgenError, match="cannot be read as these weights") as caught:
+            build("inception", path, mode=mode)
+        assert str(path) in caught.value.message and "\n" not in caught.value.message
+
+
+def test_building_is_quiet_and_leaves_the_random_stream_alone(files, capfd, recwarn):
+    before = torch.get_rng_state()
+    for mode, path in files.items():
+        network = build("inception", path, mode=mode)
+        assert not network.network.training
+        assert not any(parameter.requires_grad for parameter in network.network.parameters())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert capfd.readouterr() == ("", "") and not recwarn.list
 
 
 def read_folder(folder: Path) -> torch.Tensor:
@@ -91,9 +235,10 @@ def check_lpips(net, path, monkeypatch):
 def test_lpips_alex_is_the_packages(alexnet_file, monkeypatch):
     lpips = check_lpips("alex", alexnet_file, monkeypatch)
     images = pictures(5)
-    assert mean_squared_pairwise(lpips.embed(part) for part in images.split(2)) == pytest.approx(
-        lpips_diversity(images, lpips), rel=1e-4
-    )
+    spread = Spread()
+    for part in images.split(2):
+        spread.add(lpips.embed(part))
+    assert spread.within() == pytest.approx(lpips_diversity(images, lpips), rel=1e-4)
 
 
 @pytest.mark.slow
@@ -133,8 +278,6 @@ def test_absent_damaged_and_wrong_files_are_named(tmp_path, alexnet_file):
     with pytest.raises(FsgenError, match="cannot be read as these weights") as caught:
         Inception(script)
     assert str(script) in str(caught.value)
-    with pytest.raises(FsgenError, match=r"to be called inception-2015-12-05\.pt"):
-        Inception(tmp_path / "inception.pt")
 
     truncated = tmp_path / alexnet_file.name
     with alexnet_file.open("rb") as file:
