@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -100,10 +99,5 @@ def _uri(image: Image.Image, rung: _Rung) -> str:
     if rung.quality is None:
         image.save(data, format="WEBP", lossless=True, method=2)
     else:
-        image.save(data, format="WEBP", quality=rung.quality, method=4)
+        image.save(data, format="WEBP", quality=rung.quality, method=2)
     return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode("ascii")
-
-
-def numbered(thumbs: Sequence[Thumb], what: str) -> list[tuple[Thumb, str]]:
-    """Pictures with their alternative texts: ``sample 1``, ``sample 2``, ..."""
-    return [(thumb, f"{what} {index}") for index, thumb in enumerate(thumbs, start=1)]

@@ -28,7 +28,8 @@ class Strip:
 
     name: str
     thumbs: list[Thumb]
-    origin: bool  # the source, not a run
+    origin: bool = False  # the source, not a run
+    loose: bool = False  # pictures of no latents
 
 
 def render(reports: list[dict[str, Any]], exhibits: list[Exhibits]) -> str:
@@ -148,11 +149,18 @@ def _warnings(runs: Sequence[str], evaluations: Sequence[dict[str, Any]]) -> lis
 def _strips(
     runs: Sequence[str], reports: Sequence[dict[str, Any]], exhibits: Sequence[Exhibits], album: Album
 ) -> list[Strip]:
-    """One strip a run, below the strip of its source, which is shown once where several runs share it."""
+    """One strip a run, below that of its source, which is shown once where several runs share it.
+
+    A run without pairs shows samples: a model's come from the same seeds, a folder's from anywhere.
+    """
     strips: list[Strip] = []
     shown: Tensor | None = None
     for name, report, exhibit in zip(runs, reports, exhibits, strict=True):
         if exhibit.pairs is None:
+            if exhibit.samples is not None:
+                images = part(report, "evaluation", "what").get("kind") == "images"
+                called = f"{name}, images of no latents" if images else name
+                strips.append(Strip(called, album.all(exhibit.samples, 192, COLUMNS), loose=images))
             continue
         source, adapted = exhibit.pairs
         if shown is None or not (shown.shape == source.shape and torch.equal(shown, source)):
@@ -160,7 +168,7 @@ def _strips(
             called = origin.get("title") or origin.get("name") or "source"
             strips.append(Strip(f"{called}, the source", album.all(source, 192, COLUMNS), origin=True))
             shown = source
-        strips.append(Strip(name, album.all(adapted, 192, COLUMNS), origin=False))
+        strips.append(Strip(name, album.all(adapted, 192, COLUMNS)))
     return strips
 
 

@@ -13,7 +13,7 @@ from fsgen.pages.album import Album, Thumb
 from fsgen.pages.exhibits import Cluster, Exhibits, Neighbour
 from fsgen.pages.html import duration, flat, is_number, listed, memory, page, part
 
-SAMPLES, SHOTS, REALS, PAIRS, NEIGHBOURS, CLUSTERS, MEMBERS = 48, 12, 12, 12, 24, 12, 8  # shown at most
+SAMPLES, SHOTS, REALS, PAIRS, NEIGHBOURS, CLUSTERS, MEMBERS = 48, 24, 24, 16, 24, 12, 8  # shown at most
 _NOT_TERMS = ("step", "d", "g", "seconds", "time")  # of a line of log.jsonl: all else has a chart of its own
 _TERMS = {"ewc": "EWC penalty", "r1": "R1 penalty", "path": "path length penalty"}
 

@@ -139,6 +139,7 @@ def test_a_page_is_light_or_dark_as_its_reader_likes(tmp_path):
 PLAY = """<script>
 const PLAN = %s; // "left" or "right": which picture; "key" or "click": how
 const shown = () => [...document.querySelectorAll("main > section")].filter((section) => !section.hidden);
+const places = [];
 const trail = [shown().map((section) => section.id)];
 let saved = null;
 const create = URL.createObjectURL;
@@ -149,6 +150,7 @@ press("ArrowLeft"); // before the start: counts for nothing
 document.getElementById("start").click();
 for (const [side, how] of PLAN) {
   trail.push(shown().map((section) => section.getAttribute("aria-label")));
+  places.push([...shown()[0].querySelectorAll("img")].map((image) => image.getBoundingClientRect().toJSON()));
   const button = shown()[0].querySelector(`[data-side=${side}]`);
   press("ArrowUp"); // no answer
   press("ArrowLeft", { repeat: true }); // a key held down
@@ -162,7 +164,7 @@ saved.text().then((text) => {
   const result = document.createElement("pre");
   result.id = "result";
   result.textContent = JSON.stringify({
-    trail, answers: JSON.parse(text), said: document.getElementById("outcome").innerText,
+    trail, places, answers: JSON.parse(text), said: document.getElementById("outcome").innerText,
     focus: document.activeElement.id, type: saved.type,
     review: [...document.querySelectorAll("#review li")].map((item) => ({
       text: item.innerText,
@@ -206,6 +208,9 @@ def test_a_study_is_played_through(tmp_path):
     assert answers["interval"] == pytest.approx(study.intervals(8)[3])
     assert "Fooling rate 38%" in result["said"] and "9% to 76%" in result["said"]
     assert result["focus"] == "outcome-title"
+    for left, right in result["places"]:  # large, of one size, side by side, on the first screen
+        assert left["width"] == right["width"] > 300 and left["height"] == right["height"]
+        assert left["top"] == right["top"] and left["right"] < right["left"] and left["bottom"] < 1200
 
     for index, shown in enumerate(result["review"]):
         assert shown["text"].count("your choice") == 1

@@ -148,6 +148,18 @@ def test_large_pictures_keep_a_page_below_three_megabytes():
         assert min(sizes) >= 16 and max(sizes) >= 64
 
 
+def test_a_page_that_would_be_too_large_is_refused():
+    told = report()
+    told["evaluation"]["warnings"] = ["x" * 3_000_000]
+    with pytest.raises(FsgenError, match=r"3\.0 MB, more than 3"):
+        reports.render(told, Exhibits())
+
+
+def test_a_name_that_is_no_text_can_still_be_written():
+    text = reports.render(report("runs/\udcff"), Exhibits())
+    assert text.encode("utf-8") and "runs/?" in text
+
+
 # ---- the album -----------------------------------------------------------------------------------------
 
 
@@ -296,6 +308,16 @@ def test_sources_that_differ_have_a_strip_each():
         each["alt"] for each in Page(comparison.render([report(), report("b")], [shown, other])).all("img")
     ]
     assert len(alts) == 4 * 8
+
+
+def test_what_has_no_source_shows_its_samples():
+    folder = report("folder")
+    folder["evaluation"]["what"] = {"kind": "images", "count": 12}
+    alone = replace(exhibits(), pairs=None)
+    text = comparison.render([report(), report("the source"), folder], [exhibits(), alone, alone])
+    alts = [each["alt"] for each in Page(text).all("img")]
+    assert len(alts) == 4 * 8
+    assert "the source, latent 1" in alts and "folder, images of no latents, 1" in alts
 
 
 @pytest.mark.parametrize(
