@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from fsgen.cli import common, info
+from fsgen.errors import FsgenError
 
 if TYPE_CHECKING:
     from fsgen.io.catalog import Entry
@@ -17,20 +18,36 @@ def pull(
     source: Annotated[
         str,
         typer.Argument(
-            help="A catalogue name, a file, an https URL, hf://owner/repo/file, or a Google Drive id."
+            help="A catalogue name, a file, an https URL, hf://owner/repo/file, or a Google Drive id; "
+            "or 'metrics', for the weights of the networks that fsgen eval measures with."
         ),
     ],
     name: Annotated[Optional[str], typer.Option(help="What to call it.")] = None,  # noqa: UP045
     yes: common.Yes = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a source of that name.")] = False,
+    everything: Annotated[
+        bool,
+        typer.Option("--everything", help="With metrics: also what few protocols need."),
+    ] = False,
     as_json: common.Json = False,
     debug: common.Debug = False,
 ) -> None:
     """Fetch a published generator and convert it, executing nothing in it.
 
     [dim]fsgen pull ffhq-256[/dim]  (fsgen info lists the catalogue)
+
+    [dim]fsgen pull metrics[/dim]  the weights for fsgen eval, for machines without network too
     """
     common.setup(debug)
+    if source == "metrics":
+        if name or force:
+            raise FsgenError(
+                f"{'--name' if name else '--force'} is for sources, not for the metrics' weights"
+            )
+        _metrics(everything, as_json)
+        return
+    if everything:
+        raise FsgenError(f"--everything is for the metrics' weights, not for '{source}'")
     from fsgen.engine import pull as engine
 
     def consent(entry: Entry) -> bool:
@@ -42,3 +59,18 @@ def pull(
     for note in pulled.notes:
         common.say(f"note: {note}")
     info.show(pulled.model, str(pulled.path), as_json)
+
+
+def _metrics(everything: bool, as_json: bool) -> None:
+    from fsgen.engine import pull as engine
+
+    with common.watching() as watch:
+        pulled = engine.pull_metrics(everything=everything, watch=watch)
+    if as_json:
+        common.emit([vars(one) for one in pulled])
+        return
+    for one in pulled:
+        how = "fetched" if one.fetched else "here already"
+        common.say(f"{one.path.name}: {how}, {one.bytes / 1e6:.0f} MB, for {one.used_by}")
+    for one in pulled:
+        print(f"{one.sha256}  {one.path}")  # what sha256sum prints, and checks with -c

@@ -1,4 +1,7 @@
-"""``fsgen pull``: somebody else's checkpoint becomes a source of ours. Nothing in it is executed."""
+"""``fsgen pull``: somebody else's checkpoint becomes a source of ours. Nothing in it is executed.
+
+``fsgen pull metrics`` fetches the weights of the networks that measure.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,10 @@ from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, near
 from fsgen.io import checkpoint, pickles
 from fsgen.io.catalog import Entry, catalog
-from fsgen.io.download import drive_id, fetch_any
+from fsgen.io.download import drive_id, fetch, fetch_any
 from fsgen.io.home import home, made, sources_dir
-from fsgen.io.ledger import hash_file
+from fsgen.io.ledger import hash_file, recorded
+from fsgen.metrics import weights
 from fsgen.models import model as models
 from fsgen.models.model import Model
 from fsgen.types import Converted, Family, Foreign
@@ -80,6 +84,52 @@ def pull(
     made(target.parent)
     model.save(target)
     return Pulled(name, target, model, notes)
+
+
+@dataclass(frozen=True)
+class PulledWeights:
+    """A weight file of the metrics that is now at hand."""
+
+    name: str  # in metrics.weights.CATALOGUE
+    path: Path
+    fetched: bool  # now; else it was here already
+    bytes: int
+    sha256: str
+    used_by: str
+
+
+def pull_metrics(*, everything: bool = False, watch: Watch | None = None) -> list[PulledWeights]:
+    """Have the metrics' weight files on this machine; what is absent goes to ``FSGEN_HOME/weights``.
+
+    Args:
+        everything: also those that only some protocols and extras need.
+
+    Raises:
+        FsgenError: a download failed (the others are done nevertheless), or a file that is here is not the
+            published one, or no longer the one that was fetched.
+    """
+    watch = watch or Watch()
+
+    def fetch_one(url: str, destination: Path, sha256: str | None) -> Path:
+        return fetch(
+            url, destination, sha256=sha256, say=watch.say,
+            progress=lambda done, total: watch.progress(destination.name, done, total or 0),
+        )  # fmt: skip
+
+    here = {row["name"] for row in weights.table() if row["path"]}
+    wanted = list(weights.CATALOGUE) if everything else weights.BASE
+    pulled = []
+    for name, path in weights.locate_all(wanted, download=fetch_one).items():
+        entry, found = weights.CATALOGUE[name], hash_file(path)
+        for expected in (entry.sha256, recorded(entry.url) or ""):
+            if not found.startswith(expected):
+                raise FsgenError(
+                    f"{path} is not the published file: its SHA-256 is {found}, not {expected}",
+                    hint=f"delete {path} and try again",
+                )
+        size = path.stat().st_size
+        pulled.append(PulledWeights(name, path, name not in here, size, found, entry.used_by))
+    return pulled
 
 
 def import_file(path: Path, *, title: str, entry: Entry | None = None) -> tuple[Model, tuple[str, ...]]:

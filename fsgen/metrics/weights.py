@@ -214,9 +214,12 @@ def _missing(absent: dict[str, str], folder: Path) -> FsgenError:
         lines.append(f"get {weights.url} ({weights.megabytes} MB) and put it at {folder / weights.file}")
         if why:
             lines.append(f"  (the download failed: {why})")
-    pull = "fsgen pull metrics" if set(absent) <= set(BASE) else "fsgen pull metrics --everything"
-    lines.append(f"or fetch all of them once: {pull}")
-    lines.append("or name a folder that holds the files with --weights-dir")
+    if any(absent.values()):
+        lines.append("or try again: a download goes on where it stopped")
+    else:
+        pull = "fsgen pull metrics" if set(absent) <= set(BASE) else "fsgen pull metrics --everything"
+        lines.append(f"or fetch them once: {pull}")
+        lines.append("or name a folder that holds the files with --weights-dir")
     needed = "; ".join(f"{CATALOGUE[n].used_by}: {CATALOGUE[n].file}" for n in absent)
     return FsgenError(
         f"weights are not on this machine ({needed})",

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-import hashlib
 import os
+import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.metrics import weights
-from fsgen.metrics.weights import CATALOGUE, locate, locate_all
+from fsgen.metrics.backbones import EXTRACTORS, Inception
+from fsgen.metrics.weights import BASE, CATALOGUE, file_for, locate, locate_all, table
 
 
 @pytest.fixture
@@ -44,46 +44,60 @@ def test_absent_files_are_named_with_address_and_place(places):
         assert CATALOGUE[name].url in text and str(places[0] / CATALOGUE[name].file) in text
         assert f"{CATALOGUE[name].megabytes} MB" in text and CATALOGUE[name].used_by in text
     assert CATALOGUE["vgg16"].file not in text and "--weights-dir" in text
+    assert "once: fsgen pull metrics\n" in text
     assert caught.value.code == 2
     with pytest.raises(FsgenError) as caught:
         locate("inception")
     assert str(places[1] / CATALOGUE["inception"].file) in str(caught.value)
+    with pytest.raises(FsgenError, match="once: fsgen pull metrics --everything\n"):
+        locate_all(["inception", "clip"])
 
 
 def test_a_download_goes_where_it_is_looked_for(places):
     asked = []
 
-    def download(url, destination):
-        asked.append(url)
+    def download(url, destination, sha256):
+        asked.append((url, sha256))
         destination.write_bytes(b"weights")
         return destination
 
-    expected = places[1] / CATALOGUE["inception"].file
-    assert locate("inception", download=download) == expected
-    assert locate("inception", download=download) == expected
-    assert asked == [CATALOGUE["inception"].url]
-    assert locate("inception", places[0], download) == expected  # fsgen's own copy will do
+    expected = places[1] / CATALOGUE["alexnet"].file
+    assert locate("alexnet", download=download) == expected
+    assert locate("alexnet", download=download) == expected
+    assert asked == [(CATALOGUE["alexnet"].url, "7be5be79")]
+    assert locate("alexnet", places[0], download) == expected  # fsgen's own copy will do
 
 
-def test_a_download_is_checked_against_its_name(places, monkeypatch):
-    right = hashlib.sha256(b"right").hexdigest()[:8]
-    monkeypatch.setitem(CATALOGUE, "alexnet", replace(CATALOGUE["alexnet"], sha256=right))
+def test_files_and_what_reads_them(places):
+    assert file_for("inception") == file_for("inception", "clean") == "inception"
+    assert file_for("inception", "legacy_tensorflow") == "inception"
+    assert file_for("inception", "legacy_pytorch") == "inception_pytorch"
+    assert file_for("inception", "torchvision") == "inception_torchvision"
+    for name in ("clip", "dinov2", "alexnet", "vgg16"):
+        assert file_for(name, "legacy_pytorch") == name  # the mode is Inception's
+    assert {file_for("inception", mode) for mode in Inception.modes} <= set(CATALOGUE)
+    assert set(BASE) <= set(CATALOGUE) and set(EXTRACTORS) <= set(CATALOGUE)
 
-    def bring(content):
-        def download(url, destination):
-            destination.write_bytes(content)
-            return destination
 
-        return download
+def test_what_a_file_is_called_holds_the_digits_of_its_checksum():
+    for entry in CATALOGUE.values():
+        digits = re.search(r"-([0-9a-f]{8})\.pth$", entry.file)
+        assert entry.sha256 == (digits[1] if digits else ""), entry.file
 
-    with pytest.raises(FsgenError, match="not the published file") as caught:
-        locate("alexnet", places[0], bring(b"wrong"))
-    assert caught.value.code == 1 and not list(places[0].iterdir())
-    assert locate("alexnet", places[0], bring(b"right")).read_bytes() == b"right"
+
+def test_the_table_says_what_is_here(places):
+    (places[2] / CATALOGUE["dinov2"].file).write_bytes(b"x")
+    rows = {row["name"]: row for row in table()}
+    assert list(rows) == list(CATALOGUE)
+    assert rows["dinov2"]["path"] == places[2] / CATALOGUE["dinov2"].file and rows["clip"]["path"] is None
+    for name, row in rows.items():
+        assert {key: row[key] for key in row if key != "path"} == {
+            key: getattr(CATALOGUE[name], key) for key in ("name", "file", "url", "megabytes", "used_by")
+        }
 
 
 def raising(error):
-    def download(url, destination):
+    def download(url, destination, sha256):
         raise error
 
     return download
@@ -94,6 +108,7 @@ def test_a_failed_download_says_why_and_what_to_do_instead(places, error):
     with pytest.raises(FsgenError, match="no route to host") as caught:
         locate("vgg16", places[0], raising(error))
     assert CATALOGUE["vgg16"].url in str(caught.value) and caught.value.code == 1
+    assert "try again" in caught.value.hint
 
 
 def test_an_interruption_is_passed_on(places):

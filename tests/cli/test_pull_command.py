@@ -1,0 +1,52 @@
+"""``fsgen pull metrics``: what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from weight_server import weight_server  # noqa: F401
+
+from fsgen.io.home import weights_dir
+from fsgen.metrics.weights import BASE, CATALOGUE
+
+
+def test_it_prints_what_sha256sum_checks(cli, weight_server):  # noqa: F811
+    first = cli("pull", "metrics")
+    assert first.code == 0 and first.err.count("fetched") == len(BASE)
+    for name, line in zip(BASE, first.out.splitlines(), strict=True):
+        digest, path = line.split("  ")
+        assert Path(path) == weights_dir() / CATALOGUE[name].file
+        assert digest == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    second = cli("pull", "metrics")
+    assert second.out == first.out and second.err.count("here already") == len(BASE)
+
+
+def test_as_json(cli, weight_server):  # noqa: F811
+    rows = json.loads(cli("pull", "metrics", "--everything", "--json").out)
+    assert [row["name"] for row in rows] == list(CATALOGUE)
+    assert all(row["fetched"] and row["bytes"] and len(row["sha256"]) == 64 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("metrics", "--name", "x"), "--name is for sources"),
+        (("metrics", "--force"), "--force is for sources"),
+        (("peeps64", "--everything"), "--everything is for the metrics' weights, not for 'peeps64'"),
+    ],
+)
+def test_options_that_do_not_belong(cli, arguments, message):
+    result = cli("pull", *arguments)
+    assert result.code == 2 and message in result.err and result.out == ""
+
+
+def test_without_network_it_says_what_to_fetch_by_hand(cli, weight_server):  # noqa: F811
+    weight_server.bodies.clear()  # the server hangs up on every request
+    weight_server.handle_error = lambda *_: None
+    result = cli("pull", "metrics")
+    assert result.code == 1 and result.out == ""
+    for name in BASE:
+        assert f"get {CATALOGUE[name].url}" in result.err
