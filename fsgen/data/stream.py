@@ -7,9 +7,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any, BinaryIO, TypeVar
 
 import torch
@@ -20,7 +22,8 @@ from fsgen.data.files import Item, find_images, opener
 from fsgen.errors import FsgenError
 
 THREADS = min(4, os.cpu_count() or 1)
-_CHUNK = 1 << 20
+_TURN = 8  # files that a thread takes at once
+_CHUNK = 1 << 20  # bytes
 _Open = Callable[[Item], BinaryIO]
 _Look = Callable[[bytes], tuple[Tensor, tuple[int, int]]]
 T, R = TypeVar("T"), TypeVar("R")
@@ -186,15 +189,16 @@ class Pile:
         queue, row = again + (new if len(known) < end else []), len(known)
         with opener(self._files[0].item) as open_, PATIENCE:
             work = partial(_seen, open_=open_, look=look)
-            for index, (file, seen) in enumerate(_parallel(work, queue, ahead)):
-                if not self._settled(file, seen):
-                    continue
-                numbered = index < len(again)
-                if numbered or row in wanted:
-                    yield seen.pixels
-                row += not numbered
-                if row == end and not numbered:
-                    break
+            with closing(_parallel(work, queue, ahead)) as results:
+                for index, (file, seen) in enumerate(results):
+                    if not self._settled(file, seen):
+                        continue
+                    numbered = index < len(again)
+                    if numbered or row in wanted:
+                        yield seen.pixels
+                    row += not numbered
+                    if row == end and not numbered:
+                        break
         if not self._images():
             self._refuse()
 
@@ -290,17 +294,23 @@ def _hashed(file: _File, open_: _Open) -> _Seen:
     return _Seen(total.hexdigest())
 
 
-def _parallel(work: Callable[[T], R], things: Iterable[T], ahead: int) -> Iterator[tuple[T, R]]:
-    """Each of ``things`` with what ``work`` makes of it, in order; threads are at most ``ahead`` further."""
-    pool, pending = ThreadPoolExecutor(THREADS, "images"), deque()
+def _parallel(work: Callable[[T], R], things: list[T], ahead: int) -> Iterator[tuple[T, R]]:
+    """Each of ``things`` with what ``work`` makes of it, in order; threads are about ``ahead`` further.
+
+    They take a few at a time: small images are decoded faster than they are handed from thread to thread.
+    """
+    pool, pending, enough = ThreadPoolExecutor(THREADS, "images"), deque(), Event()
+
+    def turn(part: list[T]) -> list[tuple[T, R]]:
+        return [(thing, work(thing)) for thing in part if not enough.is_set()]
+
     try:
-        for thing in things:
-            pending.append((thing, pool.submit(work, thing)))
-            if len(pending) > ahead:
-                thing, future = pending.popleft()
-                yield thing, future.result()
+        for start in range(0, len(things), _TURN):
+            pending.append(pool.submit(turn, things[start : start + _TURN]))
+            if len(pending) * _TURN > ahead:
+                yield from pending.popleft().result()
         while pending:
-            thing, future = pending.popleft()
-            yield thing, future.result()
+            yield from pending.popleft().result()
     finally:  # also where the consumer has seen enough
+        enough.set()
         pool.shutdown(cancel_futures=True)
