@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fsgen.errors import FsgenError
 from fsgen.metrics.features import Features, Rng, matrix, stream
+from fsgen.metrics.intervals import pairs_resampled
 from fsgen.metrics.memorisation import cross_distances
 
 if TYPE_CHECKING:
@@ -21,15 +22,15 @@ def mean_pairwise(features: Features, *, chunk: int = 1024) -> float:
     Raises:
         FsgenError: fewer than two samples, or values that are not finite.
     """
+    return float(mean_pairwise_resampled(features, np.ones((1, len(features))), chunk=chunk)[0])
+
+
+def mean_pairwise_resampled(features: Features, counts: np.ndarray, *, chunk: int = 1024) -> np.ndarray:
+    """``mean_pairwise`` of the rows of [n, d] resampled by counts [B, n]: [B]."""
     x = matrix(features, least=2)
     x = x - x.mean(axis=0)
-    total = 0.0
-    for start in range(0, len(x), chunk):
-        block = cross_distances(x[start : start + chunk], x)
-        rows = np.arange(len(block))
-        block[rows, start + rows] = 0.0  # rounding leaves the distance to oneself a little above zero
-        total += block.sum()
-    return float(total / (len(x) * (len(x) - 1)))
+    blocks = (cross_distances(x[start : start + chunk], x) for start in range(0, len(x), chunk))
+    return pairs_resampled(blocks, counts)
 
 
 def random_pairs(n: int, pairs: int, rng: Rng) -> np.ndarray:
@@ -70,23 +71,3 @@ def lpips_diversity(
     with torch.no_grad():
         distances = [distance(images[block[:, 0]], images[block[:, 1]]) for block in chosen.split(batch)]
     return float(torch.cat(distances).double().mean())
-
-
-def mean_squared_pairwise(points: Iterable[Tensor]) -> float:
-    """Mean squared L2 distance over *all* pairs of rows of [n, d], given in batches, n >= 2 in all.
-
-    With batches of ``Lpips.embed`` this is the mean LPIPS of all pairs for n forward passes: the mean over
-    i != j of |e_i - e_j|^2 is 2 / (n - 1) (sum |e_i|^2 - n |mean e|^2), and two running sums hold it.
-
-    Raises:
-        FsgenError: fewer than two rows.
-    """
-    n, total, squares = 0, 0.0, 0.0
-    for batch in points:
-        rows = batch.detach().double()
-        n += len(rows)
-        total = total + rows.sum(dim=0)
-        squares += float(rows.square().sum())
-    if n < 2:
-        raise FsgenError(f"diversity needs at least 2 images, got {n}")
-    return max(0.0, 2 / (n - 1) * (squares - float(total.square().sum()) / n))

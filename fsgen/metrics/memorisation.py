@@ -25,13 +25,20 @@ class NearCopies(NamedTuple):
     threshold: float  # nearer than this is a near copy
 
 
-def cross_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """L2 distances [n, m] between the rows of a [n, d] and b [m, d], float64.
+def cross_squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Squared L2 distances [n, m] between the rows of a [n, d] and b [m, d], float64.
 
-    By |a|^2 + |b|^2 - 2ab, one matrix product: equal rows come out within 1e-8 of their norm, not exactly 0.
+    By |a|^2 + |b|^2 - 2ab, one matrix product. What is below its rounding, 1e-13 of |a|^2 + |b|^2, is 0:
+    equal rows are at no distance.
     """
-    squared = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * (a @ b.T)
-    return np.sqrt(squared.clip(min=0))
+    norms = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)
+    squared = norms - 2 * (a @ b.T)
+    return np.where(squared > 1e-13 * norms, squared, 0.0)
+
+
+def cross_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """L2 distances [n, m] between the rows of a [n, d] and b [m, d], from ``cross_squares``."""
+    return np.sqrt(cross_squares(a, b))
 
 
 def nearest(queries: Features, pool: Features, *, itself: bool = False, chunk: int = 1024) -> Neighbours:
@@ -85,13 +92,18 @@ def near_copies(samples: Features, shots: Features, threshold: float) -> NearCop
     return NearCopies(float(np.mean(found.distances < threshold)), found.indices, found.distances, threshold)
 
 
-def leakage(samples: Features, source: Features, target: Features) -> float:
-    """Share (0..1) of samples [n, d] whose nearest neighbour among source and target is one of the source's.
+def leaks(samples: Features, source: Features, target: Features) -> np.ndarray:
+    """Which samples [n, d] are nearer to one of the source's than to any of the target's, bool [n].
 
-    A larger set has nearer neighbours: hand in as many of one as of the other. A tie is not leakage.
+    A larger set has nearer neighbours: hand in as many of one as of the other. A tie is no leak.
 
     Raises:
         FsgenError: one of the sets is empty.
     """
     x = matrix(samples, least=1, what="samples")
-    return float(np.mean(nearest(x, source).distances < nearest(x, target).distances))
+    return nearest(x, source).distances < nearest(x, target).distances
+
+
+def leakage(samples: Features, source: Features, target: Features) -> float:
+    """Share (0..1) of samples [n, d] nearer to the source than to the target: the mean of ``leaks``."""
+    return float(np.mean(leaks(samples, source, target)))

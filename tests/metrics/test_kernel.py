@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fsgen.errors import FsgenError
-from fsgen.metrics.kernel import kid, kid_subsets, mmd2
+from fsgen.metrics.intervals import draws
+from fsgen.metrics.kernel import kernel, kid, kid_resampled, kid_subsets, mmd2
 from fsgen.metrics.torchvision_shim import import_torchvision
 
 
@@ -79,3 +80,28 @@ def test_subsets_spread_around_the_mean():
 def test_refuses_a_single_image():
     with pytest.raises(FsgenError, match=r"first set.*at least 2 images, got 1"):
         kid(np.ones((1, 3)), np.ones((5, 3)))
+
+
+@pytest.mark.parametrize("chunk", [7, 1000])
+def test_a_row_of_ones_is_the_unbiased_mmd_of_all(chunk):
+    x, y = sets(50, 50)
+    assert kid_resampled(x, y, np.ones((1, 50)), chunk=chunk)[0] == pytest.approx(mmd2(x, y))
+
+
+def test_a_resample_leaves_out_what_pairs_a_sample_with_itself():
+    x, y = sets(20, 13, 3)
+    counts = draws(20, 4)
+    k_x, k_y, across = kernel(x, x), kernel(y, y), kernel(x, y)
+    constant = (k_y.sum() - np.trace(k_y)) / (13 * 12)
+    for found, row in zip(kid_resampled(x, y, counts), counts, strict=True):
+        drawn = np.repeat(np.arange(20), row)
+        pairs = k_x[np.ix_(drawn, drawn)][drawn[:, None] != drawn]
+        assert found == pytest.approx(pairs.mean() + constant - 2 * across[drawn].mean())
+
+
+def test_the_spread_of_resamples_is_that_of_fresh_samples():
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(300, 8))
+    fresh = np.std([kid_resampled(rng.normal(size=(200, 8)) + 0.3, y, np.ones((1, 200))) for _ in range(200)])
+    drawn = [np.std(kid_resampled(rng.normal(size=(200, 8)) + 0.3, y, draws(200, 200))) for _ in range(10)]
+    assert np.mean(drawn) == pytest.approx(fresh, rel=0.2)

@@ -5,7 +5,14 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from fsgen.errors import FsgenError
-from fsgen.metrics.memorisation import leakage, near_copies, near_copy_threshold, nearest
+from fsgen.metrics.memorisation import (
+    cross_squares,
+    leakage,
+    leaks,
+    near_copies,
+    near_copy_threshold,
+    nearest,
+)
 
 
 @pytest.fixture
@@ -51,6 +58,23 @@ def test_leakage_counts_those_nearer_to_the_source(rng):
     assert leakage(target + 0.1, source, target) == 0
     assert leakage(np.concatenate([source[:10], target[:30]]), source, target) == 0.25
     assert leakage(source, source, source) == 0
+    mixed = leaks(np.concatenate([source[:2], target[:3]]), source, target)
+    np.testing.assert_array_equal(mixed, [True, True, False, False, False])
+
+
+@pytest.mark.parametrize("d", [1, 3, 2048])
+def test_equal_rows_are_at_no_distance_and_near_ones_are_at_some(rng, d):
+    a = rng.normal(size=(30, d)) * 1e3
+    squared = cross_squares(a, a[::-1])
+    assert (np.fliplr(squared).diagonal() == 0).all() and (squared >= 0).all()
+    assert (cross_squares(a, a * (1 + 1e-5)).diagonal() > 0).all()
+    np.testing.assert_allclose(squared, cdist(a, a[::-1], "sqeuclidean"), rtol=1e-6, atol=1e-4)
+
+
+def test_a_tie_is_no_leak_wherever_the_pictures_lie(rng):
+    shared = rng.normal(size=(50, 300)) + 100
+    others = rng.normal(size=(50, 300)) + 100
+    assert leakage(shared, np.concatenate([shared, others]), shared) == 0
 
 
 def test_refuses_empty_sets_and_a_single_source_sample(rng):

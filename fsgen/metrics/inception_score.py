@@ -1,0 +1,45 @@
+"""The Inception Score (Salimans et al. 2016): sure of each image's class, and many classes."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import entr
+
+from fsgen.errors import FsgenError
+from fsgen.metrics.features import Features, matrix
+
+
+def inception_score(probabilities: Features, *, splits: int = 1) -> float:
+    """exp(E KL(p(y|x) || p(y))), from 1 (all images alike to the classifier) to the number of classes.
+
+    p(y) is the mean over the images, so few images score low: record n.
+
+    Args:
+        probabilities: p(y|x), [n, classes], each row sums to 1.
+        splits: parts of consecutive images that are scored on their own and averaged, as the literature does
+            with 10: with p(y) from a tenth of the images the score is lower.
+
+    Raises:
+        FsgenError: fewer images than splits.
+    """
+    p = _checked(probabilities, least=splits)
+    scores = [_scores(part, np.ones((1, len(part))))[0] for part in np.array_split(p, splits)]
+    return float(np.mean(scores))
+
+
+def inception_score_resampled(probabilities: Features, counts: np.ndarray) -> np.ndarray:
+    """``inception_score``, without splits, of images resampled by counts [B, n]: [B]."""
+    return _scores(_checked(probabilities), counts)
+
+
+def _scores(p: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    # E KL(p(y|x) || p(y)) is the entropy of p(y) less the mean entropy of p(y|x).
+    weights = counts / counts.sum(axis=1, keepdims=True)
+    return np.exp(entr(weights @ p).sum(axis=1) - weights @ entr(p).sum(axis=1))
+
+
+def _checked(probabilities: Features, least: int = 1) -> np.ndarray:
+    p = matrix(probabilities, least=least, what="class probabilities")
+    if p.min(initial=0) < 0 or not np.allclose(p.sum(axis=1), 1, atol=1e-3):
+        raise FsgenError("class probabilities: not every row is a distribution", code=1)
+    return p
