@@ -44,6 +44,48 @@ def frechet(a: Features | Statistics, b: Features | Statistics) -> float:
     return max(float(distance), 0.0)  # rounding may leave -1e-12 between equal sets
 
 
+def frechet_resampled(a: Features, b: Features | Statistics, counts: np.ndarray) -> np.ndarray:
+    """``frechet`` of samples a [n, d] resampled by counts [B, n], to first order: [B], may be below zero.
+
+    Each sample's influence on the distance (Hampel 1974) is taken once and weighted by the counts: the
+    infinitesimal jackknife (Jaeckel 1972). Of sets that differ much this spreads as distances of truly
+    resampled sets do, n above d or below. Of sets that hardly differ, with n not far above d, those spread
+    up to five times as far as distances of fresh samples, since a third of the members is missing and with
+    them a part of the covariance's rank; this stays within 1 to 1.5 times, on the careful side.
+
+    Raises:
+        FsgenError: fewer than two samples, or values that are not finite.
+    """
+    value, influence = _influence(matrix(a, least=2, what="first set"), b)
+    return value + (counts - 1) @ influence / len(influence)
+
+
+def _influence(x: np.ndarray, b: Features | Statistics) -> tuple[float, np.ndarray]:
+    """The distance, and its derivative by the share of each sample x [n, d] in the set: [n], of mean 0.
+
+    With y = x - mu_a a share e more of x moves mu_a by e y and S_a (over n) by e (y y^T - S_a); the
+    term for its centring is of second order. The trace term moves by half of what the optimal map T from a to
+    b makes of it: tr (S_a S_b)^(1/2) by e / 2 (y^T T y - tr T S_a). In coordinates where a is white,
+    y = R_a^T z, T is U diag(s) U^T with R_a R_b^T = U diag(s) V^T.
+    """
+    n, centred = len(x), x - x.mean(axis=0)
+    (mu_a, root_a), (mu_b, root_b) = _gaussian(x, "first set"), _gaussian(b, "second set")
+    u, s, _ = np.linalg.svd(root_a @ root_b.T, full_matrices=False)
+    if n <= x.shape[1]:  # the rows of R_a are the samples: they are white as they are
+        mapped = (n - 1) * np.square(u) @ s
+    else:
+        lengths = np.linalg.norm(root_a, axis=1)  # of the axes of S_a; those of no length are left out
+        inverse = np.divide(1, lengths, out=np.zeros(len(lengths)), where=lengths > 1e-7 * lengths.max())
+        whiten = (root_a * np.square(inverse)[:, None]).T  # [d, d]: R_a^+
+        mapped = np.square(centred @ (whiten @ u)) @ s
+    difference = mu_a - mu_b
+    own, shared = np.square(root_a).sum(), s.sum()
+    value = difference @ difference + own + np.square(root_b).sum() - 2 * shared
+    unbiased = n / (n - 1)
+    moved = unbiased * (np.square(centred).sum(axis=1) - mapped) - own + shared
+    return value, 2 * centred @ difference + moved
+
+
 def frechet_from_stats(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray) -> float:
     """``frechet`` from means [d] and covariances [d, d]."""
     return frechet(Statistics(mu1, sigma1), Statistics(mu2, sigma2))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from fsgen.errors import FsgenError
-from fsgen.metrics.frechet import Statistics, frechet, frechet_from_stats, statistics
+from fsgen.metrics.frechet import Statistics, frechet, frechet_from_stats, frechet_resampled, statistics
+from fsgen.metrics.intervals import draws, interval
 from fsgen.metrics.torchvision_shim import import_torchvision
 
 
@@ -101,6 +102,86 @@ def test_refuses_what_has_no_distance():
         frechet(x, np.full((4, 3), np.nan))
     with pytest.raises(FsgenError, match="not all values are finite"):
         frechet(x, Statistics(np.zeros(3), np.full((3, 3), np.inf)))
+
+
+def weighted(a, counts, mu_b, sigma_b):
+    """The distance of a set that holds sample i of a counts[i] times."""
+    n = counts.sum()
+    mu = counts @ a / n
+    root = np.sqrt(counts / (n - 1))[:, None] * (a - mu)
+    values, vectors = np.linalg.eigh(sigma_b)
+    root_b = np.sqrt(values.clip(0))[:, None] * vectors.T
+    shared = np.linalg.svd(root @ root_b.T, compute_uv=False).sum()
+    return np.square(mu - mu_b).sum() + np.square(root).sum() + np.trace(sigma_b) - 2 * shared
+
+
+def decaying(rng, n, d, shift=0.0):
+    """Samples [n, d] at various distances from the mean, with variances that fall as 1/j^2."""
+    spectrum = 1 / (1 + np.arange(d))
+    return rng.normal(size=(n, d)) * spectrum * np.exp(0.2 * rng.normal(size=(n, 1))) + shift / np.sqrt(d)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(40, 60, 6), (9, 60, 12), (9, 5, 12), (40, 5, 12), (12, 60, 12)])
+def test_the_influence_of_a_sample_is_the_derivative_by_its_weight(n, m, d):
+    a, b = two_sets(np.random.default_rng(n), n, m, d)
+    for i in (0, n - 1):
+        # A little weight goes from all samples to this one; n, and with it n - 1, stays.
+        step = 1e-5 * (n * np.eye(n)[i] - 1)
+        difference = weighted(a, 1 + step, *statistics(b)) - weighted(a, 1 - step, *statistics(b))
+        found = np.diff(frechet_resampled(a, b, np.stack([1 - step, 1 + step])))[0]
+        assert found == pytest.approx(difference, rel=1e-3)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(40, 60, 6), (9, 60, 12), (12, 5, 12)])
+def test_a_row_of_ones_is_the_distance(n, m, d):
+    a, b = two_sets(np.random.default_rng(n), n, m, d)
+    ones = np.ones((1, n))
+    assert frechet_resampled(a, b, ones)[0] == pytest.approx(frechet(a, b), rel=1e-10)
+    assert frechet_resampled(a, statistics(b), ones)[0] == pytest.approx(frechet(a, b), rel=1e-6)
+
+
+def test_features_that_are_always_zero_do_no_harm():
+    a, b = two_sets(np.random.default_rng(0), 60, 60, 8)
+    dead = np.zeros((60, 3))
+    counts = draws(60, 5)
+    np.testing.assert_allclose(
+        frechet_resampled(np.hstack([a, dead]), np.hstack([b, dead]), counts), frechet_resampled(a, b, counts)
+    )
+
+
+@pytest.mark.parametrize(("n", "d"), [(300, 32), (60, 40), (40, 40), (30, 60)])
+def test_of_a_set_with_other_directions_the_spread_is_that_of_resampled_sets(n, d):
+    rng = np.random.default_rng(0)
+    a, target = decaying(rng, n, d, 1.0), statistics(np.roll(decaying(rng, 400, d), 3, axis=1))
+    counts = draws(n, 100, 1)
+    exact = np.array([weighted(a, row.astype(float), *target) for row in counts])
+    found = frechet_resampled(a, target, counts)
+    assert np.corrcoef(found, exact)[0, 1] > 0.95
+    assert found.std() == pytest.approx(exact.std(), rel=0.15)
+
+
+@pytest.mark.parametrize("n", [24, 32, 130])
+def test_of_a_set_like_the_other_it_is_nearer_to_fresh_samples_than_resampled_sets_are(n):
+    rng, d = np.random.default_rng(0), 32
+    target = statistics(rng.normal(size=(300, d)))
+
+    def sample():
+        return rng.normal(size=(n, d)) + 0.1
+
+    fresh, found, exact = np.std([frechet(sample(), target) for _ in range(150)]), [], []
+    for a, counts in ((sample(), draws(n, 30, seed)) for seed in range(6)):
+        found.append(frechet_resampled(a, target, counts).var())
+        exact.append(np.var([weighted(a, row.astype(float), *target) for row in counts]))
+    assert 0.9 < np.mean(found) ** 0.5 / fresh < 1.6 < np.mean(exact) ** 0.5 / fresh
+
+
+def test_its_intervals_hold_the_expected_distance():
+    rng, d, n = np.random.default_rng(0), 16, 150
+    target = Statistics(np.zeros(d), np.diag(1 / (1 + np.arange(d))))
+    sets = [decaying(rng, n, d, 1.0) for _ in range(150)]
+    expected = np.mean([frechet(a, target) for a in sets])  # for n samples: FID's bias belongs to n
+    estimates = [interval(frechet(a, target), frechet_resampled(a, target, draws(n, 200))) for a in sets]
+    assert 0.88 < np.mean([found.low < expected < found.high for found in estimates]) < 0.99
 
 
 @pytest.mark.slow
