@@ -58,11 +58,14 @@ def read(key: Mapping[str, Any], say: Say | None = None) -> Entry | None:
         say: told in one line where there is an entry that is damaged.
     """
     path = place(key)
+    version = _version(path)
+    if version is None:
+        return None
     try:
-        if not path.exists():
-            return None
         entry = _opened(path, dict(key))
     except Exception:  # readers raise nearly anything on a damaged file, and none of it matters here
+        if _version(path) != version:  # another process replaced it between two looks of the reader's
+            return read(key, say)
         if say:
             say(f"the cached features in {path} are damaged: computing them again")
         return None
@@ -110,6 +113,15 @@ def _opened(path: Path, key: dict[str, Any]) -> Entry:
     if header["seal"] != _seal(content, tensors):
         raise ValueError("changed since it was written")
     return Entry(tensors["features"], content["about"])
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Changes when the file does; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _seal(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
