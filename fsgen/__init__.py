@@ -1,7 +1,8 @@
 """fsgen: adapt a pretrained image generator to a handful of pictures.
 
 ``fsgen.load(path)`` gives a generator with ``sample``; the verbs of the command line are functions too:
-``pull``, ``fisher``, ``adapt``, ``sample``, ``evaluate``. Importing this module imports no torch.
+``pull``, ``fisher``, ``adapt``, ``sample``, ``evaluate``, ``compare``.
+Importing this module imports no torch.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ _PUBLIC = {
     "adapt": "fsgen.engine.adapt",
     "sample": "fsgen.engine.sample",
     "evaluate": "fsgen.evaluation.evaluate",
+    "compare": "fsgen.evaluation.compare",
 }
 __all__ = ["FsgenError", *_PUBLIC]
 

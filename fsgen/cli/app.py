@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 import fsgen
-from fsgen.cli import adapt, common, eval, fisher, info, pull, sample
+from fsgen.cli import adapt, common, compare, eval, fisher, info, pull, sample
 from fsgen.errors import FsgenError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("fisher")(fisher.fisher)
 app.command("adapt")(adapt.adapt)
 app.command("sample")(sample.sample)
 app.command("eval")(eval.evaluate)
+app.command("compare")(compare.compare)
 app.command("info")(info.info)
 
 

@@ -7,18 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from fsgen.cli import common
+from fsgen.cli import common, figures
 
 if TYPE_CHECKING:
-    from fsgen.evaluation.evaluate import Report
-
-HEADS = {
-    "fid": "FID",
-    "kid": "KID x 1000",
-    "lpips": "LPIPS diversity",
-    "near_copies": "near copies",
-    "diversity": "diversity",
-}
+    from fsgen.evaluation.evaluate import Evaluation
 
 
 def evaluate(
@@ -26,6 +18,10 @@ def evaluate(
     real: Annotated[
         Path, typer.Option(help="Real images of the target: a folder or zip, the more the better.")
     ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder for report.json and report.html. (default: a run's own folder)"),
+    ] = None,
     shots: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="The training images. (default: those the run records)"),
@@ -34,25 +30,37 @@ def evaluate(
         Optional[str],  # noqa: UP045
         typer.Option(help="The source it came from. (default: the one the run records)"),
     ] = None,
+    protocol: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="As a paper measures: cdc, adam, wedit, lfs, crdi, diffaugment."),
+    ] = None,
+    metrics: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Some of those of fsgen info metrics. (default: all that can be computed here)"),
+    ] = None,
     samples: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="How many pictures. (default: 1000 of a model, all images of a folder)"),
     ] = None,
-    metrics: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help=f"Of {', '.join(HEADS)}. (default: all that can be computed here)"),
-    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many sets of pictures to take the mean over.")] = 1,
     truncation: Annotated[float, typer.Option(help="1: as trained; below: nearer to the mean.")] = 1.0,
     fit: Annotated[str, typer.Option(help="How other images become square: crop or pad.")] = "crop",
+    fail_if: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Exit with 1 beyond a bound, as in 'near_copies>0.05'; may be repeated."),
+    ] = None,
+    study: Annotated[
+        bool, typer.Option("--study", help="Also write study.html: which picture is real? Ten rounds.")
+    ] = False,
     weights_dir: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="A folder with the weight files of Inception and AlexNet."),
+        typer.Option(help="A folder with the weight files of Inception, AlexNet and the others."),
     ] = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch weight files that are absent (91 and 233 MB).")
+        bool, typer.Option("--download", help="Fetch weight files that are absent (fsgen pull metrics).")
     ] = False,
-    out: Annotated[Optional[Path], typer.Option(help="Write the figures to this file, as JSON.")] = None,  # noqa: UP045
     batch: Annotated[int, typer.Option(help="Pictures at a time.")] = 32,
+    dry_run: common.DryRun = False,
     device: common.Device = "auto",
     seed: common.Seed = 0,
     as_json: common.Json = False,
@@ -63,44 +71,35 @@ def evaluate(
     [dim]fsgen eval runs/sketches --real sketches.zip[/dim]
     """
     common.setup(debug)
-    from fsgen.evaluation import evaluate as engine
+    from fsgen.evaluation import gate, report
+    from fsgen.evaluation.evaluate import evaluate as run
 
+    bounds = gate.parse(fail_if or [])
+    folder = report.folder(path, out, study=study)
     with common.watching() as watch:
-        report = engine.evaluate(
-            path, real=real, shots=shots, source=source, samples=samples,
+        found = run(
+            path, real=real, shots=shots, source=source, protocol=protocol, samples=samples,
             metrics=None if metrics is None else [name.strip() for name in metrics.split(",")],
-            seed=seed, truncation=truncation, fit=fit, weights_dir=weights_dir, download=download,
-            device=device, batch=batch, watch=watch,
+            needed=[bound.metric for bound in bounds], seeds=seeds, seed=seed, truncation=truncation, fit=fit,
+            weights_dir=weights_dir, download=download, device=device, batch=batch, dry_run=dry_run,
+            watch=watch,
         )  # fmt: skip
-    if out is not None:
-        report.write(out)
-    if as_json:
-        common.emit(report.plain())
+    if dry_run:
+        common.show_config(found, as_json)
         return
-    show(report)
-    if out is not None:
-        common.stdout().print(f"figures: {common.path_text(out)}", soft_wrap=True)
+    files = [] if folder is None else report.write(found, folder, study=study)
+    if as_json:
+        common.emit(found.plain())
+    else:
+        show(found, files)
+    gate.check(bounds, found.metrics)
 
 
-def show(report: Report) -> None:
-    """One row for what was evaluated, its source and the reals; one column a metric."""
-    from rich.table import Table
-
-    columns = [name for name in HEADS if name in report.metrics]
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    table.add_column("images", justify="right")
-    for name in columns:
-        table.add_column(HEADS[name], justify="right")
-    for row in report.rows:
-        cells = [_figure(name, row["metrics"].get(name)) for name in columns]
-        table.add_row(common.escape(row["name"]), str(row["n"]), *cells)
-    common.stdout().print(table)
-
-
-def _figure(name: str, value: float | None) -> str:
-    if value is None:
-        return "[dim]-[/dim]"
-    if name == "near_copies":
-        return f"{value:.1%}"
-    return f"{value * 1000:.2f}" if name == "kid" else f"{value:.3g}" if value < 10 else f"{value:.1f}"
+def show(found: Evaluation, files: list[Path]) -> None:
+    """The table, what nobody should overlook, and where the pages are."""
+    out = common.stdout()
+    out.print(figures.evaluated(found.rows))
+    for flag in found.flags:
+        out.print(f"[bold]{common.escape(flag['text'])}[/bold]", soft_wrap=True)
+    for file in files:
+        out.print(f"{file.name}: {common.path_text(file)}", soft_wrap=True)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 def info(
     what: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(help="A file, a run folder or a name; nothing: all there is.", show_default=False),
+        typer.Argument(
+            help="A file, a run folder, a name, or metrics; nothing: all there is.", show_default=False
+        ),
     ] = None,
     as_json: common.Json = False,
     debug: common.Debug = False,
@@ -24,6 +26,9 @@ def info(
     common.setup(debug)
     if what is None:
         _everything(as_json)
+        return
+    if what == "metrics":
+        _metrics(as_json)
         return
     from fsgen.models import model as models
 
@@ -102,3 +107,34 @@ def _tables(sources: list[dict[str, Any]], families: list[str], methods: list[di
     for m in methods:
         table.add_row(m["name"], m["summary"], m["paper"])
     out.print(table)
+
+
+def _metrics(as_json: bool) -> None:
+    """What can be measured, and the networks that measure it."""
+    from fsgen.measures import MEASURES
+    from fsgen.metrics import weights
+
+    files = weights.table()
+    if as_json:
+        metrics = [
+            {"name": m.name, "title": m.title, "better": m.better, "network": m.space, "summary": m.summary}
+            for m in MEASURES.values()
+        ]
+        common.emit({"metrics": metrics, "networks": files})
+        return
+    from rich.table import Table
+
+    out = common.stdout()
+    table = Table("metric", "what it says", "better", "network", box=None)
+    for m in MEASURES.values():
+        space = "discriminator" if m.space == "critic" else m.space
+        table.add_row(m.name, common.escape(m.summary), m.better, space)
+    out.print(table)
+    out.print("")
+    table = Table("network", "file", "MB", "here", "for", box=None)
+    table.columns[1].overflow = "fold"
+    for file in files:
+        here = "yes" if file["path"] else ""
+        table.add_row(file["name"], file["file"], str(file["megabytes"]), here, file["used_by"])
+    out.print(table)
+    out.print("\nfsgen pull metrics fetches inception, alexnet and vgg16; --everything the others too")

@@ -115,6 +115,13 @@ def of_model(
     return Fisher(diagonal, about, layers)
 
 
+def cached(source: Model, *, samples: int, proxy: str, seed: int) -> Fisher | None:
+    """The Fisher of ``of_model`` if it was estimated before, else None."""
+    about, path = _planned(source, samples, proxy, seed)
+    kept = _cached(path, about)
+    return None if kept is None else Fisher(kept, about, source.family.layers(source.spec))
+
+
 def _planned(source: Model, samples: int, proxy: str, seed: int) -> tuple[dict[str, Any], Path]:
     """Which estimate this is, and the place in the cache that is its own."""
     if proxy not in PROXIES:

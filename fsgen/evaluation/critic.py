@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,9 +26,9 @@ class Critic:
     """A discriminator, and how near two different pictures of its domain come to each other.
 
     It looks twice. ``points`` says what is where at every level, for the distances between samples.
-    ``copied`` compares the finest maps alone, each channel in units of its spread among the source's samples:
-    a copy agrees with its original stroke by stroke, while two drawings of one hairdo, near the same in the
-    deeper and pooled maps, differ there in eyes and mouth.
+    ``nearest`` compares the finest maps alone, each channel in units of its spread among the source's
+    samples: a copy agrees with its original stroke by stroke, while two drawings of one hairdo, near the same
+    in the deeper and pooled maps, differ there in eyes and mouth.
     """
 
     model: Model
@@ -38,7 +37,8 @@ class Critic:
     threshold: float = 0.0  # nearer than this is a near copy
     pool: Tensor | None = None  # [m, k] the shots' finest maps, as they are, flipped and moved
     centre: Tensor | None = None  # [k] their mean, taken off: float32 is exact enough then
-    moved: bool = False  # whether moved shots are among them
+    shots: int = 0  # how many there are
+    moved: bool = False  # whether moved shots are in the pool
 
     @classmethod
     def of(cls, model: Model, shots: Tensor | None, device: torch.device, batch: int) -> Critic | None:
@@ -62,7 +62,7 @@ class Critic:
             maps = torch.cat([critic._finest(to_uint8(g(inputs_of(g, part, device)))) for part in seeds])
         critic.spread = maps.std(dim=(0, 2, 3))[:, None, None] + 1e-3 * maps.std()  # a dead channel stays so
         critic.threshold = near_copy_threshold(critic._scaled(maps), PERCENTILE)
-        critic.moved = len(shots) <= FEW
+        critic.shots, critic.moved = len(shots), len(shots) <= FEW
         variants = _variants(shots, SHIFT if critic.moved else 0)
         parts = [part for images in variants for part in images.split(batch)]
         critic.pool = torch.cat([critic._scaled(critic._finest(part)) for part in parts])
@@ -76,11 +76,13 @@ class Critic:
         return nearness.pooled(self._maps(images)).cpu()
 
     @torch.no_grad()
-    def copied(self, images: Tensor) -> np.ndarray:
-        """How far each of the images, uint8 [n, C, H, W], is from the nearest shot, [n]."""
+    def nearest(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Each image's, uint8 [n, C, H, W], distance to its nearest shot, [n], and which that is, [n]."""
         points = self._scaled(self._finest(images)) - self.centre
-        nearest = [torch.cdist(points, part).amin(dim=1) for part in self.pool.split(512)]
-        return torch.stack(nearest).amin(dim=0).numpy()
+        found = [torch.cdist(points, part).min(dim=1) for part in self.pool.split(512)]
+        distances, part = torch.stack([one.values for one in found]).min(dim=0)
+        rows = torch.stack([one.indices for one in found]).gather(0, part[None])[0] + 512 * part
+        return distances, rows % self.shots  # the pool is the shots over and over, in their order
 
     def about(self) -> dict[str, Any]:
         """How near copies were told, for the report."""

@@ -1,83 +1,66 @@
-"""``fsgen eval``: the same measures for any model and for images made by anything."""
+"""``fsgen eval``: the same measures, reals and protocol for any model and for images made by anything."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import fsgen
-from fsgen.atomic import atomic
-from fsgen.data.images import ImageSet, load_images
-from fsgen.engine import device as devices
-from fsgen.engine import sample as pictures
+from fsgen.data.images import ImageSet
+from fsgen.data.stream import Pile, open_images
 from fsgen.engine.watch import Watch
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError
+from fsgen.evaluation import cautions, networks, subjects
 from fsgen.evaluation.critic import Critic
-from fsgen.evaluation.lenses import DIVERSE, KID, METRICS, Lenses, backbone
-from fsgen.evaluation.subjects import Subject, described, of_images, of_model, open_subject
+from fsgen.evaluation.figures import Row, Seen
+from fsgen.evaluation.networks import Networks
+from fsgen.evaluation.notes import Notes
+from fsgen.evaluation.request import Request, checked
+from fsgen.evaluation.seeing import Sight
+from fsgen.evaluation.subjects import Subject
 from fsgen.io.ledger import hash_file
-from fsgen.metrics import weights
+from fsgen.measures import MEASURES, measure
+from fsgen.metrics import intervals
 from fsgen.models import model as models
 from fsgen.models.model import Model
 
-SCHEMA = "fsgen-eval/1"
-DEFAULT = "peeps64"  # whose discriminator looks at images of unknown origin
-RELIABLE = 1000  # images below which a FID is mostly bias
 BATCH = 32
+SHOWN = 1000  # samples of the subject a page may show, as thumbnails
 
 
 @dataclass(frozen=True)
-class Report:
-    """What came out, as plain values."""
+class Evaluation:
+    """What came out. ``plain`` is what report.json holds of it."""
 
-    schema: str
-    fsgen: str
     path: str
     what: dict[str, Any]  # kind: model (title, hash, licence) or images (count, digest, skipped)
     real: dict[str, Any]  # path, count, digest, skipped
     shots: dict[str, Any] | None  # the training images, likewise
     source: dict[str, Any] | None  # title, hash
+    protocol: dict[str, Any]  # name, title, choices with the source of each
     settings: dict[str, Any]  # samples, seed, truncation, resolution, device, files of weights, ...
     near_copy: dict[str, Any] | None  # how near copies were told
-    rows: list[dict[str, Any]]  # name, n, metrics; the first is what was evaluated
+    clusters: dict[str, Any] | None  # of intra-LPIPS: size and value of each, deviation (the published +-)
+    rows: list[dict[str, Any]]  # name, kind, n, metrics: name -> value, low, high; the first was evaluated
+    flags: list[dict[str, Any]]  # name, value, text: what nobody should overlook
     left_out: dict[str, dict[str, str]]  # metric -> why, remedy
     warnings: list[str]
     seconds: float
+    seen: dict[str, Seen] = field(repr=False)  # kind of row -> what was kept of its images
+    training: ImageSet | None = field(repr=False)
 
     @property
     def metrics(self) -> dict[str, float]:
         """Of what was evaluated."""
-        return self.rows[0]["metrics"]
+        return {name: figure["value"] for name, figure in self.rows[0]["metrics"].items()}
 
     def plain(self) -> dict[str, Any]:
         """Values for JSON."""
-        return dataclasses.asdict(self)
-
-    def write(self, path: Path) -> None:
-        """As JSON, atomically."""
-        with atomic(path) as temporary:
-            temporary.write_text(json.dumps(self.plain(), indent=2) + "\n", encoding="utf-8")
-
-
-@dataclass
-class _Notes:
-    """What could not be done, and what to beware of. ``strict``: what was asked for by name must be done."""
-
-    strict: bool
-    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-    def leave_out(self, names: Sequence[str], error: FsgenError) -> None:
-        if self.strict and names:
-            raise error
-        self.left_out |= {name: {"why": error.message, "remedy": error.hint} for name in names}
+        hidden = ("seen", "training")
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in hidden}
 
 
 def evaluate(
@@ -86,8 +69,11 @@ def evaluate(
     real: str | Path,
     shots: str | Path | None = None,
     source: str | Path | None = None,
+    protocol: str | None = None,
     samples: int | None = None,
     metrics: Sequence[str] | None = None,
+    needed: Sequence[str] = (),
+    seeds: int = 1,
     seed: int = 0,
     truncation: float = 1.0,
     fit: str = "crop",
@@ -95,8 +81,9 @@ def evaluate(
     download: bool = False,
     device: str = "auto",
     batch: int = BATCH,
+    dry_run: bool = False,
     watch: Watch | None = None,
-) -> Report:
+) -> Evaluation | dict[str, Any]:
     """Measure a model, or images made by anything, against real images.
 
     Args:
@@ -104,209 +91,166 @@ def evaluate(
         real: images of the target: a folder or zip; they are brought to the resolution of what is measured.
         shots: the training images; default: those the model records, where they are still the same.
         source: the model's source, if it does not record it; its discriminator tells near copies.
-        samples: how many pictures; default 1000 of a model, all images of a folder.
-        metrics: of ``METRICS``; default: all that can be computed here, the others are named in ``left_out``.
-        seed: pictures are those of the seeds ``seed``, ``seed + 1``, ...; KID's subsets depend on it too.
+        protocol: of ``protocols.toml``; default: fsgen's own.
+        samples: how many pictures; default: the protocol's number of a model, all images of a folder.
+        metrics: of ``measures.MEASURES``; default: all that can be computed here, the others are named in
+            ``left_out``.
+        needed: metrics that must be computed besides, whatever ``metrics`` says.
+        seeds: how many sets of pictures, none in two of them: figures are then means over the sets, with
+            Student's interval; otherwise intervals are a bootstrap over the samples.
+        seed: pictures are those of the seeds ``seed``, ``seed + 1``, ...; whatever else is random follows it.
         truncation: of the model's pictures.
         fit: how other people's images become square: ``crop`` or ``pad``.
         weights_dir: a folder with the backbones' weight files.
         download: fetch weight files that are absent.
         device: auto, cpu, cuda or mps.
         batch: pictures at a time.
+        dry_run: check everything, look at nothing, return what was resolved as plain values.
         watch: callbacks.
 
     Raises:
         FsgenError: refused input; a metric asked for by name that cannot be computed here.
     """
     began, watch = time.perf_counter(), watch or Watch()
-    asked = _checked(metrics, samples, batch, fit)
-    notes = _Notes(strict=metrics is not None)
-    target = devices.pick(device)
-    files = _weights(asked, weights_dir, download, notes, watch)
-    subject = open_subject(
-        path, samples, seed=seed, truncation=truncation, fit=fit, device=target, say=watch.say
-    )
-    reals = load_images(real, subject.resolution, fit=fit, channels=subject.channels, say=watch.say)
-    if len(reals) < 2:
+    request = checked(protocol, samples, seeds, seed, truncation, fit, batch, device)
+    named = {measure(name).name for name in (*(metrics or ()), *needed)}
+    asked = [name for name in MEASURES if metrics is None or name in named]
+    notes = Notes(asked, frozenset(named))
+    files = networks.locate(request.protocol, weights_dir, download, notes, watch)
+    subject = _subject(path, request, watch)
+    pile = open_images(real, say=watch.say)
+    if len(pile) < 2:
         raise FsgenError(
             f"there is one image in {real}; reals are a set", hint="give --real a folder of many"
         )
-    origin = _origin(subject, source, notes)
-    eyes = _eyes(subject, origin, notes) if {"near_copies", "diversity"} & set(asked) else None
-    training = _shots(subject, shots, eyes, fit, notes) if "near_copies" in asked else None
-    lenses = _lenses(asked, files, eyes, training, subject, target, batch, seed, notes, watch)
-    _warn(subject, reals, training, lenses, notes)
-    _tell(notes, watch)
-
-    compared = [subject]
-    if origin is not None and origin.hash != subject.about.get("hash"):
-        compared.append(of_model(origin, "source", subject.n, seed, truncation, target))
-    settings = {
-        "samples": subject.n, "seed": seed, "truncation": truncation, "resolution": subject.resolution,
-        "fit": fit, "device": str(target), "diversity_images": DIVERSE, "kid": KID,
-        "weights": {name: {"file": p.name, "sha256": hash_file(p)} for name, p in files.items()},
-    }  # fmt: skip
-    return Report(
-        schema=SCHEMA, fsgen=fsgen.__version__, path=str(path), what=subject.about,
-        real={"path": str(real), **described(reals)},
-        shots=None if training is None else described(training),
-        source=None if origin is None else _named(origin),
-        settings=settings,
-        near_copy=lenses.critic.about() if "near_copies" in lenses.metrics else None,
-        rows=_rows(lenses, compared, reals, training, batch),
-        left_out=notes.left_out, warnings=notes.warnings, seconds=round(time.perf_counter() - began, 1),
+    origin = networks.origin_of(subject, source, notes)
+    looking = networks.build(files, request.protocol, subject.resolution, request.device, notes)
+    training = _training(looking, subject, origin, shots, request, notes)
+    base = _base(subject, origin, request)
+    cautions.leave_out_senseless(subject, base, pile, notes)
+    if dry_run:
+        return {**_settings(request, subject, looking), "metrics": notes.metrics,
+                "protocol": request.protocol.name, "left_out": notes.left_out}  # fmt: skip
+    reals = subjects.of_files(
+        pile, "real", "real", subject.resolution, subject.channels, fit,
+        seed if request.protocol.flip_reals else None,
+    )  # fmt: skip
+    sight = Sight(looking, notes.metrics, request.protocol, training, batch, watch)
+    rows, seen = _rows(sight, subject, base, reals, request, pile, notes)
+    cautions.beware(subject, pile, training, reals, notes)
+    for line in notes.lines():
+        watch.say(line)
+    return Evaluation(
+        path=str(path), what=subject.about, real={"path": str(real), **subjects.described(pile)},
+        shots=None if training is None else subjects.described(training),
+        source=None if origin is None else {"title": origin.about.get("title"), "hash": origin.hash},
+        protocol={"name": request.protocol.name, "title": request.protocol.title,
+                  "choices": request.protocol.choices()},
+        settings=_settings(request, subject, looking),
+        near_copy=looking.critic.about() if "near_copies" in notes.metrics else None,
+        clusters=_clusters(seen["subject"]), rows=rows, flags=cautions.flags(rows[0]["metrics"]),
+        left_out=notes.left_out, warnings=notes.warnings,
+        seconds=round(time.perf_counter() - began, 1), seen=seen, training=training,
     )  # fmt: skip
 
 
+# ---- the rows of the table -----------------------------------------------------------------------------
+
+
 def _rows(
-    lenses: Lenses, compared: list[Subject], reals: ImageSet, training: ImageSet | None, batch: int
-) -> list[dict[str, Any]]:
+    sight: Sight, subject: Subject, base: Subject | None, reals: Subject, request: Request, pile: Pile,
+    notes: Notes,
+) -> tuple[list[dict[str, Any]], dict[str, Seen]]:  # fmt: skip
     """What was evaluated, its source, and the reals themselves: what a perfect generator would score."""
-    # FID takes all of them; a row to compare with needs no more than there are samples
-    least = max(compared[0].n, DIVERSE)
-    theirs = of_images(reals, "real", None if lenses.inception is not None else least)
-    seen_reals = lenses.look(theirs.batches(batch), "real", theirs.n)
-    rows = []
-    for subject in compared:
-        seen = lenses.look(subject.batches(batch), subject.name, subject.n)
-        rows.append({"name": subject.name, "n": subject.n, "metrics": lenses.figures(seen, seen_reals)})
-    known = set(training.hashes) if training is not None else set()
-    new = [i for i, digest in enumerate(reals.hashes[: theirs.n]) if digest not in known]
-    rows.append({"name": "real", "n": theirs.n, "metrics": lenses.figures(seen_reals, None, new)})
-    return rows
+    theirs = sight.look(reals, most=subject.n)
+    known = set(sight.training.hashes) if sight.training is not None else set()
+    fresh = [i for i, digest in enumerate(pile.hashes[: theirs.n]) if digest not in known]
+    seen, turns = {"real": theirs}, []
+    for turn in range(request.seeds):
+        ours, first = _at(subject, request, turn), turn == 0
+        sources = None if base is None else sight.look(_at(base, request, turn))
+        found = sight.look(ours, shown=SHOWN if first else 0)
+        sets = {"subject": Row("subject", found, theirs, sources, sight.networks, request.seed)}
+        if sources is not None:
+            sets["source"] = Row("source", sources, theirs, None, sight.networks, request.seed)
+        turns.append({kind: row.figures(notes.metrics) for kind, row in sets.items()})
+        if first:
+            seen |= {kind: row.seen for kind, row in sets.items()}
+    rows = [
+        {"name": of.name, "kind": of.kind, "n": of.n,
+         "metrics": {name: intervals.over_seeds([turn[of.kind][name] for turn in turns]).plain()
+                     for name in turns[0][of.kind]}}
+        for of in (subject, base) if of is not None
+    ]  # fmt: skip
+    own = Row("real", theirs, None, None, sight.networks, request.seed, fresh).figures(notes.metrics)
+    rows.append({"name": "real", "kind": "real", "n": len(pile),
+                 "metrics": {name: figure.plain() for name, figure in own.items()}})  # fmt: skip
+    return rows, seen
 
 
-# ---- what is needed, and whether it is there -----------------------------------------------------------
-
-
-def _checked(metrics: Sequence[str] | None, samples: int | None, batch: int, fit: str) -> tuple[str, ...]:
-    if fit not in ("crop", "pad"):
-        raise FsgenError(f"there is no fit '{fit}'", hint="crop or pad")
-    if samples is not None and samples < 2:
-        raise FsgenError(f"--samples {samples} is too few", hint="2 are the least, 1000 usual")
-    if batch < 1:
-        raise FsgenError("--batch is at least 1")
-    for name in metrics or ():
-        if name not in METRICS:
-            raise FsgenError(f"there is no metric '{name}'", hint=near(name, list(METRICS)))
-    return tuple(name for name in METRICS if metrics is None or name in metrics)
-
-
-def _weights(
-    asked: tuple[str, ...], folder: Path | None, download: bool, notes: _Notes, watch: Watch
-) -> dict[str, Path]:
-    """Files of the backbones that are to be had; a download that was asked for must succeed."""
-    names = list(dict.fromkeys(METRICS[metric] for metric in asked if METRICS[metric]))
-    if download:
-        fetch = weights.online(
-            say=watch.say, progress=lambda done, total: watch.progress("weights", done, total or 0)
-        )
-        return weights.locate_all(names, folder, fetch)
-    if notes.strict:
-        return weights.locate_all(names, folder)
-    weights.locate_all([], folder)  # a mistyped folder is not to be passed over
-    found = {}
-    for name in names:
-        try:
-            found[name] = weights.locate(name, folder)
-        except FsgenError:
-            entry = weights.CATALOGUE[name]
-            why = f"the weights {entry.file} are not on this machine"
-            remedy = f"--download fetches {entry.megabytes} MB from {entry.url}; or --weights-dir"
-            notes.leave_out([m for m in asked if METRICS[m] == name], FsgenError(why, hint=remedy))
-    return found
-
-
-def _origin(subject: Subject, source: str | Path | None, notes: _Notes) -> Model | None:
-    """The source of what is evaluated, if it is at hand."""
-    if source is not None:
-        return models.load(source)
-    if subject.model is None or not subject.model.about.get("source"):
-        return None
-    try:
-        return pictures.source_of(subject.model)
-    except FsgenError as error:
-        notes.warnings.append(f"{error.message}: there is no row of the source")
-        return None
-
-
-def _eyes(subject: Subject, origin: Model | None, notes: _Notes) -> Model:
-    """Whose discriminator looks: the source's; a source's own; else the bundled one."""
-    adapted = subject.model is not None and subject.model.about.get("source")
-    model = origin if origin is not None or adapted else subject.model
-    if model is not None and "d" in model.networks:
-        return model
-    notes.warnings.append(
-        "no discriminator of its source is at hand: near copies and diversity are as that of "
-        f"{DEFAULT} sees them"
+def _at(subject: Subject, request: Request, turn: int) -> Subject:
+    """``subject`` with the pictures of the ``turn``-th set."""
+    if subject.model is None or turn == 0:
+        return subject
+    seeds = request.pictures(turn)
+    return subjects.of_model(
+        subject.model, subject.name, subject.kind, seeds, request.truncation, request.device
     )
-    return models.load(DEFAULT)
 
 
-def _shots(
-    subject: Subject, shots: str | Path | None, eyes: Model, fit: str, notes: _Notes
-) -> ImageSet | None:
-    """The training images at the resolution of the discriminator, or None where they are not known."""
-    resolution = eyes.spec["resolution"]
-    if shots is not None:
-        return load_images(shots, resolution, fit=fit)
-    about = {} if subject.model is None else subject.model.about
-    run = about.get("provenance", {}).get("run", {})
-    remedy = "name them: --shots DIR"
-    if not run.get("images"):
-        error = FsgenError("the training images are not recorded", hint=remedy)
-    elif not Path(run["images"]).exists():
-        error = FsgenError(f"the training images are no longer at {run['images']}", hint=remedy)
-    else:
-        found = load_images(run["images"], resolution, fit=run.get("fit", fit))
-        if found.digest == run.get("images_digest"):
-            return found
-        error = FsgenError(f"the images in {run['images']} are not those of the training", hint=remedy)
-    notes.leave_out(("near_copies",), error)
-    return None
+def _subject(path: str | Path, request: Request, watch: Watch) -> Subject:
+    if not subjects.is_images(path):
+        model, seeds = models.load(path), request.pictures()
+        return subjects.of_model(model, str(path), "subject", seeds, request.truncation, request.device)
+    if request.seeds > 1:
+        raise FsgenError("--seeds makes several sets of a model's pictures; a folder is one set")
+    return subjects.open_files(path, request.samples, request.fit, watch.say)
 
 
-def _lenses(
-    asked: tuple[str, ...], files: dict[str, Path], eyes: Model | None, training: ImageSet | None,
-    subject: Subject, device: torch.device, batch: int, seed: int, notes: _Notes, watch: Watch,
-) -> Lenses:  # fmt: skip
-    built = {name: backbone(name, path, device) for name, path in files.items()}
-    lpips = built.get("alexnet")
-    if lpips is not None:
-        try:
-            lpips.embed(torch.zeros(1, 3, subject.resolution, subject.resolution))
-        except FsgenError as error:  # the pictures are too small for it
-            notes.leave_out(("lpips",), error)
-            lpips = None
-    metrics = tuple(name for name in asked if name not in notes.left_out)
-    shots = None if training is None else training.pixels
-    critic = None if eyes is None else Critic.of(eyes, shots, device, batch)
-    return Lenses(metrics, built.get("inception"), lpips, critic, seed, watch.progress)
+def _base(subject: Subject, origin: Model | None, request: Request) -> Subject | None:
+    """The source, as a subject; None where it is what is evaluated, or not known."""
+    if origin is None or origin.hash == subject.about.get("hash"):
+        return None
+    seeds = request.pictures()
+    return subjects.of_model(
+        origin, "source", "source", seeds[: subject.n], request.truncation, request.device
+    )
 
 
-def _warn(
-    subject: Subject, reals: ImageSet, training: ImageSet | None, lenses: Lenses, notes: _Notes
-) -> None:
-    if "fid" in lenses.metrics:
-        for n, which in ((len(reals), "images"), (subject.n, "samples")):
-            if n < RELIABLE:
-                notes.warnings.append(f"FID against {n} {which} is unreliable; KID is less biased")
-    shared = len(set(reals.hashes) & set(training.hashes)) if training is not None else 0
-    if shared and {"fid", "kid"} & set(lenses.metrics):
-        notes.warnings.append(
-            f"{shared} of the {len(reals)} reals are training images: FID and KID reward copies of them"
-        )
+# ---- what is needed, and whether it makes sense --------------------------------------------------------
 
 
-def _tell(notes: _Notes, watch: Watch) -> None:
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for name, note in notes.left_out.items():
-        grouped.setdefault((note["why"], note["remedy"]), []).append(name)
-    for (why, remedy), names in grouped.items():
-        watch.say(f"left out: {', '.join(names)}: {why} ({remedy})")
-    for line in notes.warnings:
-        watch.say(f"warning: {line}")
+def _training(
+    looking: Networks, subject: Subject, origin: Model | None, shots: str | Path | None, request: Request,
+    notes: Notes,
+) -> ImageSet | None:  # fmt: skip
+    """The training images; and what looks at them is made ready for them."""
+    training = None
+    if notes.needs("critic"):
+        eyes = networks.eyes_of(subject, origin, notes)
+        if "near_copies" in notes.metrics:
+            training = networks.shots_of(subject, shots, eyes.spec["resolution"], request.fit, notes)
+        pixels = None if training is None else training.pixels
+        looking.critic = Critic.of(eyes, pixels, request.device, request.batch)
+    if "intra_lpips" in notes.metrics:
+        found = networks.shots_of(subject, shots, subject.resolution, request.fit, notes)
+        if found is not None:
+            looking.anchors = networks.anchors(looking.groups, found.pixels, request.batch)
+            training = training or found
+    return training
 
 
-def _named(model: Model) -> dict[str, Any]:
-    return {"title": model.about.get("title"), "hash": model.hash}
+def _clusters(seen: Seen) -> dict[str, Any] | None:
+    if seen.groups is None:
+        return None
+    clusters = seen.groups.clusters
+    values = [None if value != value else value for value in clusters.values.tolist()]  # NaN: an empty one
+    return {"sizes": clusters.sizes.tolist(), "values": values, "deviation": clusters.deviation}
+
+
+def _settings(request: Request, subject: Subject, looking: Networks) -> dict[str, Any]:
+    return {
+        "samples": subject.n, "seeds": request.seeds, "seed": request.seed, "truncation": request.truncation,
+        "resolution": subject.resolution, "fit": request.fit, "device": str(request.device),
+        "weights": {p.name: {"sha256": hash_file(p), "space": s} for s, p in looking.files.items()},
+    }  # fmt: skip

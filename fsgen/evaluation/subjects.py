@@ -1,4 +1,4 @@
-"""What ``fsgen eval`` may be pointed at: a model, or images made by anything."""
+"""What ``fsgen eval`` looks at: pictures of a model, or images made by anything."""
 
 from __future__ import annotations
 
@@ -6,86 +6,98 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from fsgen.data.images import SUFFIXES, ImageSet, Item, find_images, load_images
+from fsgen import rng as random
+from fsgen.data.files import SUFFIXES, Item, find_images
 from fsgen.data.pictures import to_uint8
+from fsgen.data.stream import Pile, open_images
 from fsgen.engine import sample as pictures
 from fsgen.engine.run import CONFIG
 from fsgen.errors import FsgenError
 from fsgen.models import model as models
 from fsgen.models.model import RUN_MODEL, Model
 
-SAMPLES = 1000  # of a model, where nothing else is asked for
 LARGEST = 1024  # px: images of a folder are measured at their own size up to this
+
+Kind = Literal["subject", "source", "real"]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A set of images to look at."""
+    """A set of images to look at, made or read when asked for, never kept."""
 
     name: str  # of its row
+    kind: Kind
     n: int
     resolution: int
     channels: int
-    batches: Callable[[int], Iterator[Tensor]]  # batch size -> uint8 [n, C, H, W] a batch
+    batches: Callable[[int, int], Iterator[Tensor]]  # (batch, how many at most) -> uint8 [n, C, H, W]
+    key: str  # names exactly these images, for a cache of their features
     about: dict[str, Any]
     model: Model | None = None
+    pile: Pile | None = None
 
 
-def open_subject(
-    path: str | Path,
-    samples: int | None,
-    *,
-    seed: int,
-    truncation: float,
-    fit: str,
-    device: torch.device,
-    say: Callable[[str], None],
+def of_model(
+    model: Model, name: str, kind: Kind, seeds: range, truncation: float, device: torch.device
 ) -> Subject:
-    """The images that ``path`` stands for.
+    """The pictures of ``seeds``."""
 
-    Raises:
-        FsgenError: neither a model nor images; fewer than 2 pictures.
-    """
-    if _is_images(Path(path)):
-        return _of_files(Path(path), samples, fit, say)
-    return of_model(models.load(path), str(path), samples or SAMPLES, seed, truncation, device)
-
-
-def of_model(model: Model, name: str, n: int, seed: int, truncation: float, device: torch.device) -> Subject:
-    """n pictures of a model, of the seeds from ``seed`` on; made when asked for, never kept."""
-
-    def batches(batch: int) -> Iterator[Tensor]:
-        made = pictures.ready(model, str(device)).images(range(seed, seed + n), truncation, batch=batch)
+    def batches(batch: int, most: int) -> Iterator[Tensor]:
+        made = pictures.ready(model, str(device)).images(seeds[:most], truncation, batch=batch)
         return (to_uint8(images) for images in made)
 
     about = {"kind": "model", "title": model.about.get("title"), "hash": model.hash,
              "licence": model.about.get("licence")}  # fmt: skip
-    return Subject(name, n, model.spec["resolution"], model.spec["channels"], batches, about, model)
+    key = (
+        f"model {model.hash} seeds {seeds.start}-{seeds.stop - 1} truncation {truncation:g} on {device.type}"
+    )
+    spec = model.spec
+    return Subject(name, kind, len(seeds), spec["resolution"], spec["channels"], batches, key, about, model)
 
 
-def of_images(images: ImageSet, name: str, most: int | None = None) -> Subject:
-    """Images that were read, the first ``most`` of them."""
-    pixels = images.pixels[:most]
+def of_files(
+    pile: Pile, name: str, kind: Kind, resolution: int, channels: int, fit: str, flip: int | None = None
+) -> Subject:
+    """Images of files, as squares of ``resolution`` px; ``flip``: a seed to mirror half of them by."""
 
-    def batches(batch: int) -> Iterator[Tensor]:
-        return iter(pixels.split(batch))
+    def batches(batch: int, most: int) -> Iterator[Tensor]:
+        coin = torch.zeros(0, dtype=torch.bool)
+        if flip is not None:
+            coin = torch.rand(len(pile), generator=random.generator(flip, "flipped reals")) < 0.5
+        done = 0
+        for images in pile.batches(resolution, batch, fit=fit, channels=channels, rows=range(most)):
+            heads = coin[done : done + len(images)]
+            done += len(images)
+            yield images if flip is None else torch.where(heads[:, None, None, None], images.flip(3), images)
 
-    about = {"kind": "images", **described(images)}
-    return Subject(name, len(pixels), pixels.shape[2], pixels.shape[1], batches, about)
+    key = f"files {pile.ordered} at {resolution} px, {channels} channels, {fit}"
+    key += "" if flip is None else f", flipped by seed {flip}"
+    about = {"kind": "images", **described(pile)}
+    return Subject(name, kind, len(pile), resolution, channels, batches, key, about, pile=pile)
 
 
-def described(images: ImageSet) -> dict[str, Any]:
-    """Which images these are, for a report."""
-    return {"count": len(images), "digest": images.digest, "skipped": len(images.skipped)}
+def open_files(path: str | Path, samples: int | None, fit: str, say: Callable[[str], None]) -> Subject:
+    """Images made by anything, at the size of the first of them.
+
+    Raises:
+        FsgenError: no images; fewer than 2.
+    """
+    resolution = min(_side(find_images(path)), LARGEST)
+    pile = open_images(path, say=say, limit=samples)
+    if len(pile) < 2:
+        raise FsgenError(f"there is one image in {path}", hint="2 are the least that can be compared")
+    return of_files(pile, Path(path).name, "subject", resolution, 3, fit)
 
 
-def _is_images(path: Path) -> bool:
+def is_images(path: str | Path) -> bool:
+    """Whether ``path`` stands for images rather than for a model."""
+    path = Path(path)
     if path.is_dir():
         if (path / RUN_MODEL).is_file() or (path / CONFIG).is_file():
             return False
@@ -94,12 +106,9 @@ def _is_images(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in (".zip", *SUFFIXES)
 
 
-def _of_files(path: Path, samples: int | None, fit: str, say: Callable[[str], None]) -> Subject:
-    resolution = min(_side(find_images(path)), LARGEST)
-    images = load_images(path, resolution, fit=fit, say=say, limit=samples)
-    if len(images) < 2:
-        raise FsgenError(f"there is one image in {path}", hint="2 are the least that can be compared")
-    return of_images(images, path.name)
+def described(images: Any) -> dict[str, Any]:
+    """Which images these are, for a report."""
+    return {"count": len(images), "digest": images.digest, "skipped": len(images.skipped)}
 
 
 def _side(items: list[Item]) -> int:

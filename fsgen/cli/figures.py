@@ -1,0 +1,62 @@
+"""Figures as tables on a terminal: a line for each metric, a column for each set of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fsgen.cli import common
+from fsgen.measures import MEASURES, shown
+
+
+def evaluated(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """What was evaluated, its source and the reals, as a table to print."""
+    table = _table([row["name"] for row in rows])
+    table.add_row("images", *(f"{row['n']:,}" for row in rows))
+    for name in _known([row["metrics"] for row in rows]):
+        table.add_row(MEASURES[name].title, *(cell(name, row["metrics"].get(name)) for row in rows))
+    return table
+
+
+def compared(reports: Sequence[Mapping[str, Any]]) -> Any:
+    """Many reports, and what each run cost, as a table to print."""
+    table = _table([report["title"] for report in reports])
+    rows = [report["evaluation"]["rows"][0] for report in reports]
+    table.add_row("images", *(f"{row['n']:,}" for row in rows))
+    for name in _known([row["metrics"] for row in rows]):
+        table.add_row(MEASURES[name].title, *(cell(name, row["metrics"].get(name)) for row in rows))
+    runs = [report.get("run") or {} for report in reports]
+    for title, value in (
+        ("steps", lambda run: f"{run['steps']:,}"),
+        ("seconds", lambda run: f"{run['cost']['seconds']:,.0f}"),
+        ("memory, MB", lambda run: f"{run['cost']['peak_rss_mb']:,}"),
+        ("trained parameters", lambda run: f"{run['trained_parameters']:,}"),
+    ):
+        if any(runs):
+            table.add_row(f"[dim]{title}[/dim]", *(value(run) if run else "[dim]-[/dim]" for run in runs))
+    return table
+
+
+def cell(name: str, figure: Mapping[str, Any] | None) -> str:
+    """``61.2 (58.0-64.1)``"""
+    if figure is None:
+        return "[dim]-[/dim]"
+    text = shown(name, figure["value"])
+    if figure["low"] is None:
+        return text
+    low, high = (shown(name, figure[end]).rstrip("%") for end in ("low", "high"))
+    return f"{text} [dim]({low}-{high})[/dim]"
+
+
+def _known(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [name for name in MEASURES if any(name in some for some in metrics)]
+
+
+def _table(columns: Sequence[str]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for name in columns:
+        table.add_column(common.escape(name), justify="right", overflow="fold")
+    return table

@@ -1,0 +1,141 @@
+"""What is kept of images that pass by once: each keeper takes every batch and holds what its metrics need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fsgen.evaluation.critic import Critic
+from fsgen.metrics.spread import Clusters, Spread
+
+THUMBNAIL = 128  # px: larger pictures are kept at this size for a page
+
+
+class Keeper(Protocol):
+    """Takes batches of one set of images, in order."""
+
+    def take(self, images: Tensor) -> None:
+        """A batch, uint8 [n, C, H, W]."""
+
+
+@dataclass
+class Features:
+    """All features of one network."""
+
+    network: Any  # of metrics.backbones
+    parts: list[Tensor] = field(default_factory=list)
+
+    def take(self, images: Tensor) -> None:
+        self.parts.append(self.network(colour(images)))
+
+    @property
+    def value(self) -> Tensor:
+        """[n, d], float32 on the CPU."""
+        return torch.cat(self.parts)
+
+
+@dataclass
+class Distances:
+    """Sums from which all mean LPIPS distances follow, of the first ``most`` images."""
+
+    lpips: Any
+    most: int
+    spread: Spread = field(default_factory=Spread)
+
+    def take(self, images: Tensor) -> None:
+        if (room := self.most - self.spread.n) > 0:
+            self.spread.add(embedded(self.lpips, images[:room]))
+
+
+@dataclass
+class Groups:
+    """The first ``most`` samples, each with the training image that it is most like by LPIPS."""
+
+    lpips: Any
+    most: int
+    clusters: Clusters
+    n: int = 0
+
+    def take(self, images: Tensor) -> None:
+        if (room := self.most - self.n) > 0:
+            self.clusters.add(embedded(self.lpips, images[:room]))
+            self.n += len(images[:room])
+
+
+@dataclass
+class Points:
+    """The first ``most`` images as points in the discriminator's features."""
+
+    critic: Critic
+    most: int
+    parts: list[Tensor] = field(default_factory=list)
+
+    def take(self, images: Tensor) -> None:
+        if (room := self.most - sum(map(len, self.parts))) > 0:
+            self.parts.append(self.critic.points(images[:room]))
+
+    @property
+    def value(self) -> Tensor:
+        """[min(n, most), k], float32 on the CPU."""
+        return torch.cat(self.parts)
+
+
+@dataclass
+class Copies:
+    """Of the first ``most`` images, each one's nearest training image and how far it is."""
+
+    critic: Critic
+    most: int
+    parts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def take(self, images: Tensor) -> None:
+        if (room := self.most - sum(len(distances) for distances, _ in self.parts)) > 0:
+            self.parts.append(self.critic.nearest(images[:room]))
+
+    @property
+    def distances(self) -> Tensor:
+        """[n]"""
+        return torch.cat([distances for distances, _ in self.parts])
+
+    @property
+    def shots(self) -> Tensor:
+        """[n] int64, rows of the training images"""
+        return torch.cat([shots for _, shots in self.parts])
+
+
+@dataclass
+class Album:
+    """Thumbnails of the first ``most`` images."""
+
+    most: int
+    parts: list[Tensor] = field(default_factory=list)
+
+    def take(self, images: Tensor) -> None:
+        if (room := self.most - sum(map(len, self.parts))) > 0:
+            self.parts.append(thumbnails(images[:room]))
+
+    @property
+    def value(self) -> Tensor:
+        """uint8 [min(n, most), C, s, s], s at most ``THUMBNAIL``."""
+        return torch.cat(self.parts)
+
+
+def embedded(lpips: Any, images: Tensor) -> Tensor:
+    """LPIPS points [n, D] of uint8 images."""
+    return lpips.embed(colour(images).float() / 127.5 - 1)
+
+
+def colour(images: Tensor) -> Tensor:
+    """Grey as RGB, as a PNG reader would hand it to the networks."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def thumbnails(images: Tensor) -> Tensor:
+    """uint8 [n, C, H, W] at no more than ``THUMBNAIL`` px a side."""
+    if max(images.shape[2:]) <= THUMBNAIL:
+        return images.clone()
+    small = nn.functional.interpolate(images.float(), (THUMBNAIL, THUMBNAIL), mode="area")
+    return small.round().to(torch.uint8)
