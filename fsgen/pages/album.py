@@ -19,12 +19,12 @@ BUDGET = 2_500_000  # characters of all pictures of a page, which itself stays b
 class _Rung:
     """One way to encode all pictures of a page."""
 
-    scale: float  # of the sides, of pictures above _LEAST pixels
+    scale: float  # of the longest side, which stays at least _LEAST pixels
     quality: int | None  # of WebP; None: lossless
 
 
-# Pictures of 64 px are shown as they are, some hundred of 1024 px as thumbnails.
 _LEAST = 64
+# Pictures of 64 px are shown as they are, some hundred of 1024 px as thumbnails.
 _RUNGS = (
     _Rung(1, None), _Rung(1, 92), _Rung(1, 80), _Rung(0.75, 80), _Rung(0.5, 80), _Rung(0.25, 70),
 )  # fmt: skip

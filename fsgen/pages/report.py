@@ -54,7 +54,7 @@ def render(report: dict[str, Any], exhibits: Exhibits) -> str:
         "configuration": _configuration(run, evaluation),
         "provenance": _provenance(run, evaluation),
         "warnings": listed(evaluation, "warnings"),
-        "left_out": [(figures.measure(name).title, part(left_out, name)) for name in left_out],
+        "left_out": _left_out(left_out),
         **_pictures(exhibits, album),
     }
     album.settle()
@@ -190,6 +190,16 @@ def _configuration(
         ("Near copies", flat(part(evaluation, "near_copy"))),
     )  # fmt: skip
     return [(head, pairs) for head, pairs in headed if pairs]
+
+
+def _left_out(left_out: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Metrics that are absent for one reason, why, and what to do."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for name in left_out:
+        reason = part(left_out, name)
+        said = (str(reason.get("why") or "not said why"), str(reason.get("remedy") or ""))
+        grouped.setdefault(said, []).append(figures.measure(name).title)
+    return [(", ".join(names), why, remedy) for (why, remedy), names in grouped.items()]
 
 
 def _provenance(run: dict[str, Any], evaluation: dict[str, Any]) -> list[Origin]:
