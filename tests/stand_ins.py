@@ -76,7 +76,7 @@ class ClipBlock(nn.Module):
         return x + self.mlp["c_proj"](y * torch.sigmoid(1.702 * y))
 
 
-def dinov2_state(depth: int, width: int = 1024) -> dict[str, torch.Tensor]:
+def dinov2_state(depth: int, width: int) -> dict[str, torch.Tensor]:
     """A file of DINOv2's, with ``depth`` blocks: random, at scales at which every part matters."""
     shapes = {"norm1": [width], "attn.qkv": [3 * width, width], "attn.proj": [width, width],
               "norm2": [width], "mlp.fc1": [4 * width, width], "mlp.fc2": [width, 4 * width]}  # fmt: skip
@@ -201,13 +201,13 @@ def vgg16_file(weights_dir) -> Path:
 
 @pytest.fixture(scope="session")
 def picture_folders(tmp_path_factory):
-    """Two folders of PNGs that differ, 40 x 56 pixels."""
+    """Two folders of PNGs that differ: of 56 x 40 pixels, and of 420 x 350 with fine detail."""
     rng = np.random.default_rng(0)
     folders = []
-    for name, scale in (("a", 255), ("b", 160)):
+    for name, scale, size, cells in (("a", 255, (56, 40), 8), ("b", 160, (420, 350), 200)):
         folder = tmp_path_factory.mktemp(name)
         for i in range(4):
-            coarse = rng.uniform(0, scale, (8, 8, 3)).astype(np.uint8)
-            Image.fromarray(coarse).resize((56, 40), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+            coarse = rng.uniform(0, scale * (i + 1) / 4, (cells, cells, 3)).astype(np.uint8)
+            Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(folder / f"{i}.png")
         folders.append(folder)
     return folders

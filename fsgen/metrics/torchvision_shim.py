@@ -24,7 +24,7 @@ _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 def import_torchvision() -> ModuleType:
     """The torchvision module, also where its compiled operators do not fit the torch that is installed.
 
-    Call it before importing anything that imports torchvision itself (lpips, clean-fid).
+    Call it before importing anything that imports torchvision itself (lpips, clean-fid, timm).
 
     Raises:
         FsgenError: torchvision cannot be imported for another reason.

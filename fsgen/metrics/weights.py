@@ -73,7 +73,7 @@ CATALOGUE = {
         Weights(
             name="clip",
             file="vit_base_patch32_clip_224.openai.safetensors",  # the Hub's name says nothing by itself
-            url="https://huggingface.co/timm/vit_base_patch32_clip_224.openai/resolve/main/open_clip_model.safetensors",
+            url="https://huggingface.co/timm/vit_base_patch32_clip_224.openai/resolve/ab5b8ef490e86faa07d3523926b842c765de1de5/open_clip_model.safetensors",
             megabytes=605,
             used_by="CLIP-FID",
         ),

@@ -112,7 +112,7 @@ def test_the_mode_torchvision_is_torchvisions_own_pooled_features(files, picture
     whole.load_state_dict(torch.load(files["torchvision"], weights_only=True))
     pooled = []
     whole.avgpool.register_forward_hook(lambda module, inputs, output: pooled.append(output.flatten(1)))
-    images = read_folder(picture_folders[0])
+    images = read_folder(picture_folders[1])
     with torch.no_grad():
         whole(torch.nn.functional.interpolate(images / 127.5 - 1, (299, 299), mode="bilinear"))
     found = build("inception", files["torchvision"], mode="torchvision")(images)

@@ -18,6 +18,8 @@ from fsgen.errors import FsgenError
 from fsgen.metrics.backbones import Clip, Dinov2, build
 from fsgen.metrics.torchvision_shim import import_torchvision
 
+WIDTH = 128
+
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch):
@@ -30,9 +32,10 @@ def _offline(monkeypatch):
 
 
 @pytest.fixture
-def shallow(monkeypatch):
-    """DINOv2 with two blocks instead of 24."""
-    monkeypatch.setattr(Dinov2, "options", {**Dinov2.options, "depth": 2})
+def small(monkeypatch):
+    """DINOv2 with 2 blocks instead of 24, 128 channels instead of 1024, 2 heads instead of 16."""
+    options = {**Dinov2.options, "depth": 2, "embed_dim": WIDTH, "num_heads": WIDTH // 64}
+    monkeypatch.setattr(Dinov2, "options", options)
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def arrays(batch):
 
 
 def test_clip_sees_what_clean_fid_shows_it(theirs):
-    for size in ((40, 56), (224, 224), (224, 300), (225, 512), (333, 250), (500, 777)):
+    for size in ((40, 56), (224, 224), (224, 227), (231, 224), (225, 512), (333, 250), (500, 777)):
         noise = torch.randint(0, 256, (*size, 3), dtype=torch.uint8).numpy()
         np.testing.assert_array_equal(Clip._resize(noise), theirs.img_preprocess_clip(noise), str(size))
 
@@ -96,10 +99,10 @@ def plain_dinov2(state, pictures, blocks):
     grid = state["pos_embed"][:, 1:].unflatten(1, (37, 37)).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, scale_factor=(16.1 / 37, 16.1 / 37), mode="bicubic").flatten(2).transpose(1, 2)
     x = x + torch.cat([state["pos_embed"][:, :1], grid], dim=1)
-    n, t, d = x.shape
+    n, t, _ = x.shape
     for i in range(blocks):
-        q, k, v = linear(norm(x, f"blocks.{i}.norm1"), f"blocks.{i}.attn.qkv").view(n, t, 3, 16, -1).unbind(2)
-        weights = torch.einsum("nqhc,nkhc->nhqk", q, k).div((d // 16) ** 0.5).softmax(dim=-1)
+        q, k, v = linear(norm(x, f"blocks.{i}.norm1"), f"blocks.{i}.attn.qkv").view(n, t, 3, -1, 64).unbind(2)
+        weights = torch.einsum("nqhc,nkhc->nhqk", q, k).div(8).softmax(dim=-1)
         y = torch.einsum("nhqk,nkhc->nqhc", weights, v).flatten(2)
         x = x + state[f"blocks.{i}.ls1.gamma"] * linear(y, f"blocks.{i}.attn.proj")
         y = F.gelu(linear(norm(x, f"blocks.{i}.norm2"), f"blocks.{i}.mlp.fc1"))
@@ -107,9 +110,9 @@ def plain_dinov2(state, pictures, blocks):
     return norm(x, "norm")[:, 0]
 
 
-def check_dinov2(path, depth):
+def check_dinov2(path, depth, width):
     torch.manual_seed(0)
-    state = dinov2_state(depth)
+    state = dinov2_state(depth, width)
     torch.save(state, path)
     batch = images((300, 260))
     resized = [Image.fromarray(a).resize((224, 224), Image.Resampling.BICUBIC) for a in arrays(batch)]
@@ -118,29 +121,29 @@ def check_dinov2(path, depth):
     expected = plain_dinov2({k: v.double() for k, v in state.items()}, (pictures - mean) / std, depth).float()
     dinov2 = build("dinov2", path)
     found = dinov2(batch)
-    assert found.shape == (2, 1024) and found.dtype == torch.float32
+    assert found.shape == (2, width) and found.dtype == torch.float32
     assert (found[0] - found[1]).abs().mean() > 0.01
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (dinov2.name, dinov2.mode) == ("dinov2", "vit_l_14")
     return found
 
 
-def test_dinov2_features_are_its_equations(shallow, tmp_path):
-    found = check_dinov2(tmp_path / "dinov2.pth", 2)
+def test_dinov2_features_are_its_equations(small, tmp_path):
+    found = check_dinov2(tmp_path / "dinov2.pth", 2, WIDTH)
     save_file(dict(torch.load(tmp_path / "dinov2.pth", weights_only=True)), tmp_path / "d.safetensors")
     torch.testing.assert_close(build("dinov2", tmp_path / "d.safetensors")(images((300, 260))), found)
 
 
 @pytest.mark.slow
-def test_dinov2_at_full_depth(tmp_path):
-    check_dinov2(tmp_path / "dinov2.pth", 24)
+def test_dinov2_at_full_size(tmp_path):
+    check_dinov2(tmp_path / "dinov2.pth", 24, 1024)
 
 
-def test_files_must_hold_all_tensors_and_no_others(shallow, tmp_path, clip_file):
-    whole, path = dinov2_state(2), tmp_path / "dinov2.pth"
+def test_files_must_hold_all_tensors_and_no_others(small, tmp_path, clip_file):
+    whole, path = dinov2_state(2, WIDTH), tmp_path / "dinov2.pth"
     wrong = {
         "blocks.1.ls2.gamma": {k: v for k, v in whole.items() if k != "blocks.1.ls2.gamma"},
-        "blocks.2.norm1.weight": dinov2_state(3),
+        "blocks.2.norm1.weight": dinov2_state(3, WIDTH),
         "stray": whole | {"stray": torch.zeros(1)},
         "norm.weight": whole | {"norm.weight": torch.zeros(3)},
         "pos_embed": {k: v for k, v in whole.items() if k != "pos_embed"},
@@ -162,8 +165,8 @@ def test_files_must_hold_all_tensors_and_no_others(shallow, tmp_path, clip_file)
         build("dinov2", clip_file)
 
 
-def test_building_leaves_the_random_stream_alone(shallow, tmp_path, clip_file, capfd, recwarn):
-    torch.save(dinov2_state(2), tmp_path / "dinov2.pth")
+def test_building_leaves_the_random_stream_alone(small, tmp_path, clip_file, capfd, recwarn):
+    torch.save(dinov2_state(2, WIDTH), tmp_path / "dinov2.pth")
     before = torch.get_rng_state()
     for network in (build("clip", clip_file), build("dinov2", tmp_path / "dinov2.pth")):
         assert not network.network.training
