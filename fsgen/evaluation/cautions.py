@@ -9,6 +9,7 @@ from fsgen.data.stream import Pile
 from fsgen.errors import FsgenError
 from fsgen.evaluation.figures import LEAST_REALS, NEIGHBOURS
 from fsgen.evaluation.notes import Notes
+from fsgen.evaluation.protocols import DEFAULT, Protocol
 from fsgen.evaluation.subjects import Subject
 
 RELIABLE = 2048  # images below which a FID is mostly bias: Inception has as many features
@@ -35,7 +36,13 @@ def leave_out_senseless(subject: Subject, base: Subject | None, pile: Pile, note
         notes.leave_out(("precision", "recall", "density", "coverage"), error)
 
 
-def beware(subject: Subject, pile: Pile, training: ImageSet | None, reals: Subject, notes: Notes) -> None:
+def beware(
+    subject: Subject, reals: Subject, training: ImageSet | None, protocol: Protocol, notes: Notes
+) -> None:
+    """What the figures may be misread for."""
+    if subject.pile is not None and protocol.name != DEFAULT and subject.n != protocol.samples:
+        notes.warn(f"the protocol {protocol.name} takes {protocol.samples} samples, here are {subject.n}")
+    pile = reals.pile
     if "fid" in notes.metrics:
         for n, which in ((len(pile), "reals"), (subject.n, "samples")):
             if n < RELIABLE:

@@ -59,26 +59,35 @@ class Critic:
         g = model.generator(device=device)
         seeds = [range(i, min(i + batch, SAMPLES)) for i in range(0, SAMPLES, batch)]
         with torch.no_grad():
-            maps = torch.cat([critic._finest(to_uint8(g(inputs_of(g, part, device)))) for part in seeds])
+            maps = torch.cat(
+                [critic._finest(critic.maps(to_uint8(g(inputs_of(g, part, device))))) for part in seeds]
+            )
         critic.spread = maps.std(dim=(0, 2, 3))[:, None, None] + 1e-3 * maps.std()  # a dead channel stays so
         critic.threshold = near_copy_threshold(critic._scaled(maps), PERCENTILE)
         critic.shots, critic.moved = len(shots), len(shots) <= FEW
         variants = _variants(shots, SHIFT if critic.moved else 0)
         parts = [part for images in variants for part in images.split(batch)]
-        critic.pool = torch.cat([critic._scaled(critic._finest(part)) for part in parts])
+        critic.pool = torch.cat([critic._scaled(critic._finest(critic.maps(part))) for part in parts])
         critic.centre = critic.pool.mean(dim=0)
         critic.pool -= critic.centre
         return critic
 
     @torch.no_grad()
-    def points(self, images: Tensor) -> Tensor:
-        """uint8 [n, C, H, W] of any size -> points [n, k] on the CPU."""
-        return nearness.pooled(self._maps(images)).cpu()
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """What the discriminator sees of uint8 images [n, C, H, W] of any size, finest first."""
+        spec = self.model.spec
+        device = next(self.d.parameters()).device
+        return self.d.features(_fitted(images, spec["resolution"], spec["channels"]).to(device))
 
     @torch.no_grad()
-    def nearest(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Each image's, uint8 [n, C, H, W], distance to its nearest shot, [n], and which that is, [n]."""
-        points = self._scaled(self._finest(images)) - self.centre
+    def points(self, maps: list[Tensor]) -> Tensor:
+        """Points [n, k] on the CPU: what is where, roughly, at every level."""
+        return nearness.pooled(maps).cpu()
+
+    @torch.no_grad()
+    def nearest(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Each image's distance to its nearest shot, [n], and which that is, [n]; on the CPU."""
+        points = self._scaled(self._finest(maps)) - self.centre
         found = [torch.cdist(points, part).min(dim=1) for part in self.pool.split(512)]
         distances, part = torch.stack([one.values for one in found]).min(dim=0)
         rows = torch.stack([one.indices for one in found]).gather(0, part[None])[0] + 512 * part
@@ -96,16 +105,9 @@ class Critic:
             + (f", and shifted by up to {SHIFT} px" if self.moved else ""),
         }
 
-    def _maps(self, images: Tensor) -> list[Tensor]:
-        spec = self.model.spec
-        device = next(self.d.parameters()).device
-        return self.d.features(_fitted(images, spec["resolution"], spec["channels"]).to(device))
-
-    @torch.no_grad()
-    def _finest(self, images: Tensor) -> Tensor:
-        """The finest maps, [n, C, s, s] on the CPU, s at most ``FINEST``."""
-        x = self._maps(images)[0]
-        return nn.functional.adaptive_avg_pool2d(x, min(FINEST, x.shape[-1])).cpu()
+    def _finest(self, maps: list[Tensor]) -> Tensor:
+        """The finest of them, [n, C, s, s] on the CPU, s at most ``FINEST``."""
+        return nn.functional.adaptive_avg_pool2d(maps[0], min(FINEST, maps[0].shape[-1])).cpu()
 
     def _scaled(self, maps: Tensor) -> Tensor:
         """Maps [n, C, s, s] as points [n, k] whose distances are means over channels and positions."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from fsgen.data.images import ImageSet
-from fsgen.data.stream import Pile, open_images
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
 from fsgen.evaluation import cautions, networks, subjects
@@ -24,6 +23,7 @@ from fsgen.evaluation.subjects import Subject
 from fsgen.io.ledger import hash_file
 from fsgen.measures import MEASURES, measure
 from fsgen.metrics import intervals
+from fsgen.metrics.intervals import Estimate
 from fsgen.models import model as models
 from fsgen.models.model import Model
 
@@ -118,11 +118,9 @@ def evaluate(
     notes = Notes(asked, frozenset(named))
     files = networks.locate(request.protocol, weights_dir, download, notes, watch)
     subject = _subject(path, request, watch)
-    pile = open_images(real, say=watch.say)
-    if len(pile) < 2:
-        raise FsgenError(
-            f"there is one image in {real}; reals are a set", hint="give --real a folder of many"
-        )
+    flip = seed if request.protocol.flip_reals else None
+    reals = subjects.open_reals(real, subject, fit, flip, watch.say)
+    pile = reals.pile
     origin = networks.origin_of(subject, source, notes)
     looking = networks.build(files, request.protocol, subject.resolution, request.device, notes)
     training = _training(looking, subject, origin, shots, request, notes)
@@ -131,13 +129,9 @@ def evaluate(
     if dry_run:
         return {**_settings(request, subject, looking), "metrics": notes.metrics,
                 "protocol": request.protocol.name, "left_out": notes.left_out}  # fmt: skip
-    reals = subjects.of_files(
-        pile, "real", "real", subject.resolution, subject.channels, fit,
-        seed if request.protocol.flip_reals else None,
-    )  # fmt: skip
     sight = Sight(looking, notes.metrics, request.protocol, training, batch, watch)
-    rows, seen = _rows(sight, subject, base, reals, request, pile, notes)
-    cautions.beware(subject, pile, training, reals, notes)
+    rows, seen = _rows(sight, subject, base, reals, request, notes)
+    cautions.beware(subject, reals, training, request.protocol, notes)
     for line in notes.lines():
         watch.say(line)
     return Evaluation(
@@ -158,13 +152,12 @@ def evaluate(
 
 
 def _rows(
-    sight: Sight, subject: Subject, base: Subject | None, reals: Subject, request: Request, pile: Pile,
-    notes: Notes,
+    sight: Sight, subject: Subject, base: Subject | None, reals: Subject, request: Request, notes: Notes,
 ) -> tuple[list[dict[str, Any]], dict[str, Seen]]:  # fmt: skip
     """What was evaluated, its source, and the reals themselves: what a perfect generator would score."""
     theirs = sight.look(reals, most=subject.n)
     known = set(sight.training.hashes) if sight.training is not None else set()
-    fresh = [i for i, digest in enumerate(pile.hashes[: theirs.n]) if digest not in known]
+    fresh = [i for i, digest in enumerate(reals.pile.hashes[: theirs.n]) if digest not in known]
     seen, turns = {"real": theirs}, []
     for turn in range(request.seeds):
         ours, first = _at(subject, request, turn), turn == 0
@@ -177,15 +170,21 @@ def _rows(
         if first:
             seen |= {kind: row.seen for kind, row in sets.items()}
     rows = [
-        {"name": of.name, "kind": of.kind, "n": of.n,
-         "metrics": {name: intervals.over_seeds([turn[of.kind][name] for turn in turns]).plain()
+        {"name": of.name, "kind": of.kind, "n": of.n if of.pile is None else len(of.pile),
+         "metrics": {name: _mean(name, [turn[of.kind][name] for turn in turns])
                      for name in turns[0][of.kind]}}
         for of in (subject, base) if of is not None
     ]  # fmt: skip
     own = Row("real", theirs, None, None, sight.networks, request.seed, fresh).figures(notes.metrics)
-    rows.append({"name": "real", "kind": "real", "n": len(pile),
+    rows.append({"name": "real", "kind": "real", "n": len(reals.pile),
                  "metrics": {name: figure.plain() for name, figure in own.items()}})  # fmt: skip
     return rows, seen
+
+
+def _mean(name: str, turns: list[Estimate]) -> dict[str, float | None]:
+    """Over the sets of pictures; KID alone may be below zero."""
+    least, most = None if name == "kid" else 0, 1 if MEASURES[name].style == "percent" else None
+    return intervals.over_seeds(turns, least=least, most=most).plain()
 
 
 def _at(subject: Subject, request: Request, turn: int) -> Subject:

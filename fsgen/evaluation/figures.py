@@ -19,6 +19,7 @@ from fsgen.metrics.memorisation import leaks
 
 REPLICATES = 200  # of the bootstrap over samples
 KID = {"subsets": 100, "subset_size": 1000}  # clean-fid's
+ENOUGH = 5000  # reals for the interval of KID, whose cost grows with their square
 NEIGHBOURS = 5  # k of precision, recall, density and coverage (Naeem et al. 2020)
 LEAST_REALS = 30  # below, which of two sets is nearer is a matter of chance
 
@@ -31,8 +32,7 @@ class Seen:
     features: dict[str, torch.Tensor]  # space -> [n, d]
     distances: keepers.Distances | None = None
     groups: keepers.Groups | None = None
-    points: keepers.Points | None = None
-    copies: keepers.Copies | None = None
+    judged: keepers.Judged | None = None
     album: keepers.Album | None = None
 
 
@@ -78,7 +78,7 @@ class Row:
         x, y = self.seen.features["inception"], self.reals.features["inception"]
         # clean-fid draws from numpy's global stream: this is what it gives after numpy.random.seed(seed)
         value = kernel.kid(x, y, rng=np.random.RandomState(self.seed % 2**32), **KID)
-        return intervals.interval(value, kernel.kid_resampled(x, y, self.draws(len(x))))
+        return intervals.interval(value, kernel.kid_resampled(x, y[:ENOUGH], self.draws(len(x))))
 
     @cached_property
     def _manifold(self) -> dict[str, Estimate]:
@@ -119,25 +119,25 @@ class Row:
     # ---- as the discriminator sees it -----------------------------------------------------------------
 
     def near_copies(self) -> Estimate:
-        distances = self.seen.copies.distances.numpy()
+        distances = self.seen.judged.distances.numpy()
         rows = slice(None) if self.fresh is None else self.fresh
         return self._share(distances[rows] < self.networks.critic.threshold)
 
     def diversity(self) -> Estimate:
-        points = self.seen.points.value
+        points = self.seen.judged.points
         spread = diversity.mean_pairwise_resampled(points, self.draws(len(points)))
         return intervals.interval(diversity.mean_pairwise(points), spread, least=0)
 
     def leakage(self) -> Estimate:
-        source, reals = self.source.points.value, self.reals.points.value
+        source, reals = self.source.judged.points, self.reals.judged.points
         m = min(len(source), len(reals))  # the larger set has nearer neighbours
-        return self._share(leaks(self.seen.points.value, source[:m], reals[:m]))
+        return self._share(leaks(self.seen.judged.points, source[:m], reals[:m]))
 
     def _share(self, indicators: np.ndarray) -> Estimate:
         return intervals.share(indicators, REPLICATES, self.seed)
 
     def correspondence(self) -> Estimate:
-        ours, theirs = self.seen.points.value, self.source.points.value
+        ours, theirs = self.seen.judged.points, self.source.judged.points
         spread = same_latent.correspondence_resampled(ours, theirs, self.draws(len(ours)))
         return intervals.interval(same_latent.correspondence(ours, theirs), spread, least=0, most=1)
 

@@ -66,44 +66,41 @@ class Groups:
 
 
 @dataclass
-class Points:
-    """The first ``most`` images as points in the discriminator's features."""
+class Judged:
+    """As the discriminator sees them: ``diverse`` of them as points, ``most`` of them beside the shots."""
 
     critic: Critic
-    most: int
+    diverse: int
+    most: int  # 0: the training images are not known, or not asked about
+    n: int = 0
     parts: list[Tensor] = field(default_factory=list)
+    copies: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def take(self, images: Tensor) -> None:
-        if (room := self.most - sum(map(len, self.parts))) > 0:
-            self.parts.append(self.critic.points(images[:room]))
+        images = images[: max(self.diverse, self.most) - self.n]
+        if not len(images):
+            return
+        maps = self.critic.maps(images)
+        if (room := self.diverse - self.n) > 0:
+            self.parts.append(self.critic.points([part[:room] for part in maps]))
+        if (room := self.most - self.n) > 0:
+            self.copies.append(self.critic.nearest([part[:room] for part in maps]))
+        self.n += len(images)
 
     @property
-    def value(self) -> Tensor:
-        """[min(n, most), k], float32 on the CPU."""
+    def points(self) -> Tensor:
+        """[min(n, diverse), k], float32 on the CPU."""
         return torch.cat(self.parts)
-
-
-@dataclass
-class Copies:
-    """Of the first ``most`` images, each one's nearest training image and how far it is."""
-
-    critic: Critic
-    most: int
-    parts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def take(self, images: Tensor) -> None:
-        if (room := self.most - sum(len(distances) for distances, _ in self.parts)) > 0:
-            self.parts.append(self.critic.nearest(images[:room]))
 
     @property
     def distances(self) -> Tensor:
-        """[n]"""
-        return torch.cat([distances for distances, _ in self.parts])
+        """To the nearest training image, [min(n, most)]."""
+        return torch.cat([distances for distances, _ in self.copies])
 
     @property
     def shots(self) -> Tensor:
-        """[n] int64, rows of the training images"""
-        return torch.cat([shots for _, shots in self.parts])
+        """Which training image that is, int64 [min(n, most)]."""
+        return torch.cat([shots for _, shots in self.copies])
 
 
 @dataclass

@@ -84,14 +84,14 @@ def exhibits(found: Evaluation, report: dict[str, Any], run: Run | None) -> Exhi
 
 def _neighbours(found: Evaluation, subject: Seen) -> list[Neighbour]:
     """The samples that come nearest to a training image, nearest first."""
-    if subject.copies is None:
+    if found.near_copy is None:
         return []
     album, shots = subject.album.value, found.training.pixels
-    distances = subject.copies.distances[: len(album)]
+    distances = subject.judged.distances[: len(album)]
     seed = found.settings["seed"] if found.what["kind"] == "model" else None
     return [
         Neighbour(
-            sample=album[row], shot=thumbnails(shots[subject.copies.shots[row]][None])[0],
+            sample=album[row], shot=thumbnails(shots[subject.judged.shots[row]][None])[0],
             distance=distances[row].item(), copy=distances[row].item() < found.near_copy["threshold"],
             seed=None if seed is None else seed + int(row),
         )

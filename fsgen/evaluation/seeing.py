@@ -72,10 +72,9 @@ class Sight:
                 self.networks.anchors, per_cluster=rules.intra_per_cluster, empty=rules.intra_empty
             )
             chosen["groups"] = keepers.Groups(self.networks.groups, rules.intra_samples, clusters)
-        if wanted & {"diversity", "leakage", "correspondence"}:
-            chosen["points"] = keepers.Points(self.networks.critic, DIVERSE)
-        if "near_copies" in wanted:
-            chosen["copies"] = keepers.Copies(self.networks.critic, enough)
+        if wanted & {"diversity", "leakage", "correspondence", "near_copies"}:
+            most = enough if "near_copies" in wanted else 0
+            chosen["judged"] = keepers.Judged(self.networks.critic, DIVERSE, most)
         return chosen
 
     def _cached(self, subject: Subject) -> dict[str, Tensor]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from fsgen import rng as random
 from fsgen.data.files import SUFFIXES, Item, find_images
 from fsgen.data.pictures import to_uint8
 from fsgen.data.stream import Pile, open_images
@@ -67,14 +67,12 @@ def of_files(
     """Images of files, as squares of ``resolution`` px; ``flip``: a seed to mirror half of them by."""
 
     def batches(batch: int, most: int) -> Iterator[Tensor]:
-        coin = torch.zeros(0, dtype=torch.bool)
-        if flip is not None:
-            coin = torch.rand(len(pile), generator=random.generator(flip, "flipped reals")) < 0.5
-        done = 0
+        coin = np.random.default_rng(flip)  # one number an image, however they are batched
         for images in pile.batches(resolution, batch, fit=fit, channels=channels, rows=range(most)):
-            heads = coin[done : done + len(images)]
-            done += len(images)
-            yield images if flip is None else torch.where(heads[:, None, None, None], images.flip(3), images)
+            if flip is not None:
+                heads = torch.from_numpy(coin.random(len(images)) < 0.5)
+                images = torch.where(heads[:, None, None, None], images.flip(3), images)
+            yield images
 
     key = f"files {pile.ordered} at {resolution} px, {channels} channels, {fit}"
     key += "" if flip is None else f", flipped by seed {flip}"
@@ -90,9 +88,25 @@ def open_files(path: str | Path, samples: int | None, fit: str, say: Callable[[s
     """
     resolution = min(_side(find_images(path)), LARGEST)
     pile = open_images(path, say=say, limit=samples)
-    if len(pile) < 2:
+    if not _two(pile, resolution):
         raise FsgenError(f"there is one image in {path}", hint="2 are the least that can be compared")
     return of_files(pile, Path(path).name, "subject", resolution, 3, fit)
+
+
+def open_reals(
+    path: str | Path, subject: Subject, fit: str, flip: int | None, say: Callable[[str], None]
+) -> Subject:
+    """Real images to hold ``subject`` against, brought to its resolution.
+
+    Raises:
+        FsgenError: no images; fewer than 2.
+    """
+    pile = open_images(path, say=say)
+    if not _two(pile, subject.resolution):
+        raise FsgenError(
+            f"there is one image in {path}; reals are a set", hint="give --real a folder of many"
+        )
+    return of_files(pile, "real", "real", subject.resolution, subject.channels, fit, flip)
 
 
 def is_images(path: str | Path) -> bool:
@@ -109,6 +123,11 @@ def is_images(path: str | Path) -> bool:
 def described(images: Any) -> dict[str, Any]:
     """Which images these are, for a report."""
     return {"count": len(images), "digest": images.digest, "skipped": len(images.skipped)}
+
+
+def _two(pile: Pile, resolution: int) -> bool:
+    """Whether two images can be decoded; how many files there are does not tell."""
+    return sum(map(len, pile.batches(resolution, 2, rows=range(2)))) == 2
 
 
 def _side(items: list[Item]) -> int:

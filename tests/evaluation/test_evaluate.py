@@ -120,9 +120,9 @@ def test_copies_are_told_from_the_sources_pictures_and_from_other_drawings(tmp_p
         "jpeg": load_images(tmp_path, 64).pixels,
     }
     for name, images in copies.items():
-        assert (critic.nearest(images[:8])[0] < critic.threshold).float().mean() > 0.95, name
+        assert (critic.nearest(critic.maps(images[:8]))[0] < critic.threshold).float().mean() > 0.95, name
     others = torch.cat([shots[8:], sample.ready(source, "cpu").sample(30)])
-    assert (critic.nearest(others)[0] < critic.threshold).float().mean() < 0.10
+    assert (critic.nearest(critic.maps(others))[0] < critic.threshold).float().mean() < 0.10
 
 
 def test_replayed_images_are_all_near_copies(tiny, drawings, reals, tmp_path, few):

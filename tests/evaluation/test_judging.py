@@ -1,0 +1,189 @@
+"""What the figures say of generators whose faults are known."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import draw_images, make_source
+
+from fsgen.engine.adapt import adapt
+from fsgen.engine.watch import Watch
+from fsgen.errors import FsgenError
+from fsgen.evaluation import critic as critics
+from fsgen.evaluation import subjects
+from fsgen.evaluation.evaluate import evaluate
+from fsgen.metrics.inception import Inception
+from fsgen.models import model as models
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch):
+    monkeypatch.setattr(critics, "SAMPLES", 40)
+
+
+@pytest.fixture(scope="module")
+def reals(tmp_path_factory):
+    return draw_images(tmp_path_factory.mktemp("many"), 40, seed=9)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A source without moving averages, so that pictures of the source are those a run begins with."""
+    return make_source(tmp_path_factory.mktemp("source") / "tiny.safetensors", ("g", "d"))
+
+
+@pytest.fixture(scope="module")
+def run(tiny, drawings, tmp_path_factory):
+    """Two steps from its source: as good as the source itself."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return adapt(drawings, out=out, source=tiny, method="finetune", steps=2, device="cpu")
+
+
+def test_a_model_that_hardly_moved_is_told_by_its_source(run, reals):
+    found = evaluate(run, real=reals, samples=40)
+    assert found.metrics["leakage"] > 0.9 and found.metrics["correspondence"] > 0.95
+    (flag,) = found.flags
+    assert flag["name"] == "leakage" and "nearer to the source's" in flag["text"]
+    source, real = found.rows[1:]
+    assert not {"leakage", "correspondence"} & {*source["metrics"], *real["metrics"]}
+
+
+def test_another_source_shares_no_latents(run, reals, tmp_path):
+    far = make_source(tmp_path / "far.safetensors", g_widths={"4": 4, "8": 8, "16": 4})
+    found = evaluate(run, real=reals, samples=40, source=far)
+    assert 0.3 < found.metrics["correspondence"] < 0.7  # chance
+
+
+def test_images_that_are_reals_do_not_leak(tiny, reals, tmp_path):
+    for i, path in enumerate(sorted(reals.iterdir())[::2]):
+        shutil.copy(path, tmp_path / f"{i}.png")
+    found = evaluate(tmp_path, real=reals, source=tiny)
+    assert found.metrics["leakage"] < 0.2 and not found.flags
+    assert "do not tell" in found.left_out["correspondence"]["why"]
+    assert found.rows[1]["name"] == "source" and found.rows[1]["n"] == 20
+
+
+def test_a_replay_is_flagged(tiny, reals, drawings, tmp_path):
+    for i in range(4):
+        shutil.copytree(drawings, tmp_path / "replay" / str(i))
+    found = evaluate(tmp_path / "replay", real=reals, shots=drawings, source=tiny)
+    assert found.metrics["near_copies"] == 1
+    assert any("replays what it was shown" in flag["text"] for flag in found.flags)
+    figure = found.rows[0]["metrics"]["near_copies"]
+    assert 0.8 < figure["low"] < figure["high"] == 1
+
+
+def test_too_few_reals_tell_no_leakage(run, drawings):
+    found = evaluate(run, real=drawings, samples=10)
+    assert "5 reals are too few" in found.left_out["leakage"]["why"]
+    with pytest.raises(FsgenError, match="too few"):
+        evaluate(run, real=drawings, samples=10, metrics=["leakage"])
+
+
+def test_over_seeds_figures_are_means_of_sets_that_share_no_picture(run, reals):
+    alone = [evaluate(run, real=reals, samples=12, seed=seed).metrics["diversity"] for seed in (3, 15, 27)]
+    found = evaluate(run, real=reals, samples=12, seeds=3, seed=3)
+    figure = found.rows[0]["metrics"]["diversity"]
+    assert figure["value"] == pytest.approx(np.mean(alone), rel=1e-5)
+    half = 4.302653 * np.std(alone, ddof=1) / 3**0.5  # Student's, two degrees of freedom
+    assert figure["high"] - figure["value"] == pytest.approx(half, rel=1e-4)
+    with pytest.raises(FsgenError, match="a folder is one set"):
+        evaluate(reals, real=reals, seeds=2)
+
+
+def test_every_figure_has_its_interval_around_it(run, reals):
+    for row in evaluate(run, real=reals, samples=30).rows:
+        for name, figure in row["metrics"].items():
+            assert figure["low"] <= figure["value"] <= figure["high"], (row["name"], name)
+            assert figure["low"] < figure["high"], (row["name"], name)
+
+
+# ---- with Inception ----------------------------------------------------------------------------------------
+
+INCEPTION = ("fid", "kid", "precision", "recall", "density", "coverage", "is")
+
+
+def test_features_of_reals_and_source_are_computed_once(tiny, run, reals, inception_file, monkeypatch):
+    looked = []
+    features = Inception._features
+
+    def counted(self, images):
+        looked.append(len(images))
+        return features(self, images)
+
+    monkeypatch.setattr(Inception, "_features", counted)
+    options = {"real": reals, "samples": 8, "metrics": INCEPTION, "weights_dir": inception_file.parent}
+    first = evaluate(run, **options)
+    assert sum(looked) == 40 + 8 + 8  # reals, source, samples
+    looked.clear()
+    again = evaluate(run, **options)
+    assert sum(looked) == 8 and again.rows == first.rows
+    assert set(first.metrics) == set(INCEPTION) and set(first.rows[1]["metrics"]) == set(INCEPTION)
+    looked.clear()
+    assert evaluate(tiny, **options).metrics == pytest.approx(
+        {name: figure["value"] for name, figure in first.rows[1]["metrics"].items()}, rel=1e-4
+    )
+    assert sum(looked) == 8
+    assert any("FID with 8 samples is biased" in line for line in first.warnings)
+
+
+def test_reals_judged_as_samples_score_as_reals_do(reals, inception_file):
+    found = evaluate(reals, real=reals, metrics=INCEPTION, weights_dir=inception_file.parent).metrics
+    assert found["fid"] == pytest.approx(0, abs=1e-6) and found["kid"] <= 0
+    assert found["precision"] == found["recall"] == found["coverage"] == 1
+
+
+# ---- what is refused, and what is only warned of --------------------------------------------------------
+
+
+def test_a_protocol_fixes_what_it_fixes(run, reals):
+    for options in ({"samples": 10}, {"truncation": 0.7}):
+        with pytest.raises(FsgenError, match="the protocol cdc fixes --samples"):
+            evaluate(run, real=reals, protocol="cdc", **options)
+    plan = evaluate(run, real=reals, protocol="crdi", metrics=["near_copies"], dry_run=True)
+    assert plan["samples"] == 5000 and plan["protocol"] == "crdi"
+
+
+def test_a_dry_run_looks_at_nothing(run, reals, monkeypatch):
+    monkeypatch.setattr(subjects.Subject, "batches", None, raising=False)
+    plan = evaluate(run, real=reals, samples=10, dry_run=True)
+    assert plan["samples"] == 10 and plan["metrics"] == [
+        "near_copies",
+        "leakage",
+        "correspondence",
+        "diversity",
+    ]
+    assert (plan["samples"], plan["resolution"]) == (10, 16) and "fid" in plan["left_out"]
+    with pytest.raises(FsgenError):
+        evaluate(run, real=reals / "absent", dry_run=True)
+
+
+def test_odd_and_broken_reals_are_counted(run, reals, tmp_path):
+    mixed = shutil.copytree(reals, tmp_path / "mixed")
+    Image.fromarray(np.zeros((30, 50, 3), np.uint8)).save(mixed / "wide.png")
+    Image.new("RGB", (8200, 8200)).save(mixed / "huge.jpg")
+    (mixed / "torn.png").write_bytes((mixed / "0000.png").read_bytes()[:60])
+    said = []
+    found = evaluate(run, real=mixed, samples=10, watch=Watch(say=said.append))
+    assert found.real["count"] == 42 and found.real["skipped"] == 1
+    assert any("torn.png" in line for line in said)
+    for part in ("1 files of --real could not be read", "42 of 42 reals are not 16 x 16"):
+        assert any(part in line for line in found.warnings), part
+
+
+def test_one_readable_real_is_not_a_set(run, reals, tmp_path):
+    one = draw_images(tmp_path / "one", 1)
+    for i in range(3):
+        (one / f"torn{i}.png").write_bytes((reals / "0000.png").read_bytes()[:60])
+    with pytest.raises(FsgenError, match="there is one image in") as caught:
+        evaluate(run, real=one, samples=4)
+    assert caught.value.code == 2
+
+
+def test_grey_models_are_measured_too(tmp_path, reals):
+    grey = make_source(tmp_path / "grey.safetensors", channels=1)
+    found = evaluate(grey, real=reals, samples=10)
+    assert found.metrics["diversity"] > 0 and models.load(grey).spec["channels"] == 1
