@@ -105,6 +105,24 @@ class Family(ABC):
     def settle(self, g: nn.Module) -> None:  # noqa: B027 (most families have nothing to do)
         """Recompute what is derived from the weights (a mean latent) once training is over."""
 
+    def fresh(self, size: int, channels: int = 3, classes: int = 0) -> Spec:
+        """The published architecture at ``size`` px, to be trained from scratch.
+
+        Raises:
+            FsgenError: no such size, or no such number of channels or classes, in this family.
+        """
+        raise NotImplementedError
+
+    def critic_loss(self, play: Play, fakes: Tensor) -> dict[str, Tensor]:
+        """What the critic descends on, by name, added up: ``d`` is the adversarial part."""
+        real_logits = play.d(play.view(play.reals, "real"), play.inputs)
+        fake_logits = play.d(play.view(fakes, "fake_d"), play.inputs)
+        return {"d": self.loss_d(real_logits, fake_logits)}
+
+    def generator_loss(self, play: Play, fakes: Tensor) -> dict[str, Tensor]:
+        """What the generator descends on before a method adds its terms: ``g`` is the adversarial part."""
+        return {"g": self.loss_g(play.d(play.view(fakes, "fake_g"), play.inputs))}
+
     @abstractmethod
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """The critic's adversarial loss, a scalar."""
@@ -134,6 +152,7 @@ class Play:
     view: Callable[[Tensor, Who], Tensor]  # what the critic is shown of a batch
     rng: Callable[[str], torch.Generator]  # purpose -> generator of this step
     scalars: dict[str, Tensor]  # running means that outlive a step (path length); saved with the state
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None  # LPIPS of images in [-1, 1] -> [n]
 
 
 @dataclass(frozen=True)

@@ -82,20 +82,15 @@ def train(
             view=view, rng=rng, scalars=state.scalars,
         )  # fmt: skip
         fakes = family.fakes(g, play.inputs, recipe, rng("noise d"))
-        real_logits = d(view(play.reals, "real"), play.inputs)
-        fake_logits = d(view(fakes, "fake_d"), play.inputs)
-        losses["d"] = family.loss_d(real_logits, fake_logits)
-        _descend(state.opt_d, losses["d"])
-        losses |= _regularise(state.opt_d, family.regularise(play, "d", state.step))
+        losses |= _descend(state.opt_d, family.critic_loss(play, fakes))
+        losses |= _descend(state.opt_d, family.regularise(play, "d", state.step))
 
         # --- the generator: the same, plus what the methods add
         g.requires_grad_(True), d.requires_grad_(False)
         play.inputs = g.draw(recipe.batch, rng("latents g"))
         fakes = family.fakes(g, play.inputs, recipe, rng("noise g"))
-        losses["g"] = family.loss_g(d(view(fakes, "fake_g"), play.inputs))
-        terms = methods.terms(g)
-        _descend(state.opt_g, losses["g"] + sum(terms.values()))
-        losses |= terms | _regularise(state.opt_g, family.regularise(play, "g", state.step))
+        losses |= _descend(state.opt_g, family.generator_loss(play, fakes) | methods.terms(g))
+        losses |= _descend(state.opt_g, family.regularise(play, "g", state.step))
 
         state.step += 1
         _average(state, recipe)
@@ -111,16 +106,13 @@ def _view(methods: Stack, rng: Callable[[str], torch.Generator], images: Tensor,
     return methods.view(images, who, rng)
 
 
-def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
-
-
-def _regularise(optimiser: torch.optim.Optimizer, due: dict[str, Tensor]) -> dict[str, Tensor]:
-    if due:
-        _descend(optimiser, sum(due.values()))
-    return due
+def _descend(optimiser: torch.optim.Optimizer, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One step down the sum of ``losses``, if there are any; hands them back."""
+    if losses:
+        optimiser.zero_grad(set_to_none=True)
+        sum(losses.values()).backward()
+        optimiser.step()
+    return losses
 
 
 @torch.no_grad()
