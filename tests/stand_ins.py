@@ -123,8 +123,8 @@ def _seeded():
         yield
 
 
-@pytest.fixture(scope="session")
-def inception_file(weights_dir) -> Path:
+def write_inception(folder: Path) -> Path:
+    """The whole Inception with random weights, as TorchScript; the benchmarks use it too."""
     torchvision = import_torchvision()
     with _seeded():
         trunk = torchvision.models.inception_v3(
@@ -132,9 +132,14 @@ def inception_file(weights_dir) -> Path:
         )
         trunk.fc, trunk.dropout = nn.Identity(), nn.Identity()
         layers = torch.jit.trace(_settled(trunk), torch.zeros(1, 3, 299, 299), check_trace=False)
-        path = weights_dir / CATALOGUE["inception"].file
+        path = folder / CATALOGUE["inception"].file
         torch.jit.script(Scripted(layers)).save(str(path))
     return path
+
+
+@pytest.fixture(scope="session")
+def inception_file(weights_dir) -> Path:
+    return write_inception(weights_dir)
 
 
 @pytest.fixture(scope="session")
