@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "stylegan2": "fsgen.models.stylegan2.family:StyleGAN2",
+    "dcgan": "fsgen.models.dcgan:DCGAN",
+    "cgan": "fsgen.models.cgan:CGAN",
 }
 
 METHODS = {

@@ -19,6 +19,14 @@ SPECS: dict[str, dict[str, Any]] = {  # by family; each of 16 px
         "d_widths": {"4": 8, "8": 8, "16": 4}, "d_architecture": "resnet", "d_clamp": None, "d_group": 4,
         "d_embed_dim": 0, "d_cmap_dim": 1, "d_mapping_layers": 0,
     },
+    "dcgan": {
+        "resolution": 16, "channels": 3, "z_dim": 6, "c_dim": 0, "g_embed_dim": 0, "g_widths": [8, 4],
+        "d_widths": [4, 8],
+    },
+    "cgan": {
+        "resolution": 16, "channels": 3, "z_dim": 6, "c_dim": 3, "g_widths": {"z": 8, "y": 8, "joint": 16},
+        "d_widths": {"x": 8, "y": 8, "joint": 8}, "d_pieces": {"x": 2, "y": 3, "joint": 2},
+    },
 }  # fmt: skip
 LABELS = {"c_dim": 3, "g_embed_dim": 6, "d_embed_dim": 8, "d_cmap_dim": 8, "d_mapping_layers": 2}
 ABOUT = {"title": "tiny", "subject": "noise", "licence": "CC0-1.0"}

@@ -12,6 +12,7 @@ from fsgen.registry import FAMILIES, METHODS
 
 # kind -> the module beside this one that tests cases of it
 TESTED = {
+    "dcgan": "test_dcgan",
     "diffaugment": "test_diffaugment",
     "nvidia-pkl": "test_stylegan2",
     "nvidia-pkl-sg3": "test_stylegan2",

@@ -1,0 +1,126 @@
+"""DCGAN against the published networks: pictures, logits, statistics, for every tensor a case has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cases import Case, cases, close, each, skipped
+from torch import Tensor
+
+from fsgen.io.pickles import read_foreign
+from fsgen.models.dcgan import DCGAN
+from fsgen.types import Inputs
+
+KIND = "dcgan"
+FAMILY = DCGAN()
+INPUTS = ("z", "x")
+
+
+class Run:
+    """One case: its networks in eval mode, and G once more in train mode."""
+
+    def __init__(self, case: Case) -> None:
+        foreign = read_foreign(case.folder / case.info.get("file", "weights.safetensors"))
+        assert FAMILY.recognise(foreign)
+        self.converted = FAMILY.convert(foreign)
+        self.io = case.tensors()
+        self.state = self.converted.g_ema if self.converted.g is None else self.converted.g
+        self.g, self.d = (net.eval() for net in FAMILY.build(self.converted.spec))
+        self.g.load_state_dict(self.state)
+        self.d.load_state_dict(self.converted.d)
+        self.inputs = Inputs(z=self.io["z"].flatten(1))
+
+    @cached_property
+    def image(self) -> Tensor:
+        return self.g(self.inputs)
+
+    @cached_property
+    def trained(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The picture of one pass in train mode, and what that leaves in the statistics."""
+        g = FAMILY.build(self.converted.spec, discriminator=False).g
+        g.load_state_dict(self.state)
+        return g(self.inputs), g.state_dict()
+
+    def logit(self, of: str) -> Tensor:
+        return self.d(self.io["x"] if of == "x" else self.image).flatten()
+
+
+OUTPUTS: tuple[tuple[str, Callable[[Run, re.Match], Tensor]], ...] = (
+    (r"image(?:_stride(\d+))?", lambda run, m: _strided(run.image, m[1])),
+    (r"train_image(?:_stride(\d+))?", lambda run, m: _strided(run.trained[0], m[1])),
+    (r"logit_(x|image)", lambda run, m: run.logit(m[1])),
+    (r"prob_(x|image)", lambda run, m: run.logit(m[1]).sigmoid()),
+    (r"train_after\.(.+)", lambda run, m: run.trained[1][m[1]]),
+)
+
+
+def _strided(image: Tensor, step: str | None) -> Tensor:
+    return image[:, :, :: int(step or 1), :: int(step or 1)]
+
+
+@lru_cache(maxsize=2)  # the tests of one case follow one another
+def run_of(folder: Path) -> Run:
+    return Run(next(case for case in cases(KIND) if case.folder == folder))
+
+
+def outputs() -> list[Any]:
+    found = [
+        pytest.param(case, name, id=f"{case.label}-{name}")
+        for case in cases(KIND)
+        for name in case.names()
+        if name not in INPUTS
+    ]
+    return found or [skipped((KIND,), values=2)]
+
+
+@pytest.mark.parametrize("case, name", outputs())
+def test_output(case, name):
+    """Every tensor that is no input has an entry in OUTPUTS, or this fails."""
+    for pattern, compute in OUTPUTS:
+        if match := re.fullmatch(pattern, name):
+            run = run_of(case.folder)
+            with torch.no_grad():
+                close(compute(run, match), run.io[name])
+            return
+    pytest.fail(f"{case.label} has {name}, which no test compares")
+
+
+@pytest.mark.parametrize("case", each(KIND))
+def test_architecture_is_inferred(case):
+    spec, config = run_of(case.folder).converted.spec, case.info["config"]
+    for theirs, ours in {
+        "size": spec["resolution"],
+        "nc": spec["channels"],
+        "nz": spec["z_dim"],
+        "ngf": spec["g_widths"][-1],
+        "ndf": spec["d_widths"][0],
+    }.items():
+        assert config.get(theirs, ours) == ours, theirs
+
+
+@pytest.mark.parametrize("case", each(KIND))
+def test_no_tensor_is_lost(case):
+    """Bit for bit, under the reference's own names."""
+    converted = run_of(case.folder).converted
+    kept = {
+        f"{prefix}.{key}": value
+        for prefix, state in (("netG", run_of(case.folder).state), ("netD", converted.d))
+        for key, value in state.items()
+    }
+    reference = case.tensors("weights.safetensors")
+    assert kept.keys() == reference.keys()
+    assert all(torch.equal(kept[key], value) for key, value in reference.items())
+
+
+def test_every_pattern_finds_a_tensor_of_some_case():
+    names = {name for case in cases(KIND) for name in case.names()}
+    if not names:
+        pytest.skip("no case of DCGAN")
+    for pattern, _ in OUTPUTS:
+        assert any(re.fullmatch(pattern, name) for name in names), f"{pattern} tests nothing"
