@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "stylegan2": "fsgen.models.stylegan2.family:StyleGAN2",
+    "fastgan": "fsgen.models.fastgan.family:FastGAN",
     "dcgan": "fsgen.models.dcgan:DCGAN",
     "cgan": "fsgen.models.cgan:CGAN",
 }

@@ -12,7 +12,7 @@ from PIL import Image
 from fsgen import registry
 from fsgen.models.model import Model
 
-SPECS: dict[str, dict[str, Any]] = {  # by family; each of 16 px
+SPECS: dict[str, dict[str, Any]] = {  # by family; of 16 px where nothing else is said
     "stylegan2": {
         "resolution": 16, "channels": 3, "z_dim": 6, "w_dim": 6, "c_dim": 0, "g_embed_dim": 0,
         "mapping_layers": 2, "mapping_lr_mul": 0.01, "g_widths": {"4": 8, "8": 8, "16": 4}, "g_clamp": None,
@@ -26,6 +26,11 @@ SPECS: dict[str, dict[str, Any]] = {  # by family; each of 16 px
     "cgan": {
         "resolution": 16, "channels": 3, "z_dim": 6, "c_dim": 3, "g_widths": {"z": 8, "y": 8, "joint": 16},
         "d_widths": {"x": 8, "y": 8, "joint": 8}, "d_pieces": {"x": 2, "y": 3, "joint": 2},
+    },
+    "fastgan": {  # 64 px: the least with each of its parts (at 32 px there is nothing to gate)
+        "resolution": 64, "channels": 3, "z_dim": 6, "sle": True,
+        "g_widths": {"4": 8, "8": 6, "16": 4, "32": 4, "64": 4},
+        "d_widths": {"64": 4, "32": 4, "16": 6, "8": 8, "4": 6}, "decoder_widths": [6, 4],
     },
 }  # fmt: skip
 LABELS = {"c_dim": 3, "g_embed_dim": 6, "d_embed_dim": 8, "d_cmap_dim": 8, "d_mapping_layers": 2}

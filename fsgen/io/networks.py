@@ -91,6 +91,8 @@ def _collector(value: Any) -> Callable[[Any, _Budget], Collected] | None:
         return _module
     if isinstance(value, Record) and "variables" in value.state:
         return _tensorflow
+    if type(value) is list and value and all(isinstance(v, Leaf) for v in value):
+        return _list
     return _state_dict if _is_state_dict(value) else None
 
 
@@ -123,6 +125,11 @@ def _state_dict(state: dict[Any, Any], budget: _Budget) -> Collected:
         else:
             settings[_joined("", key)] = value
     return tensors, settings
+
+
+def _list(values: list[Leaf], budget: _Budget) -> Collected:
+    """Tensors without names, as FastGAN keeps its averages, by their number."""
+    return {str(i): budget.read(leaf) for i, leaf in enumerate(budget.visit(values, list))}, {}
 
 
 def _module(root: Record, budget: _Budget) -> Collected:

@@ -51,3 +51,8 @@ def path_penalty(lengths: Tensor, mean: Tensor, decay: float = 0.01) -> tuple[Te
     """
     a = mean + decay * (lengths.mean() - mean)
     return (lengths - a).square().mean(), a.detach()
+
+
+def hinge(logits: Tensor, margin: Tensor | float = 1.0) -> Tensor:
+    """E[max(0, margin - logit)] of reals (Lim & Ye 2017); of fakes with the sign of their logits turned."""
+    return F.relu(margin - logits).mean()

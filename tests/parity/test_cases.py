@@ -14,6 +14,9 @@ from fsgen.registry import FAMILIES, METHODS
 TESTED = {
     "dcgan": "test_dcgan",
     "diffaugment": "test_diffaugment",
+    "fastgan-checkpoint": "test_fastgan",
+    "fastgan-discriminator": "test_fastgan",
+    "fastgan-generator": "test_fastgan",
     "nvidia-pkl": "test_stylegan2",
     "nvidia-pkl-sg3": "test_stylegan2",
     "nvidia-pkl-torch2": "test_stylegan2",

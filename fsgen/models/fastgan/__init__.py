@@ -1,0 +1,1 @@
+"""FastGAN (Liu et al. 2021): networks, key conversion, family."""

@@ -1,0 +1,68 @@
+"""Convolutions of spectral norm one (Miyato et al. 2018, "Spectral Normalization for GANs")."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FIRST = 15  # power iterations on untrained weights: enough for a picture before the first step
+EPSILON = 1e-12  # below which a vector is not lengthened to one
+
+
+class SpectralConv(nn.Module):
+    """A convolution without bias, its weight W divided by sigma = u^T W v, an estimate of its largest
+    singular value.
+
+    In training every forward pass first takes one step of the power iteration for u and v (algorithm 1);
+    otherwise the stored ones are used as they are. Gradients flow through sigma, not through u and v.
+
+    Args:
+        inputs: channels.
+        outputs: channels.
+        size: of the kernel's side in pixels.
+        stride: of the convolution.
+        padding: zeros on each side.
+        transposed: whether it is a transposed convolution; W is a matrix of ``outputs`` rows all the same.
+    """
+
+    u: Tensor  # [outputs]
+    v: Tensor  # [inputs * size^2]
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0,
+        transposed: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        first, second = (inputs, outputs) if transposed else (outputs, inputs)
+        self.weight = nn.Parameter(torch.empty(first, second, size, size))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as PyTorch's own convolutions begin
+        self.stride, self.padding, self.transposed = stride, padding, transposed
+        self.register_buffer("u", F.normalize(torch.randn(outputs), dim=0))
+        self.register_buffer("v", F.normalize(torch.randn(inputs * size**2), dim=0))
+        self.iterate(FIRST)
+
+    @property
+    def matrix(self) -> Tensor:
+        """W as [outputs, inputs * size^2]."""
+        return (self.weight.transpose(0, 1) if self.transposed else self.weight).flatten(1)
+
+    @torch.no_grad()
+    def iterate(self, times: int = 1) -> None:
+        """Bring u and v nearer to the singular vectors of the largest singular value."""
+        matrix = self.matrix
+        for _ in range(times):
+            self.v.copy_(F.normalize(matrix.T @ self.u, dim=0, eps=EPSILON))
+            self.u.copy_(F.normalize(matrix @ self.v, dim=0, eps=EPSILON))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, inputs, H, W] -> [n, outputs, H', W']"""
+        u, v = self.u, self.v
+        if self.training:
+            self.iterate()
+            u, v = u.clone(), v.clone()  # the next pass may come before this one's backward
+        weight = self.weight / torch.dot(u, self.matrix @ v)
+        convolve = F.conv_transpose2d if self.transposed else F.conv2d
+        return convolve(x, weight, stride=self.stride, padding=self.padding)
