@@ -9,6 +9,7 @@ from typing import Any
 from fsgen.atomic import atomic
 from fsgen.data.images import load_images
 from fsgen.engine import fisher, reports
+from fsgen.engine import sample as pictures
 from fsgen.engine.run import CONFIG, Run
 from fsgen.errors import FsgenError
 from fsgen.evaluation.evaluate import Evaluation
@@ -77,7 +78,7 @@ def exhibits(found: Evaluation, report: dict[str, Any], run: Run | None) -> Exhi
         neighbours=_neighbours(found, subject),
         clusters=_clusters(found, subject),
         history=[] if run is None else run.history(),
-        fisher=_fisher(ran),
+        fisher=_fisher(found, ran),
         change=ran.get("rate_of_change") or {},
     )
 
@@ -115,16 +116,16 @@ def _clusters(found: Evaluation, subject: Seen) -> list[Cluster]:
     ]  # fmt: skip
 
 
-def _fisher(ran: dict[str, Any]) -> dict[str, float]:
+def _fisher(found: Evaluation, ran: dict[str, Any]) -> dict[str, float]:
     """Mean Fisher per layer that the run used, where it is still in the cache: it takes long to estimate."""
     options = ran.get("method", {}).get("ewc")
     if not options:
         return {}
     try:
-        source = models.load(ran["source"]["name"])
-        kept = fisher.cached(source, samples=options["samples"], proxy=options["proxy"], seed=ran["seed"])
+        source = pictures.source_of(models.load(found.path))
     except FsgenError:
         return {}
+    kept = fisher.cached(source, samples=options["samples"], proxy=options["proxy"], seed=ran["seed"])
     return {} if kept is None else kept.by_layer()
 
 
