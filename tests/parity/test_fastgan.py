@@ -179,7 +179,7 @@ class Judge:
 
     @cached_property
     def logits(self) -> dict[str, Tensor]:
-        """[n, 50] of the reals, then of the fakes; in training D is left changed by each, as the case has it."""
+        """[n, 50] of the reals, then of the fakes; in training each leaves D changed, as in the case."""
         if self.case.info["mode"] == "train":
             self.d.train()
         out = {"real": self.d(self.real)}
@@ -191,7 +191,7 @@ class Judge:
         return self.d.look(self.io["real"])
 
     def seen(self, name: str) -> Tensor:
-        """A map by its published name: feat_N is what is left at 512 / N px, last at 8, small is D's other."""
+        """A map by its published name: feat_N has 512 / N px, last has 8, small is D's other."""
         if name == "small":
             return self.looked.small
         return self.looked.maps[networks.DEEPEST if name == "last" else 512 // int(name)]

@@ -24,7 +24,7 @@ Names = tuple[tuple[str, Callable[[re.Match[str]], str]], ...]
 
 BUFFERS = ("weight_u", "weight_v", "running_mean", "running_var", "num_batches_tracked")
 
-# Channels at each side in units of ngf (G) or ndf (D), published; D's map of a side has the entry of twice it.
+# Channels at each side in units of ngf (G) or ndf (D), as published; D's map takes twice its side.
 MULTIPLES = {4: 16, 8: 8, 16: 4, 32: 2, 64: 2, 128: 1, 256: 0.5, 512: 0.25, 1024: 0.125}
 D_MULTIPLES = {4: 16, 8: 16, 16: 8, 32: 4, 64: 2, 128: 1, 256: 0.5, 512: 0.25, 1024: 0.125}
 DECODER = (128, 64, 64, 32)  # whatever ndf is

@@ -156,7 +156,7 @@ class FastGAN(Family):
         return {"d": d} | terms
 
     def _rebuilt(self, play: Play, reals: Tensor, looked: Looked) -> dict[str, Tensor]:
-        """Equation 2 for the three decoders, summed over the batch as published; its name says the distance."""
+        """Equation 2 for three decoders, summed over the batch as published; its name says the distance."""
         rng = play.rng("part")
         part = int(torch.randint(4, [], generator=rng, device=rng.device))
         distance, name = (play.perceptual, "lpips") if play.perceptual else (l1, "l1")

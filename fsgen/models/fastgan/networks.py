@@ -186,7 +186,9 @@ class Generator(nn.Module):
 class Leaky(nn.Module):
     """Convolution, normalisation unless ``bare``, leaky ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, size: int, *, down: bool = False, bare: bool = False):
+    def __init__(
+        self, inputs: int, outputs: int, size: int, *, down: bool = False, bare: bool = False
+    ) -> None:
         super().__init__()
         padding = 1 if size > 1 else 0
         self.conv = SpectralConv(inputs, outputs, size, stride=2 if down else 1, padding=padding)
