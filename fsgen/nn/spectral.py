@@ -42,7 +42,8 @@ class SpectralConv(nn.Module):
         self.stride, self.padding, self.transposed = stride, padding, transposed
         self.register_buffer("u", F.normalize(torch.randn(outputs), dim=0))
         self.register_buffer("v", F.normalize(torch.randn(inputs * size**2), dim=0))
-        self.iterate(FIRST)
+        if not self.weight.is_meta:  # where there are shapes alone, this is all that takes time
+            self.iterate(FIRST)
 
     @property
     def matrix(self) -> Tensor:

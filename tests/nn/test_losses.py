@@ -114,3 +114,12 @@ def test_path_penalty_and_its_running_mean(before):
     slope = 2 * 0.01 / 3 * sum(v - a for v in (1, 2, 4)) / 3
     penalty.backward()
     assert lengths.grad.tolist() == pytest.approx([2 * (v - a) / 3 - slope for v in (1, 2, 4)])
+
+
+def test_hinge_counts_what_is_short_of_the_margin():
+    logits = torch.tensor([[2.0, 0.5], [-1.0, 0.95]])
+    assert losses.hinge(logits).item() == pytest.approx((0 + 0.5 + 2 + 0.05) / 4)
+    assert losses.hinge(logits, torch.tensor([[0.8, 0.8], [0.9, 0.9]])).item() == pytest.approx(
+        (0.3 + 1.9) / 4
+    )
+    assert losses.hinge(-logits).item() == pytest.approx((3 + 1.5 + 0 + 1.95) / 4)

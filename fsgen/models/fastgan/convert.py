@@ -183,7 +183,7 @@ def d_widths(resolution: int, ndf: int) -> Spec:
     """The published widths of D, ``ndf`` channels at 64 px, and of its decoders."""
     top = 2 * STEM if resolution > 2 * STEM else min(STEM, resolution)
     return {
-        "d_widths": {str(side): int(D_MULTIPLES[2 * side] * ndf) for side in sides(4, top)},
+        "d_widths": {str(side): max(1, int(D_MULTIPLES[2 * side] * ndf)) for side in sides(4, top)},
         "decoder_widths": list(DECODER[: len(sides(16, small_side(resolution)))]),
     }
 
