@@ -26,10 +26,10 @@ $(VENV)/installed-test: $(VENV)/installed
 demo: $(VENV)/installed
 	$(BIN)/fsgen adapt examples/ten_sketches --out $(DEMO)/run --force
 	$(BIN)/fsgen sample $(DEMO)/run --grid 8x4 --compare peeps64 --out $(DEMO)/pairs.png
-	$(BIN)/fsgen eval $(DEMO)/run --real examples/ten_sketches --samples 500 --out $(DEMO)/eval.json
+	$(BIN)/fsgen eval $(DEMO)/run --real examples/ten_sketches --samples 500
 	@echo
 	@echo "look at $(DEMO)/pairs.png: rows of the source with the adapted pictures below, from the same z"
-	@echo "and in $(DEMO)/run: samples/ and plots/; figures in $(DEMO)/eval.json"
+	@echo "and open $(DEMO)/run/report.html in a browser: figures, pictures, curves"
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest

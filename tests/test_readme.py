@@ -29,7 +29,7 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
         argv += QUICK["adapt"][:2]
     else:
         argv += QUICK.get(argv[1], [])
-    if argv[1] == "eval":
+    if argv[1] in ("eval", "compare"):
         argv += ["--samples", "8"]
     monkeypatch.setattr("sys.argv", argv)
     try:
@@ -41,7 +41,7 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
 
 def test_readme_names_every_verb() -> None:
     assert {command.split()[1] for command in COMMANDS} >= {
-        "pull", "fisher", "adapt", "sample", "eval", "info",
+        "pull", "fisher", "adapt", "sample", "eval", "compare", "info",
     }  # fmt: skip
 
 

@@ -34,6 +34,10 @@ def evaluate(
         Optional[str],  # noqa: UP045
         typer.Option(help="As a paper measures: cdc, adam, wedit, lfs, crdi, diffaugment."),
     ] = None,
+    fid: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="clean, legacy_pytorch, legacy_tensorflow or torchvision. (default: clean)"),
+    ] = None,
     metrics: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Some of those of fsgen info metrics. (default: all that can be computed here)"),
@@ -78,7 +82,7 @@ def evaluate(
     folder = report.folder(path, out, study=study)
     with common.watching() as watch:
         found = run(
-            path, real=real, shots=shots, source=source, protocol=protocol, samples=samples,
+            path, real=real, shots=shots, source=source, protocol=protocol, fid=fid, samples=samples,
             metrics=None if metrics is None else [name.strip() for name in metrics.split(",")],
             needed=[bound.metric for bound in bounds], seeds=seeds, seed=seed, truncation=truncation, fit=fit,
             weights_dir=weights_dir, download=download, device=device, batch=batch, dry_run=dry_run,

@@ -1,4 +1,35 @@
-"""report.json: one file for what a run was (``run``) and what it was found to be (``evaluation``)."""
+"""report.json: one file for what a run was (``run``) and what it was found to be (``evaluation``).
+
+The schema, ``fsgen-report/1``; parts that do not apply are null or absent, a new meaning is a new number:
+
+    schema, fsgen, date, title    the schema's name; fsgen's version; ISO 8601; what is reported on
+    run                           of an adapted model
+      model                       file, hash (SHA-256 of the tensors)
+      source                      name, hash, licence
+      images                      count and digest (SHA-256 over the sorted SHA-256s of the files)
+      method                      options of each method as they came out, by name
+      steps, seed, recipe         training settings
+      trained_parameters          of the generator
+      cost                        seconds, peak_rss_mb (10^6 bytes), device, threads
+      rate_of_change              layer -> mean |change| / mean |weight|
+      grid                        the last grid of samples, relative to the run
+    evaluation
+      path                        what was asked for
+      what                        kind ("model" or "images"); title, hash, licence or count, digest, skipped
+      real, shots                 path (of reals), count, digest, skipped
+      source                      title, hash
+      protocol                    name, title, choices (what, value, source of each)
+      settings                    samples, seeds, seed, truncation, resolution, fit, device, weights
+                                  (file -> sha256, space)
+      near_copy                   space, discriminator, threshold, percentile, source_samples, compared,
+                                  nearest (of each sample: number of the training image, distance)
+      clusters                    of intra-LPIPS: sizes, values, deviation over them
+      rows                        name, kind ("subject", "source", "real"), n, metrics
+                                  (name -> value, low, high: a 95 % interval)
+      flags                       name, value, text: what nobody should overlook
+      left_out                    metric -> why, remedy
+      warnings, seconds
+"""
 
 from __future__ import annotations
 

@@ -70,6 +70,7 @@ def evaluate(
     shots: str | Path | None = None,
     source: str | Path | None = None,
     protocol: str | None = None,
+    fid: str | None = None,
     samples: int | None = None,
     metrics: Sequence[str] | None = None,
     needed: Sequence[str] = (),
@@ -92,6 +93,7 @@ def evaluate(
         shots: the training images; default: those the model records, where they are still the same.
         source: the model's source, if it does not record it; its discriminator tells near copies.
         protocol: of ``protocols.toml``; default: fsgen's own.
+        fid: which Inception and resizing, of ``protocols.FIDS``; default: the protocol's.
         samples: how many pictures; default: the protocol's number of a model, all images of a folder.
         metrics: of ``measures.MEASURES``; default: all that can be computed here, the others are named in
             ``left_out``.
@@ -112,7 +114,7 @@ def evaluate(
         FsgenError: refused input; a metric asked for by name that cannot be computed here.
     """
     began, watch = time.perf_counter(), watch or Watch()
-    request = checked(protocol, samples, seeds, seed, truncation, fit, batch, device)
+    request = checked(protocol, fid, samples, seeds, seed, truncation, fit, batch, device)
     named = {measure(name).name for name in (*(metrics or ()), *needed)}
     asked = [name for name in MEASURES if metrics is None or name in named]
     notes = Notes(asked, frozenset(named))
@@ -141,7 +143,7 @@ def evaluate(
         protocol={"name": request.protocol.name, "title": request.protocol.title,
                   "choices": request.protocol.choices()},
         settings=_settings(request, subject, looking),
-        near_copy=looking.critic.about() if "near_copies" in notes.metrics else None,
+        near_copy=_near_copy(looking, seen["subject"]) if "near_copies" in notes.metrics else None,
         clusters=_clusters(seen["subject"]), rows=rows, flags=cautions.flags(rows[0]["metrics"]),
         left_out=notes.left_out, warnings=notes.warnings,
         seconds=round(time.perf_counter() - began, 1), seen=seen, training=training,
@@ -237,6 +239,15 @@ def _training(
             looking.anchors = networks.anchors(looking.groups, found.pixels, request.batch)
             training = training or found
     return training
+
+
+def _near_copy(looking: Networks, seen: Seen) -> dict[str, Any]:
+    """How near copies were told, and each sample's nearest training image: its number and how far it is."""
+    judged = seen.judged
+    nearest = [
+        [k, round(d, 5)] for k, d in zip(judged.shots.tolist(), judged.distances.tolist(), strict=True)
+    ]
+    return {**looking.critic.about(), "nearest": nearest}
 
 
 def _clusters(seen: Seen) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +13,7 @@ from fsgen.config import read_toml
 from fsgen.errors import FsgenError, near
 
 DEFAULT = "default"
+FIDS = ("clean", "legacy_pytorch", "legacy_tensorflow", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,23 @@ class Protocol:
     name: str
     title: str
     samples: int  # of a model
-    fid: Literal["clean", "legacy_pytorch", "legacy_tensorflow", "torchvision"]  # Inception and its resizing
+    fid: str  # of FIDS: which Inception, and how images are resized for it
     reals: Literal["all"]
     flip_reals: bool  # at random, each real with probability 1/2
     intra_samples: int  # for intra-LPIPS, the first of them
     intra_per_cluster: int  # at most so many samples a training image
     intra_empty: Literal["drop", "zero"]  # what a cluster of fewer than two samples counts
     sources: dict[str, str]  # choice -> where it comes from
+
+    def with_fid(self, mode: str) -> Protocol:
+        """The same with another Inception or resizing.
+
+        Raises:
+            FsgenError: there is no such mode.
+        """
+        if mode not in FIDS:
+            raise FsgenError(f"--fid: there is no mode '{mode}'", hint=near(mode, list(FIDS)))
+        return replace(self, fid=mode, sources=self.sources | {"fid": "asked for with --fid"})
 
     def choices(self) -> list[dict[str, Any]]:
         """What, value and source of each choice, for a report."""

@@ -32,8 +32,8 @@ class Request:
 
 
 def checked(
-    protocol: str | None, samples: int | None, seeds: int, seed: int, truncation: float, fit: str, batch: int,
-    device: str,
+    protocol: str | None, fid: str | None, samples: int | None, seeds: int, seed: int, truncation: float,
+    fit: str, batch: int, device: str,
 ) -> Request:  # fmt: skip
     """The request for these arguments of ``evaluate``.
 
@@ -49,9 +49,12 @@ def checked(
         raise FsgenError("--batch is at least 1")
     if seeds < 1:
         raise FsgenError("--seeds is at least 1")
-    if protocol is not None and chosen.name != protocols.DEFAULT and (samples is not None or truncation != 1):
+    if chosen.name != protocols.DEFAULT and (samples is not None or fid is not None or truncation != 1):
         raise FsgenError(
-            f"the protocol {chosen.name} fixes --samples ({chosen.samples}) and --truncation (1)",
+            f"the protocol {chosen.name} fixes --samples ({chosen.samples}), --fid ({chosen.fid}) and "
+            "--truncation (1)",
             hint="leave them out, or leave --protocol out",
         )
+    if fid is not None:
+        chosen = chosen.with_fid(fid)
     return Request(chosen, samples, seeds, seed, truncation, fit, batch, devices.pick(device))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stand_ins import alexnet_file, inception_file, weights_dir  # noqa: F401
+from stand_ins import alexnet_file, inception_file, inception_pytorch_file, weights_dir  # noqa: F401
 
 from fsgen.engine import plots
 from fsgen.models.stylegan2 import family

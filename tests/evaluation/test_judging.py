@@ -140,11 +140,25 @@ def test_reals_judged_as_samples_score_as_reals_do(reals, inception_file):
 
 
 def test_a_protocol_fixes_what_it_fixes(run, reals):
-    for options in ({"samples": 10}, {"truncation": 0.7}):
+    for options in ({"samples": 10}, {"truncation": 0.7}, {"fid": "clean"}):
         with pytest.raises(FsgenError, match="the protocol cdc fixes --samples"):
             evaluate(run, real=reals, protocol="cdc", **options)
     plan = evaluate(run, real=reals, protocol="crdi", metrics=["near_copies"], dry_run=True)
     assert plan["samples"] == 5000 and plan["protocol"] == "crdi"
+
+
+def test_the_kind_of_fid_can_be_chosen(run, reals, inception_file, inception_pytorch_file):
+    options = {"real": reals, "samples": 4, "metrics": ["fid"], "weights_dir": inception_file.parent}
+    modes = (None, "clean", "legacy_tensorflow", "legacy_pytorch")
+    found = [evaluate(run, fid=mode, **options) for mode in modes]
+    values = [one.metrics["fid"] for one in found]
+    assert values[0] == values[1] and len(set(values)) == 3
+    assert inception_pytorch_file.name in found[3].settings["weights"]
+    assert {"what": "fid", "value": "legacy_pytorch", "source": "asked for with --fid"} in found[3].protocol[
+        "choices"
+    ]
+    with pytest.raises(FsgenError, match="no mode 'legacy'"):
+        evaluate(run, real=reals, fid="legacy")
 
 
 def test_a_dry_run_looks_at_nothing(run, reals, monkeypatch):

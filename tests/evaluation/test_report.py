@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -50,6 +51,22 @@ def test_a_runs_report_keeps_what_the_run_was_and_adds_what_it_was_found_to_be(r
     assert json.loads((run / "report.json").read_text())["evaluation"]["settings"]["seed"] == 5
 
 
+def test_every_part_of_a_report_is_documented(run, reals):
+    write(evaluate(run, real=reals, samples=12), run)
+    report = json.loads((run / "report.json").read_text())
+    free = {"method", "recipe", "rate_of_change", "left_out", "weights", "metrics"}  # keyed by other names
+
+    def keys(value, under=""):
+        for key, inner in value.items() if isinstance(value, dict) else ():
+            yield key
+            yield from () if key in free else keys(inner, key)
+        for inner in value if isinstance(value, list) else ():
+            yield from keys(inner, under)
+
+    for key in set(keys(report)):
+        assert re.search(rf"\b{key}\b", reports.__doc__), key
+
+
 def test_a_report_elsewhere_takes_the_run_along(run, reals, tmp_path):
     write(evaluate(run, real=reals, samples=12), folder(run, tmp_path / "deep" / "report", study=False))
     report = reports.read(tmp_path / "deep" / "report")
@@ -64,6 +81,9 @@ def test_a_page_shows_what_was_seen(run, reals):
     assert len(shown.pairs[0]) == len(shown.pairs[1]) == 12
     distances = [one.distance for one in shown.neighbours]
     assert distances == sorted(distances) and len(distances) == 12
+    assert [distance for _, distance in sorted(found.near_copy["nearest"], key=lambda one: one[1])] == (
+        pytest.approx(distances, abs=1e-5)
+    )
     assert {one.seed for one in shown.neighbours} == set(range(12))
     assert all(one.copy is (one.distance < found.near_copy["threshold"]) for one in shown.neighbours)
     assert shown.fisher.keys() == shown.change.keys() and not shown.clusters
