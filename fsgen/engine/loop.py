@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fsgen import rng as random
+from fsgen.engine.reals import Reals
 from fsgen.methods.stack import Stack
 from fsgen.types import Family, Play
-
-Reals = Callable[[int, torch.Generator], Tensor]
-"""(n, generator) -> n real images, [n, C, H, W] in [-1, 1] on the training device."""
 
 
 @dataclass
@@ -76,11 +74,9 @@ def train(
 
         # --- the critic: adversarial step, then its lazy regulariser as a step of its own
         g.requires_grad_(False), d.requires_grad_(True)
-        play = Play(
-            g, d, recipe,
-            reals=reals(recipe.batch, rng("shots")), inputs=g.draw(recipe.batch, rng("latents d")),
-            view=view, rng=rng, scalars=state.scalars,
-        )  # fmt: skip
+        inputs = g.draw(recipe.batch, rng("latents d"))
+        shots = reals(recipe.batch, rng("shots"), inputs.y)
+        play = Play(g, d, recipe, shots, inputs, view=view, rng=rng, scalars=state.scalars)
         fakes = family.fakes(g, play.inputs, recipe, rng("noise d"))
         losses |= _descend(state.opt_d, family.critic_loss(play, fakes))
         losses |= _descend(state.opt_d, family.regularise(play, "d", state.step))

@@ -15,7 +15,7 @@ from tiny import LABELS, draw_images, make_source
 
 import fsgen
 from fsgen import registry
-from fsgen.engine import adapt as engine
+from fsgen.engine import job, reals
 from fsgen.engine import run as runs
 from fsgen.engine.run import Run
 from fsgen.engine.watch import Watch
@@ -123,12 +123,12 @@ def test_one_image_is_enough_and_six_hundred_are_fine(tmp_path, tiny):
     adapt(one / "0000.png", tmp_path / "b", tiny)
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     run = adapt(draw_images(tmp_path / "many", 600), tmp_path / "c", tiny)
-    assert json.loads((run / "report.json").read_text())["run"]["images"]["count"] == 600 > engine.RESIDENT
+    assert json.loads((run / "report.json").read_text())["run"]["images"]["count"] == 600 > reals.RESIDENT
 
 
 def test_large_sets_are_drawn_from_as_small_ones_are(tmp_path, tiny, drawings, monkeypatch):
     adapt(drawings, tmp_path / "a", tiny)
-    monkeypatch.setattr(engine, "RESIDENT", 2)
+    monkeypatch.setattr(reals, "RESIDENT", 2)
     adapt(drawings, tmp_path / "b", tiny)
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
@@ -234,7 +234,7 @@ def test_a_huge_lambda_keeps_the_source(tmp_path, tiny, drawings):
 
 def test_a_logged_loss_is_the_mean_since_the_last(tmp_path, tiny, drawings, monkeypatch):
     adapt(drawings, tmp_path / "a", tiny, steps=6)
-    monkeypatch.setattr(engine, "LOG_EVERY", 1)
+    monkeypatch.setattr(job, "LOG_EVERY", 1)
     adapt(drawings, tmp_path / "b", tiny, steps=6)
     (first, last), each = Run(tmp_path / "a").history(), Run(tmp_path / "b").history()
     assert [line["step"] for line in each] == [1, 2, 3, 4, 5, 6] and first == each[0]

@@ -1,0 +1,59 @@
+"""What methods may ask of the engine before step 0."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fsgen.engine import fisher, loop
+from fsgen.engine.reals import Reals
+from fsgen.engine.watch import Watch
+from fsgen.errors import Interrupted
+from fsgen.methods.stack import Stack
+from fsgen.models.model import Model
+from fsgen.types import Bench, Pilot
+
+
+def bench(
+    model: Model, reals: Reals, *, recipe: Any, steps: int, shots: int, seed: int, device: torch.device,
+    watch: Watch,
+) -> Bench:  # fmt: skip
+    """The bench of a run that starts from ``model``; nothing is computed until a method asks for it."""
+    source = model.generator(model.start, device).requires_grad_(False)
+
+    def watched(task: str, done: int, total: int) -> None:
+        watch.progress(task, done, total)
+        if watch.stop():
+            raise Interrupted(
+                "stopped before the first step; nothing was trained yet", hint="start again when you like"
+            )
+
+    def diagonal(samples: int, proxy: str) -> dict[str, Tensor]:
+        found = fisher.of_model(
+            model, samples=samples, proxy=proxy, seed=seed, device=device, progress=partial(watched, "Fisher")
+        )
+        return {name: value.to(device) for name, value in found.diagonal.items()}
+
+    def pilot(steps: int) -> Pilot:
+        d = model.discriminator(device) or model.fresh_discriminator(seed, device)
+        trial = loop.begin(model.generator(model.start, device), d, recipe)
+
+        def report(state: loop.State, losses: dict[str, Tensor]) -> bool:
+            watched("pilot", state.step, steps)
+            return False
+
+        loop.train(
+            trial, family=model.family, methods=Stack(), reals=reals, recipe=recipe, steps=steps, seed=seed,
+            after=report,
+        )  # fmt: skip
+        start = dict(source.named_parameters())
+        return Pilot(
+            {name: (p - start[name]).detach() for name, p in trial.g.named_parameters()},
+            {name: trial.opt_g.state[p]["exp_avg_sq"].sqrt() for name, p in trial.g.named_parameters()},
+        )
+
+    layers = model.family.layers(model.spec)
+    return Bench(model.family, source, layers, recipe, steps, shots, device, seed, diagonal, pilot, watch.say)

@@ -1,0 +1,211 @@
+"""A run, from its first step to its last: what ``adapt`` and ``train`` have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shlex
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fsgen
+from fsgen import config as configs
+from fsgen.data.images import ImageSet, load_images
+from fsgen.engine import loop, nearness, outcome
+from fsgen.engine.bench import bench
+from fsgen.engine.reals import reals
+from fsgen.engine.run import Run
+from fsgen.engine.watch import Watch
+from fsgen.errors import FsgenError, Interrupted
+from fsgen.methods.stack import Stack
+from fsgen.models import model as models
+from fsgen.models.model import Model
+
+LOG_EVERY = 10  # steps between lines of log.jsonl
+STEPS = 400
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for, resolved: the config.toml of a run."""
+
+    images: str = ""
+    images_digest: str = ""  # SHA-256 over the files' own
+    source: str = "peeps64"
+    source_hash: str = ""
+    method: str = "ewc"
+    steps: int = STEPS
+    seed: int = 0
+    device: str = "cpu"
+    fit: str = "crop"  # crop | pad
+    mirror: bool = False  # show each image also flipped left to right
+    sample_every: int = 100  # steps between grids in samples/
+    save_every: int = 100  # steps between saved states
+    fsgen: str = fsgen.__version__
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is ready to go: everything checked, nothing trained."""
+
+    settings: Settings
+    model: Model
+    shots: ImageSet
+    methods: Stack
+    recipe: Any
+    run: Run
+    watch: Watch
+    resumed: bool = False  # goes on from the state in the run folder
+
+
+def go(job: Job) -> Path:
+    began = time.perf_counter()
+    device = torch.device(job.settings.device)
+    model, watch = job.model, job.watch
+    d = model.discriminator(device)
+    if d is None:
+        watch.say("the source has no discriminator: training starts with a fresh one")
+        d = model.fresh_discriminator(job.settings.seed, device)
+    state = loop.begin(model.generator(model.start, device), d, job.recipe)
+    drawn = reals(job.shots, device, mirror=job.settings.mirror)
+    tools = bench(
+        model, drawn, recipe=job.recipe, steps=job.settings.steps, shots=len(job.shots),
+        seed=job.settings.seed, device=device, watch=watch,
+    )  # fmt: skip
+    saved = job.run.restore(state) if job.resumed else None
+    if saved is None:
+        nearness.announce(model, job.shots, device, watch.say)
+        job.methods.enter(tools)  # may refuse, so an earlier run in the folder stays until it is done
+        job.run.begin(config_of(job.settings, job.recipe, job.methods))
+    else:
+        job.methods.restore(saved, tools)
+        watch.say(f"resuming at step {state.step} of {job.settings.steps}")
+    follow = _Follow(job, state, device, began)
+    if saved is None:
+        follow.save(state)
+    loop.train(
+        state, family=model.family, methods=job.methods, reals=drawn, recipe=job.recipe,
+        steps=job.settings.steps, seed=job.settings.seed, after=follow,
+    )  # fmt: skip
+    follow.save(state)
+    if follow.interrupted and state.step < job.settings.steps:
+        raise Interrupted(
+            f"stopped after step {state.step} of {job.settings.steps}; everything is saved",
+            hint=f"go on: fsgen adapt --resume {shlex.quote(str(job.run.path))}",
+        )
+    outcome.write(
+        model, state, job.run, settings=dataclasses.asdict(job.settings),
+        recipe=dataclasses.asdict(job.recipe), options=job.methods.options(), source_g=tools.source,
+        shots=len(job.shots), seconds=follow.seconds, grid=follow.grid(state),
+    )  # fmt: skip
+    return job.run.path
+
+
+class _Follow:
+    """What happens after each step besides training: log, grid, save, stop."""
+
+    def __init__(self, job: Job, state: loop.State, device: torch.device, began: float) -> None:
+        self.job = job
+        self.interrupted = False
+        self.window: dict[str, list[Tensor]] = {}  # losses not logged yet
+        self.means: dict[str, float] = {}  # of the last line of the log
+        self.before = began - job.run.seconds
+        self.began = time.perf_counter()
+        self.first = state.step
+        self.preview = outcome.Preview(job.model, device)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time spent on the run, preparations and earlier processes included."""
+        return time.perf_counter() - self.before
+
+    def __call__(self, state: loop.State, losses: dict[str, Tensor]) -> bool:
+        settings = self.job.settings
+        last = state.step == settings.steps
+        self.interrupted = self.job.watch.stop()
+        for name, value in losses.items():
+            self.window.setdefault(name, []).append(value)
+        # Reading a loss makes the device wait, so it is done now and then, for the mean since the last time.
+        if state.step % LOG_EVERY == 0 or state.step == 1 or last or self.interrupted:
+            self.means = {name: torch.stack(seen).mean().item() for name, seen in self.window.items()}
+            self.window = {}
+            _refuse_nan(self.means, state.step, self.job.run)
+            self.job.run.log(state.step, self.means)
+        speed = (state.step - self.first) * self.job.recipe.batch / (time.perf_counter() - self.began)
+        self.job.watch.step(state.step, settings.steps, self.means, speed)
+        if state.step % settings.sample_every == 0 and not last:
+            self.grid(state)
+        if state.step % settings.save_every == 0 and not last and not self.interrupted:
+            self.save(state)
+        return self.interrupted
+
+    def save(self, state: loop.State) -> None:
+        """Replace the state on disk, unless what would be saved is not worth going on with."""
+        sums = {f"weights of {name}": sum(p.detach().double().sum() for p in net.parameters()).item()
+                for name, net in (("g", state.g), ("d", state.d))}  # fmt: skip
+        _refuse_nan(sums, state.step, self.job.run)
+        header = {"source_hash": self.job.settings.source_hash, "seconds": round(self.seconds, 1)}
+        self.job.run.save(state, self.job.methods.state(), header)
+
+    def grid(self, state: loop.State) -> Path:
+        return self.preview.write(state.g_ema, self.job.run.samples / f"{state.step:06d}.png", state.step)
+
+
+def _refuse_nan(values: dict[str, float], step: int, run: Run) -> None:
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise FsgenError(
+            f"training broke down at step {step}: '{bad[0]}' is not a finite number; "
+            f"the state saved in {run.path} is from before",
+            hint="start again with a smaller --lr, or a smaller weight of what the method adds",
+            code=1,
+        )
+
+
+def read_shots(model: Model, images: str | Path, fit: str, watch: Watch) -> ImageSet:
+    spec = model.spec
+    return load_images(images, spec["resolution"], fit=fit, channels=spec["channels"], say=watch.say)
+
+
+def resolved(model: Model, changes: Mapping[str, Any]) -> Any:
+    base = dataclasses.asdict(model.family.recipe(model.spec))
+    known = {key: value for key, value in changes.items() if value is not None}
+    resolved = configs.build(model.family.Recipe, base | known, where=f"the recipe of {model.family.name}")
+    if resolved.batch < 1 or not 0 < resolved.lr < math.inf:
+        raise FsgenError("--batch is at least 1 and --lr is above 0")
+    return resolved
+
+
+def config_of(settings: Settings, recipe: Any, methods: Stack) -> dict[str, Any]:
+    return {
+        "run": dataclasses.asdict(settings),
+        "recipe": dataclasses.asdict(recipe),
+        "method": methods.options(),
+    }
+
+
+def lasting(source: str | Path) -> str:
+    """A path that survives a change of the working directory; a name stays a name."""
+    is_path = models.find(str(source)).is_relative_to(source)
+    return str(Path(source).resolve()) if is_path else str(source)
+
+
+def keep_apart(out: Path, *inputs: str | Path) -> None:
+    """What a run is made from must not lie where the run before it is removed."""
+    for path in inputs:
+        if Path(path).resolve().is_relative_to(out.resolve()):
+            raise FsgenError(f"{path} lies inside the run folder {out}", hint="choose another --out")
+
+
+def can_go_on(run: Run, steps: int | None) -> None:
+    done = run.step
+    if done is None and run.model.exists():
+        raise FsgenError(f"the run in {run.path} is done and its state/ is gone, so it cannot go on")
+    if steps is not None and steps < max(1, done or 0):
+        raise FsgenError(f"the run in {run.path} has done {done or 0} steps: --steps {steps} is behind it")
