@@ -15,6 +15,7 @@ from fsgen.engine.pull import import_file
 from fsgen.errors import FsgenError
 from fsgen.models.fastgan import convert, networks
 from fsgen.models.fastgan.family import SIZES, FastGAN, Recipe
+from fsgen.models.model import load
 from fsgen.nn import fisher
 from fsgen.nn.spectral import SpectralConv
 from fsgen.types import Foreign, Inputs, Networks, Play, Spec
@@ -76,6 +77,13 @@ def test_published_sizes():
     assert sum(p.numel() for p in g.parameters()) == sum(
         p.numel() for p in published.Generator(256, 64, 256).parameters()
     )
+
+
+def test_a_narrow_one_is_a_quarter_of_the_published():
+    narrow, wide = FAMILY.fresh(64, width=16), FAMILY.fresh(64)
+    for part in ("g_widths", "d_widths"):
+        assert {side: 4 * width for side, width in narrow[part].items()} == wide[part]
+    assert {key for key in wide if narrow[key] != wide[key]} == {"g_widths", "d_widths"}
 
 
 @pytest.mark.parametrize(
@@ -326,6 +334,8 @@ def test_both_published_files(tmp_path, theirs, prefix):
         shrunk = not key.endswith((".u", ".v", "running_mean", "running_var", "tracked", "noise_const"))
         torch.testing.assert_close(value, other.networks["g"][key] * (0.9 if shrunk else 1))
     assert (one.family.name, one.spec) == ("fastgan", other.spec)
+    other.save(tmp_path / "native.safetensors")
+    assert load(tmp_path / "native.safetensors").hash == other.hash
 
 
 def test_a_bare_generator_and_one_from_the_hub(tmp_path):

@@ -130,7 +130,8 @@ def averaged(state: State, averages: Sequence[Tensor]) -> State:
             f"a FastGAN checkpoint whose g_ema has {len(averages)} tensors that do not fit the "
             f"{len(names)} parameters of its g"
         )
-    return state | dict(zip(names, averages, strict=True))
+    own = {key: value.clone() for key, value in state.items()}  # two networks, not one with two names
+    return own | dict(zip(names, averages, strict=True))
 
 
 def infer(g: State, d: State | None) -> Spec:
@@ -176,7 +177,7 @@ def infer_d(d: State, resolution: int) -> Spec:
 
 def g_widths(resolution: int, ngf: int) -> Spec:
     """The published widths of G, ``ngf`` channels at 128 px."""
-    return {"g_widths": {str(side): int(MULTIPLES[side] * ngf) for side in sides(4, resolution)}}
+    return {"g_widths": {str(side): max(1, int(MULTIPLES[side] * ngf)) for side in sides(4, resolution)}}
 
 
 def d_widths(resolution: int, ndf: int) -> Spec:
