@@ -15,6 +15,8 @@ from fsgen.errors import FsgenError
 from fsgen.nn import losses
 from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Spec
 
+SPREAD = 12**0.5  # a uniform z of unit variance: a smaller one drowns in the label, one picture a class
+
 
 class Maxout(nn.Module):
     """The largest of ``pieces`` affine maps, by unit (Goodfellow et al. 2013): [n, inputs] -> [n, units]."""
@@ -70,7 +72,7 @@ class Generator(nn.Module):
         ``truncation`` pulls z to the middle of the cube; there is no noise to name. ``rng`` draws what
         training drops: a share ``dropout`` of each layer.
         """
-        hidden = [self.z(0.5 + truncation * (inputs.z - 0.5))]
+        hidden = [self.z((inputs.z - 0.5) * (truncation * SPREAD))]
         if self.c_dim:
             hidden.append(self.y(inputs.y))
         x = drop(torch.cat(hidden, dim=1).relu(), dropout, rng)
@@ -116,17 +118,19 @@ class Recipe:
     """Batch and dropout of Mirza & Osindero 2014, section 4.1; the optimiser is not theirs.
 
     They descend by SGD with a learning rate from 0.1 to 1e-6, divided by 1.00004 an update, and a momentum
-    from 0.5 to 0.7. Here it is the one optimiser of all families, Adam, with DCGAN's constants.
+    from 0.5 to 0.7. Here it is Adam, the optimiser of all families: on scikit-learn's digits, with the input
+    of unit variance, classes come out right and varied after 1,000 steps, where theirs has not begun to draw.
     """
 
-    lr: float = 2e-4
+    lr: float = 1e-3  # DCGAN's 2e-4 falls for one picture a class
     beta1: float = 0.5
     beta2: float = 0.999
     batch: int = 100
     dropout: float = 0.5  # share of each layer's units, in both networks
     r1_every: int = 0  # no lazy regulariser
     path_every: int = 0
-    ema_half_life: float = 100.0  # not in the paper; 0 steps would be that: g_ema = g
+    # Not in the paper; 0 steps would be that: g_ema = g. The average is the better one by Parzen windows.
+    ema_half_life: float = 100.0
     ema_rampup: float = 0.25
 
 

@@ -72,7 +72,8 @@ def test_maxout_is_the_largest_of_its_pieces():
 def test_pictures_are_the_sigmoids_of_the_paper():
     g, d = nets()
     inputs = g.draw(4, rng())
-    hidden = torch.cat([g.z(inputs.z).relu(), g.y(inputs.y).relu()], dim=1)
+    centred = (inputs.z - 0.5) * 12**0.5
+    hidden = torch.cat([g.z(centred).relu(), g.y(inputs.y).relu()], dim=1)
     expected = g.out(g.joint(hidden).relu()).sigmoid().reshape(4, 3, 16, 16)
     images = g(inputs)
     torch.testing.assert_close((images + 1) / 2, expected)
@@ -153,7 +154,7 @@ def test_training_that_stops_and_goes_on_equals_training_at_one_go():
     recipe = FAMILY.Recipe(batch=4)
     pictures = torch.rand(8, 3, 16, 16, generator=rng()) * 2 - 1
 
-    def reals(n: int, source: torch.Generator) -> Tensor:
+    def reals(n: int, source: torch.Generator, y: Tensor | None) -> Tensor:
         return pictures[torch.randint(8, (n,), generator=source)]
 
     train = partial(
