@@ -62,15 +62,15 @@ class FastGAN(Family):
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
         return Networks(networks.Generator(spec), networks.Discriminator(spec) if discriminator else None)
 
-    def fresh(self, size: int, channels: int = 3, classes: int = 0, *, width: int = WIDTH) -> Spec:
+    def fresh(self, size: int, channels: int = 3, classes: int = 0, *, width: int | None = None) -> Spec:
         """The published architecture; at 64 and 128 px without the blocks outside (see ``networks``).
 
         Args:
             size: of the picture's side in pixels.
             channels: 3, or 1 for grey.
             classes: none can be had.
-            width: channels of G at 128 px, which the others are multiples of. With 16 a step of 8 pictures
-                of 64 px takes half a second on one CPU core, with the published 64 several seconds.
+            width: channels of G at 128 px, which the others are multiples of; default: 64, as published.
+                With 16 a step of 8 pictures of 64 px takes half a second on one CPU core, with 64 several.
         """
         if size not in SIZES:
             known = ", ".join(map(str, SIZES))
@@ -79,6 +79,7 @@ class FastGAN(Family):
             raise FsgenError(f"there is no FastGAN of {channels} channels", hint="1 (grey) or 3 (colour)")
         if classes:
             raise FsgenError("fastgan cannot be conditional", hint="stylegan2 and dcgan can")
+        width = width or WIDTH
         head = {"resolution": size, "channels": channels, "z_dim": LATENT, "sle": True}
         return head | convert.g_widths(size, width) | convert.d_widths(size, width)
 
