@@ -213,6 +213,12 @@ def spoiled(theirs: tuple, change: str) -> dict:
         del g["feat_16.1.weight_u"]
     elif change == "level":
         g = {key: value for key, value in g.items() if not key.startswith("feat_32.")}
+    elif change == "no_sides":
+        g = {key: value for key, value in g.items() if not key.endswith(".1.weight_orig")}
+    elif change == "flat":
+        g["feat_8.1.weight_orig"] = torch.zeros([])
+    elif change == "zero":
+        g["feat_0.1.weight_orig"] = torch.zeros(2, 2, 3, 3)
     elif change == "stray":
         g["feat_2048.1.weight_orig"] = torch.zeros(2, 2, 3, 3)
     elif change == "stray_d":
@@ -234,6 +240,9 @@ def spoiled(theirs: tuple, change: str) -> dict:
         ("missing", r"without 'b16\.0\.conv\.u'"),
         ("level", r"odd resolutions \[8, 16, 64"),
         ("stray", r"odd resolutions"),
+        ("no_sides", r"odd resolutions \[\]"),
+        ("flat", r"no convolution's"),
+        ("zero", r"unknown tensor 'feat_0\.1\.weight_orig'"),
         ("stray_d", r"unknown tensor 'down_4\.main\.2\.weight'"),
         ("half_d", r"without the tensor 'head\.0\.conv\.weight'"),
         ("other_d", r"512 px with a discriminator of other pictures"),

@@ -53,7 +53,7 @@ _HUB = (  # to the published names
 
 _G: Names = (
     (r"init\.init\.([01])", lambda m: f"b4.{_PAIR[m[1]]}"),
-    (r"feat_(\d+)\.([1-7])", lambda m: f"b{m[1]}.{(_DEEP if is_deep(int(m[1])) else _FLAT)[m[2]]}"),
+    (r"feat_([1-9]\d*)\.([1-7])", lambda m: f"b{m[1]}.{(_DEEP if is_deep(int(m[1])) else _FLAT)[m[2]]}"),
     (r"se_(\d+)\.main\.([13])", lambda m: f"gate{m[1]}.{_GATE[m[2]]}"),
     (r"to_128", lambda m: "rgb128"),
     (r"to_big", lambda m: "to_big"),  # its side is not in its name
@@ -95,7 +95,7 @@ def is_g(state: State) -> bool:
 def generator(state: State) -> State:
     """G in our keys, but for the stored noise; raises FsgenError naming a key that has no place."""
     out = _renamed(bare(state), _G, "generator")
-    top = max(_sides(out))
+    top = max(_sides(out), default=0)
     out = {key.replace("to_big.", f"rgb{top}."): value for key, value in out.items()}
     return {
         key.removesuffix(".weight") if ".noise_strength" in key else key:
@@ -140,11 +140,12 @@ def infer(g: State, d: State | None) -> Spec:
     Raises:
         FsgenError: sides that no FastGAN has, or two networks of different sides.
         KeyError: a tensor that every FastGAN has is missing.
+        IndexError: one has fewer axes than any FastGAN's.
     """
     found = _sides(g)
-    if found != sides(8, max(found)) or max(found) < 32:
+    if not found or found != sides(8, found[-1]) or not 32 <= found[-1] <= 1024:
         raise FsgenError(f"a FastGAN generator with odd resolutions {found}")
-    resolution = max(found)
+    resolution = found[-1]
     spec = {
         "resolution": resolution,
         "channels": g[f"rgb{resolution}.weight"].shape[0],

@@ -94,24 +94,27 @@ class FastGAN(Family):
         ``N.pth`` holds the averaged parameters under ``g``; ``all_N.pth`` the live ones, and the averaged
         ones in a list without names.
         """
-        files = {name: state for name, state in foreign.tensors.items() if state}
-        d = convert.discriminator(files["d"]) if "d" in files else None
-        name = next(name for name, state in files.items() if convert.is_g(state))
-        g, notes = convert.generator(files[name]), []
-        g_ema = None
-        if "g_ema" in files and name != "g_ema":
-            averages = list(files["g_ema"].values())
-            g_ema = convert.generator(convert.averaged(files[name], averages))
+        named = {name: state for name, state in foreign.tensors.items() if state}
+        d = convert.discriminator(named["d"]) if "d" in named else None
+        name = next(name for name in ("g", "g_ema", *named) if convert.is_g(named.get(name, {})))
+        averages = named.get("g_ema", {})
+        notes = ["no noise is stored in such files: drawn from seed 0"]
+        g, g_ema = convert.generator(named[name]), None
+        if averages and name != "g_ema":
+            nameless = not convert.is_g(averages)
+            averages = convert.averaged(named[name], list(averages.values())) if nameless else averages
+            g_ema = convert.generator(averages)
         else:
             g, g_ema = None, g
             notes.append("a single generator in the file: taken for the averaged one, as it is published")
+        if d is None:
+            notes.append("no discriminator in the file: adapt starts a fresh one")
         try:
             spec = convert.infer(g_ema, d)
         except KeyError as error:
             raise FsgenError(f"a FastGAN checkpoint without the tensor {error}") from None
-        notes.append("no noise is stored in such files: drawn from seed 0")
-        if d is None:
-            notes.append("no discriminator in the file: adapt starts a fresh one")
+        except IndexError:
+            raise FsgenError("a FastGAN checkpoint with weights that are no convolution's") from None
         with torch.device("meta"):
             empty = self.build(spec)
         for which, state in (("g", g), ("g_ema", g_ema)):
