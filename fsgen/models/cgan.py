@@ -135,6 +135,8 @@ class Recipe:
 
 
 SIZES = (8, 16, 28, 32)  # px; the paper's are MNIST's 28
+G_WIDTHS = {"z": 200, "y": 1000, "joint": 1200}
+D_WIDTHS = {"x": 240, "y": 50, "joint": 240}
 
 
 class CGAN(Family):
@@ -147,17 +149,23 @@ class CGAN(Family):
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
         return Networks(Generator(spec), Discriminator(spec) if discriminator else None)
 
-    def fresh(self, size: int, channels: int = 3, classes: int = 0) -> Spec:
+    def fresh(self, size: int, channels: int = 3, classes: int = 0, *, width: int | None = None) -> Spec:
+        """``width``: units of the generator's joint layer, 1200 as published; the others in proportion."""
         if size not in SIZES:
-            known = ", ".join(map(str, SIZES))
-            raise FsgenError(f"a cgan of {size} px does not exist", hint=f"sizes: {known}")
+            raise FsgenError(
+                f"there is no conditional perceptron of {size} px",
+                hint=f"one of {', '.join(map(str, SIZES))}",
+            )
+        share = 1.0 if width is None else width / G_WIDTHS["joint"]
+        if share < 0.02:
+            raise FsgenError(f"--width {width} is too narrow", hint="24 is the least, 1200 as published")
         return {
             "resolution": size,
             "channels": channels,
             "z_dim": 100,
             "c_dim": classes,
-            "g_widths": {"z": 200, "y": 1000, "joint": 1200},
-            "d_widths": {"x": 240, "y": 50, "joint": 240},
+            "g_widths": {name: round(share * units) for name, units in G_WIDTHS.items()},
+            "d_widths": {name: round(share * units) for name, units in D_WIDTHS.items()},
             "d_pieces": {"x": 5, "y": 5, "joint": 4},
         }
 

@@ -27,8 +27,7 @@ State = dict[str, Tensor]
 class Generator(nn.Module):
     """z (and a label's embedding) -> picture.
 
-    The embedding is joined to z, as Mirza & Osindero (2014) join label and noise; it is as long as z and of
-    the same spread at first, so that the label weighs as much.
+    The embedding is joined to z, as Mirza & Osindero (2014) join label and noise.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -142,7 +141,8 @@ class Recipe:
 # px -> layers between z and the last convolution; 64 px: pytorch/examples; 28 and 32 px: the public MNIST and
 # CIFAR-10 networks, whose last convolution is 1x1; 16 and 128 px: a layer less or more, by the rule of 64 px.
 DEPTHS = {16: 2, 28: 4, 32: 4, 64: 4, 128: 5}
-WIDTH = 64  # channels at the picture's end; doubled a layer
+WIDTH = 64  # channels at the picture's end, as published
+EMBEDDED = 10  # numbers a label; with 100, as many as z has, each class of digits came out as one picture
 SETTLE = (16, 64)  # batches, and inputs a batch, behind the final statistics of batch normalisation
 
 
@@ -156,17 +156,20 @@ class DCGAN(Family):
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
         return Networks(Generator(spec), Discriminator(spec) if discriminator else None)
 
-    def fresh(self, size: int, channels: int = 3, classes: int = 0) -> Spec:
+    def fresh(self, size: int, channels: int = 3, classes: int = 0, *, width: int | None = None) -> Spec:
+        """``width``: channels of the layers at the picture's end, 64 as published; doubled a layer."""
         if size not in DEPTHS:
-            known = ", ".join(map(str, DEPTHS))
-            raise FsgenError(f"a dcgan of {size} px does not exist", hint=f"sizes: {known}")
-        widths = [WIDTH << i for i in range(DEPTHS[size])]
+            raise FsgenError(f"there is no DCGAN of {size} px", hint=f"one of {', '.join(map(str, DEPTHS))}")
+        least = WIDTH if width is None else width
+        if least < 1:
+            raise FsgenError(f"--width {least} is too narrow", hint=f"1 is the least, {WIDTH} as published")
+        widths = [least << i for i in range(DEPTHS[size])]
         return {
             "resolution": size,
             "channels": channels,
             "z_dim": 100,
             "c_dim": classes,
-            "g_embed_dim": 100 if classes else 0,
+            "g_embed_dim": EMBEDDED if classes else 0,
             "g_widths": widths[::-1],
             "d_widths": _mirrored(widths[::-1], size),
         }

@@ -48,8 +48,14 @@ def test_fresh_networks_have_the_sizes_of_the_paper():
         g, d = nets(FAMILY.fresh(size, 3, 2))
         inputs = g.draw(3, rng())
         assert g(inputs).shape == (3, 3, size, size) and d(g(inputs), inputs).shape == (3, 1)
-    with pytest.raises(FsgenError, match="a cgan of 64 px does not exist"):
+    with pytest.raises(FsgenError, match="there is no conditional perceptron of 64 px"):
         FAMILY.fresh(64)
+    half = FAMILY.fresh(28, 1, 10, width=600)
+    assert half["g_widths"] == {"z": 100, "y": 500, "joint": 600}
+    assert half["d_widths"] == {"x": 120, "y": 25, "joint": 120}
+    assert min(FAMILY.fresh(28, width=24)["d_widths"].values()) == 1
+    with pytest.raises(FsgenError, match="--width 23 is too narrow"):
+        FAMILY.fresh(28, width=23)
     assert FAMILY.recipe(SPEC).batch == 100 and FAMILY.recipe(SPEC).dropout == 0.5
 
 
