@@ -1,7 +1,7 @@
 """fsgen: adapt a pretrained image generator to a handful of pictures.
 
 ``fsgen.load(path)`` gives a generator with ``sample``; the verbs of the command line are functions too:
-``pull``, ``fisher``, ``adapt``, ``sample``, ``evaluate``, ``compare``.
+``pull``, ``fisher``, ``adapt``, ``train``, ``sample``, ``evaluate``, ``compare``.
 Importing this module imports no torch.
 """
 
@@ -17,6 +17,7 @@ _PUBLIC = {
     "pull": "fsgen.engine.pull",
     "fisher": "fsgen.engine.fisher",
     "adapt": "fsgen.engine.adapt",
+    "train": "fsgen.engine.train",
     "sample": "fsgen.engine.sample",
     "evaluate": "fsgen.evaluation.evaluate",
     "compare": "fsgen.evaluation.compare",

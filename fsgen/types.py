@@ -105,8 +105,14 @@ class Family(ABC):
     def settle(self, g: nn.Module) -> None:  # noqa: B027 (most families have nothing to do)
         """Recompute what is derived from the weights (a mean latent) once training is over."""
 
-    def fresh(self, size: int, channels: int = 3, classes: int = 0) -> Spec:
+    def fresh(self, size: int, channels: int = 3, classes: int = 0, *, width: int | None = None) -> Spec:
         """The published architecture at ``size`` px, to be trained from scratch.
+
+        Args:
+            size: of the picture's side, pixels.
+            channels: 3, or 1 for grey.
+            classes: labels to be conditioned on; 0: none.
+            width: channels, in the family's own measure; default: as published.
 
         Raises:
             FsgenError: no such size, or no such number of channels or classes, in this family.
@@ -192,6 +198,7 @@ class Method:
     summary: ClassVar[str]  # the mechanism in one line
     paper: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()  # traits of the family it cannot do without
+    adapts: ClassVar[bool] = False  # of no sense without a source to start from
 
     @dataclass(frozen=True)
     class Options:

@@ -46,9 +46,9 @@ def adapt(
     common.setup(debug)
     from fsgen.engine import adapt as engine
 
-    with _interruptible() as stop, common.watching(stop) as watch:
+    with interruptible() as stop, common.watching(stop) as watch:
         if resume is not None:
-            _only_resume(ctx)
+            only_resume(ctx)
             run = engine.resume(resume, steps=steps, watch=watch)
         else:
             if images is None or out is None:
@@ -64,21 +64,21 @@ def adapt(
     if dry_run:
         common.show_config(run, as_json)
     else:
-        _show_result(run, as_json)
+        show_result(run, as_json)
 
 
-def _only_resume(ctx: typer.Context) -> None:
+def only_resume(ctx: typer.Context) -> None:
     """Refuse what would be ignored: a run goes on as it was begun, but for its length."""
     given = [p for p in ctx.command.params if ctx.get_parameter_source(p.name).name == "COMMANDLINE"]
     allowed = ("resume", "steps", "as_json", "debug")
     if other := next((p.opts[0] for p in given if p.name not in allowed), None):
         raise FsgenError(
             f"--resume goes on with what the run was begun with, so it takes no {other}",
-            hint="fsgen adapt --resume RUN, with --steps to go on for longer",
+            hint=f"fsgen {ctx.command.name} --resume RUN, with --steps to go on for longer",
         )
 
 
-def _show_result(run: Path, as_json: bool) -> None:
+def show_result(run: Path, as_json: bool) -> None:
     import json
 
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
@@ -87,13 +87,14 @@ def _show_result(run: Path, as_json: bool) -> None:
         return
     where = common.path_text(run)
     out = common.stdout()
-    out.print(f"adapted in {report['run']['cost']['seconds']:.0f} s: {where}", soft_wrap=True)
+    done = "trained" if report["run"]["source"] is None else "adapted"
+    out.print(f"{done} in {report['run']['cost']['seconds']:.0f} s: {where}", soft_wrap=True)
     out.print(f"  look:   {common.path_text(run / report['run']['grid'])}", soft_wrap=True)
     out.print(f"  sample: fsgen sample {where} --grid 8x8 --out grid.png", soft_wrap=True)
 
 
 @contextmanager
-def _interruptible() -> Iterator[Any]:
+def interruptible() -> Iterator[Any]:
     """The first Ctrl-C asks the loop to finish its step; the second is an ordinary one."""
     asked = False
 

@@ -14,12 +14,14 @@ from fsgen.engine.job import (
     Job,
     Settings,
     can_go_on,
+    check_times,
     config_of,
     go,
     keep_apart,
     lasting,
     read_shots,
     resolved,
+    start_of,
 )
 from fsgen.engine.run import Run
 from fsgen.engine.watch import Watch
@@ -75,10 +77,7 @@ def adapt(
         Interrupted: ``watch.stop`` returned True; the state is saved.
     """
     watch = watch or Watch()
-    if steps < 1 or sample_every < 1 or save_every < 1:
-        raise FsgenError("steps, sample-every and save-every are whole numbers of at least 1")
-    if fit not in ("crop", "pad"):
-        raise FsgenError(f"there is no fit '{fit}'", hint="crop or pad")
+    check_times(steps, sample_every, save_every, fit)
     model = models.load(source)
     methods = Stack.parse(method, {name: dict(values) for name, values in (options or {}).items()})
     methods.check(model.family)
@@ -116,8 +115,8 @@ def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = N
     can_go_on(folder, steps)
     if steps is not None:
         settings = dataclasses.replace(settings, steps=steps)
-    model = models.load(settings.source)
-    if model.hash != settings.source_hash:
+    model = start_of(settings)
+    if settings.fresh is None and model.hash != settings.source_hash:
         raise FsgenError(
             f"the source {settings.source} is not the one this run was begun with",
             hint="restore it, or start a new run",
@@ -128,7 +127,7 @@ def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = N
             f"the images in {settings.images} are not those this run was begun with",
             hint="restore them, or start a new run",
         )
-    methods = Stack.parse(settings.method, config.get("method", {}))
+    methods = Stack.parse(settings.method, config.get("method", {})) if settings.method else Stack()
     recipe = resolved(model, config.get("recipe", {}))
     devices.pick(settings.device)
     if steps is not None:

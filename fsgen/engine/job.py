@@ -38,6 +38,7 @@ class Settings:
     images: str = ""
     images_digest: str = ""  # SHA-256 over the files' own
     source: str = "peeps64"
+    fresh: dict[str, Any] | None = None  # trained from scratch: family, size, channels, classes, width
     source_hash: str = ""
     method: str = "ewc"
     steps: int = STEPS
@@ -48,6 +49,10 @@ class Settings:
     sample_every: int = 100  # steps between grids in samples/
     save_every: int = 100  # steps between saved states
     fsgen: str = fsgen.__version__
+
+    def seen(self, images_digest: str, source_hash: str) -> Settings:
+        """The same, with what it is made from by its hashes."""
+        return dataclasses.replace(self, images_digest=images_digest, source_hash=source_hash)
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,18 @@ def go(job: Job) -> Path:
         watch.say("the source has no discriminator: training starts with a fresh one")
         d = model.fresh_discriminator(job.settings.seed, device)
     state = loop.begin(model.generator(model.start, device), d, job.recipe)
-    drawn = reals(job.shots, device, mirror=job.settings.mirror)
+    labels = _labels(job.shots, model.about.get("classes"))
+    drawn = reals(job.shots, device, mirror=job.settings.mirror, classes=labels)
     tools = bench(
         model, drawn, recipe=job.recipe, steps=job.settings.steps, shots=len(job.shots),
         seed=job.settings.seed, device=device, watch=watch,
     )  # fmt: skip
     saved = job.run.restore(state) if job.resumed else None
     if saved is None:
-        nearness.announce(model, job.shots, device, watch.say)
+        if job.settings.fresh is None:
+            nearness.announce(model, job.shots, device, watch.say)
+        else:
+            watch.say(f"training {model.about['title']} from scratch on {len(job.shots)} images")
         job.methods.enter(tools)  # may refuse, so an earlier run in the folder stays until it is done
         job.run.begin(config_of(job.settings, job.recipe, job.methods))
     else:
@@ -95,9 +104,10 @@ def go(job: Job) -> Path:
     )  # fmt: skip
     follow.save(state)
     if follow.interrupted and state.step < job.settings.steps:
+        verb = "adapt" if job.settings.fresh is None else "train"
         raise Interrupted(
             f"stopped after step {state.step} of {job.settings.steps}; everything is saved",
-            hint=f"go on: fsgen adapt --resume {shlex.quote(str(job.run.path))}",
+            hint=f"go on: fsgen {verb} --resume {shlex.quote(str(job.run.path))}",
         )
     outcome.write(
         model, state, job.run, settings=dataclasses.asdict(job.settings),
@@ -118,7 +128,7 @@ class _Follow:
         self.before = began - job.run.seconds
         self.began = time.perf_counter()
         self.first = state.step
-        self.preview = outcome.Preview(job.model, device)
+        self.preview = outcome.Preview(job.model, device, beside=job.settings.fresh is None)
 
     @property
     def seconds(self) -> float:
@@ -168,6 +178,25 @@ def _refuse_nan(values: dict[str, float], step: int, run: Run) -> None:
         )
 
 
+def start_of(settings: Settings) -> Model:
+    """What a run begins with: its source, or an untrained model."""
+    if settings.fresh is None:
+        return models.load(settings.source)
+    shape = {"family": "", "size": 0, "channels": 3, "classes": [], "width": None} | settings.fresh
+    return models.fresh(**shape, seed=settings.seed)
+
+
+def folders_of(shots: ImageSet) -> list[str | None]:
+    """The sub-folder each image lies in; None for those in none."""
+    return [name.split("/")[0] if "/" in name else None for name in shots.names]
+
+
+def _labels(shots: ImageSet, classes: list[str] | None) -> list[int] | None:
+    """The class of each image, if sub-folders of these names hold them all."""
+    folders = folders_of(shots)
+    return [classes.index(name) for name in folders] if classes and set(folders) <= set(classes) else None
+
+
 def read_shots(model: Model, images: str | Path, fit: str, watch: Watch) -> ImageSet:
     spec = model.spec
     return load_images(images, spec["resolution"], fit=fit, channels=spec["channels"], say=watch.say)
@@ -188,6 +217,14 @@ def config_of(settings: Settings, recipe: Any, methods: Stack) -> dict[str, Any]
         "recipe": dataclasses.asdict(recipe),
         "method": methods.options(),
     }
+
+
+def check_times(steps: int, sample_every: int, save_every: int, fit: str) -> None:
+    """Refuse what no run can be asked for."""
+    if steps < 1 or sample_every < 1 or save_every < 1:
+        raise FsgenError("steps, sample-every and save-every are whole numbers of at least 1")
+    if fit not in ("crop", "pad"):
+        raise FsgenError(f"there is no fit '{fit}'", hint="crop or pad")
 
 
 def lasting(source: str | Path) -> str:

@@ -20,17 +20,19 @@ PREVIEWS = 16  # latents in the grids of a run
 
 
 class Preview:
-    """The same latents through the source and through the generator in training."""
+    """The same latents through the generator in training and, ``beside`` it, through its source."""
 
-    def __init__(self, model: Model, device: torch.device) -> None:
+    def __init__(self, model: Model, device: torch.device, *, beside: bool) -> None:
         g = model.generator(device=device)
         self.inputs = inputs_of(g, list(range(PREVIEWS)), device)
-        self.source = _images(g, self.inputs)
+        self.source = _images(g, self.inputs) if beside else None
         self.hash = model.hash
 
     def write(self, g: nn.Module, path: Path, step: int) -> Path:
-        """Source above adapted, eight pairs a row."""
-        sheet = pictures.pairs(self.source, _images(g, self.inputs), columns=8)
+        """Eight a row; a source above what became of it."""
+        images = _images(g, self.inputs)
+        beside = self.source is not None
+        sheet = pictures.pairs(self.source, images, columns=8) if beside else pictures.grid(images, columns=8)
         text = {"seeds": f"0-{PREVIEWS - 1}", "step": str(step), "source": self.hash, "Software": "fsgen"}
         pictures.save_png(sheet, path, text)
         return path
@@ -48,16 +50,18 @@ def write(
     """Model, plots and report.json of a run that is done."""
     adapted = _adapted(source, state, {"run": settings, "method": options})
     adapted.save(run.model)
-    change = rate_of_change(source_g, state.g, source.family.layers(source.spec))
+    scratch = settings["fresh"] is not None
+    change = {} if scratch else rate_of_change(source_g, state.g, source.family.layers(source.spec))
     history = run.history()
     plots.losses(history, run.plots / "losses.png")
-    plots.by_layer(change, run.plots / "change.png", "mean |change| / mean |weight|")
+    if change:
+        plots.by_layer(change, run.plots / "change.png", "mean |change| / mean |weight|")
     if any("ewc" in line for line in history):
         plots.penalty(history, run.plots / "penalty.png")
     reports.write(run.path, {"run": {
         "model": {"file": run.model.name, "hash": adapted.hash},
-        "source": {"name": source.about.get("title"), "hash": settings["source_hash"],
-                   "licence": source.about.get("licence")},
+        "source": None if scratch else {"name": source.about.get("title"), "hash": settings["source_hash"],
+                                        "licence": source.about.get("licence")},
         "images": {"count": shots, "digest": settings["images_digest"]},
         "method": options,
         "steps": state.step,
@@ -80,15 +84,18 @@ def _adapted(source: Model, state: loop.State, provenance: dict[str, Any]) -> Mo
         name: {key: value.detach().cpu().clone() for key, value in trained[name].state_dict().items()}
         for name in source.networks
     }
-    about = {
-        "title": f"{source.about.get('title', 'unnamed')} adapted with {provenance['run']['method']}",
-        "subject": source.about.get("subject"),
-        "licence": source.about.get("licence"),
-        "commercial": source.about.get("commercial"),
-        "source": {"name": provenance["run"]["source"], "hash": provenance["run"]["source_hash"]},
-        "provenance": provenance,
-        "fsgen": fsgen.__version__,
-    }
+    run, about = provenance["run"], {"provenance": provenance, "fsgen": fsgen.__version__}
+    if source.about.get("classes"):
+        about["classes"] = source.about["classes"]
+    if run["fresh"] is not None:
+        about |= {
+            "title": f"{source.about['title']}, trained from scratch",
+            "subject": Path(run["images"]).stem,
+        }
+    else:
+        about |= {key: source.about.get(key) for key in ("subject", "licence", "commercial")}
+        about["title"] = f"{source.about.get('title', 'unnamed')} adapted with {run['method']}"
+        about["source"] = {"name": run["source"], "hash": run["source_hash"]}
     return Model(source.family, source.spec, networks, about)
 
 

@@ -27,6 +27,7 @@ class EWC(Method):
     summary = "penalise drift of the weights by their Fisher information"
     paper = "Li et al. 2020, Few-shot Image Generation with Elastic Weight Consolidation, arXiv 2012.02780"
     needs = frozenset({"latent"})
+    adapts = True
 
     @dataclass(frozen=True)
     class Options:

@@ -43,9 +43,13 @@ class Stack:
     def name(self) -> str:
         return ",".join(method.name for method in self.methods)
 
-    def check(self, family: Family) -> None:
-        """Refuse, before any work, a method that needs what ``family`` does not have."""
+    def check(self, family: Family, *, scratch: bool = False) -> None:
+        """Refuse, before any work, a method that needs what ``family`` does not have, or a source."""
         for method in self.methods:
+            if scratch and method.adapts:
+                raise FsgenError(
+                    f"{method.name} needs a source to start from", hint="fsgen adapt --source NAME"
+                )
             if missing := sorted(method.needs - family.traits):
                 raise FsgenError(f"{method.name} needs {missing[0]}; the family {family.name} has none")
 

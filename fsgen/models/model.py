@@ -95,6 +95,30 @@ def _load(net: nn.Module, state: Mapping[str, Tensor], which: str) -> None:
         raise FsgenError(f"the tensors of '{which}' do not fit its spec: {reason}") from None
 
 
+def fresh(family: str, size: int, channels: int, classes: list[str], width: int | None, seed: int) -> Model:
+    """An untrained model, to be trained from scratch: the same one whenever it is asked for.
+
+    Args:
+        family: its name.
+        size: px a side.
+        channels: 3 or 1.
+        classes: their names, in the order of the labels; empty for none.
+        width: in the family's own measure; None: as published.
+        seed: of the weights.
+
+    Raises:
+        FsgenError: not of this family.
+    """
+    kind = registry.family(family)()
+    spec = kind.fresh(size, channels, len(classes), width=width)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built = kind.build(spec)
+    g = built.g.state_dict()
+    about = {"title": f"{family} {size} px", **({"classes": classes} if classes else {})}
+    return Model(kind, spec, {"g": g, "g_ema": g, "d": built.d.state_dict()}, about)
+
+
 def bundled() -> dict[str, Path]:
     """Sources that ship inside the package: name -> file."""
     folder = resources.files("fsgen.io") / "sources"

@@ -177,5 +177,5 @@ def test_version_and_no_arguments(cli):
     assert cli("--version").out == f"{fsgen.__version__}\n"
     for arguments in ([], ["--help"], ["-h"]):
         shown = cli(*arguments)
-        for command in ("pull", "fisher", "adapt", "sample", "eval", "compare", "info"):
+        for command in ("pull", "fisher", "adapt", "train", "sample", "eval", "compare", "info"):
             assert command in shown.out + shown.err

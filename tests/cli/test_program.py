@@ -19,7 +19,7 @@ import fsgen
 from fsgen.io import checkpoint
 
 PROGRAM = Path(sys.executable).with_name("fsgen.exe" if os.name == "nt" else "fsgen")
-COMMANDS = ("", "pull", "fisher", "adapt", "sample", "eval", "compare", "info")
+COMMANDS = ("", "pull", "fisher", "adapt", "train", "sample", "eval", "compare", "info")
 HELP = """
 import sys
 sys.argv = ["fsgen", *sys.argv[1:], "--help"]

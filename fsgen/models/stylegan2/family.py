@@ -41,11 +41,32 @@ class StyleGAN2(Family):
     """Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN"."""
 
     name = "stylegan2"
-    traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "w_space"})
+    traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "w_space", "classes"})
     Recipe = Recipe
 
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
         return Networks(networks.Generator(spec), networks.Discriminator(spec) if discriminator else None)
+
+    def fresh(self, size: int, channels: int = 3, classes: int = 0, *, width: int | None = None) -> Spec:
+        """Configuration F, with half the channels below 512 px as in Karras et al. 2020b, and four mapping
+        layers. ``width`` is what the widest layer has, 512 as published."""
+        if size not in SIZES:
+            raise FsgenError(
+                f"there is no StyleGAN2 of {size} px", hint=f"one of {', '.join(map(str, SIZES))}"
+            )
+        most = width or 512
+        if most < 4:
+            raise FsgenError(f"--width {most} is too narrow", hint="4 is the least, 512 as published")
+        at_one = most * (64 if size >= 512 else 32)  # channels fall with the side from 64 or 32 px on
+        sides = [2**i for i in range(2, size.bit_length())]
+        widths = {str(side): max(4, min(most, at_one // side)) for side in sides}
+        return {
+            "resolution": size, "channels": channels, "z_dim": most, "w_dim": most, "c_dim": classes,
+            "g_embed_dim": most if classes else 0, "mapping_layers": 4, "mapping_lr_mul": 0.01,
+            "g_widths": widths, "g_clamp": None, "d_widths": dict(widths), "d_architecture": "resnet",
+            "d_clamp": None, "d_group": 4, "d_embed_dim": most if classes else 0,
+            "d_cmap_dim": most if classes else 1, "d_mapping_layers": 4 if classes else 0,
+        }  # fmt: skip
 
     # ---- checkpoints ---------------------------------------------------------------------------------
 
@@ -171,6 +192,7 @@ class StyleGAN2(Family):
         return penalty
 
 
+SIZES = (16, 32, 64, 128, 256, 512, 1024)  # px; 16 for trials
 SETTLE_SAMPLES = 8192  # latents behind a computed mean latent
 
 

@@ -1,0 +1,72 @@
+"""``fsgen train``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from fsgen.cli import common, flags
+from fsgen.cli.adapt import interruptible, only_resume, show_result
+from fsgen.errors import FsgenError
+
+
+@flags.with_method_options
+def train(
+    ctx: typer.Context,
+    images: Annotated[
+        Optional[Path], typer.Argument(help="A folder or a zip.", show_default=False)  # noqa: UP045
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="The run folder to make.")] = None,  # noqa: UP045
+    family: Annotated[str, typer.Option(help="What to train (fsgen info).")] = "stylegan2",
+    size: Annotated[int, typer.Option(help="Pixels a side.")] = 64,
+    grey: Annotated[bool, typer.Option("--grey", help="One channel instead of three.")] = False,
+    classes: Annotated[bool, typer.Option("--classes", help="Sub-folders are classes.")] = False,
+    width: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Channels, in the family's own measure. (default: as published)"),
+    ] = None,
+    method: Annotated[str, typer.Option(help="What may help: diffaugment. (default: nothing)")] = "",
+    steps: Annotated[Optional[int], typer.Option(help="Generator steps. (default: 10000)")] = None,  # noqa: UP045
+    batch: Annotated[Optional[int], typer.Option(help="Images a step. (default: the family's)")] = None,  # noqa: UP045
+    lr: Annotated[Optional[float], typer.Option(help="Adam's step. (default: the family's)")] = None,  # noqa: UP045
+    fit: Annotated[str, typer.Option(help="How a picture becomes square: crop or pad.")] = "crop",
+    mirror: Annotated[bool, typer.Option("--mirror", help="Also show the images flipped.")] = False,
+    sample_every: Annotated[int, typer.Option(help="Steps between grids in samples/.")] = 500,
+    save_every: Annotated[int, typer.Option(help="Steps between saved states.")] = 500,
+    resume: Annotated[Optional[Path], typer.Option(help="Go on with this run.")] = None,  # noqa: UP045
+    force: Annotated[bool, typer.Option("--force", help="Replace a run that is in the way.")] = False,
+    dry_run: common.DryRun = False,
+    device: common.Device = "auto",
+    seed: common.Seed = 0,
+    as_json: common.Json = False,
+    debug: common.Debug = False,
+    **method_flags: Any,
+) -> None:
+    """Train a generator of IMAGES from scratch; the run is a source for adapt.
+
+    [dim]fsgen train ./hundred_sketches --family fastgan --size 64 --out runs/source[/dim]
+    """
+    common.setup(debug)
+    from fsgen.engine import train as engine
+    from fsgen.engine.adapt import resume as go_on
+
+    with interruptible() as stop, common.watching(stop) as watch:
+        if resume is not None:
+            only_resume(ctx)
+            run = go_on(resume, steps=steps, watch=watch)
+        else:
+            if images is None or out is None:
+                raise FsgenError("IMAGES and --out are needed", hint="fsgen train ./images --out runs/source")
+            run = engine.train(
+                images, out=out, family=family, size=size, channels=1 if grey else 3, classes=classes,
+                width=width, method=method, options=flags.by_method(method_flags),
+                recipe={"batch": batch, "lr": lr}, steps=engine.STEPS if steps is None else steps, seed=seed,
+                device=device, fit=fit, mirror=mirror, sample_every=sample_every, save_every=save_every,
+                force=force, dry_run=dry_run, watch=watch,
+            )  # fmt: skip
+    if dry_run:
+        common.show_config(run, as_json)
+    else:
+        show_result(run, as_json)

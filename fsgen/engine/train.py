@@ -1,0 +1,124 @@
+"""``fsgen train``: a source from scratch, through the same loop as everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fsgen.data.files import find_images
+from fsgen.data.images import ImageSet
+from fsgen.engine import device as devices
+from fsgen.engine.job import (
+    Job,
+    Settings,
+    check_times,
+    config_of,
+    folders_of,
+    go,
+    keep_apart,
+    read_shots,
+    resolved,
+    start_of,
+)
+from fsgen.engine.run import Run
+from fsgen.engine.watch import Watch
+from fsgen.errors import FsgenError
+from fsgen.io.home import made
+from fsgen.methods.stack import Stack
+
+STEPS = 10_000
+
+
+def train(
+    images: str | Path,
+    *,
+    out: str | Path,
+    family: str = "stylegan2",
+    size: int = 64,
+    channels: int = 3,
+    classes: bool = False,
+    width: int | None = None,
+    method: str = "",
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    steps: int = STEPS,
+    seed: int = 0,
+    device: str = "auto",
+    fit: str = "crop",
+    mirror: bool = False,
+    sample_every: int = 500,
+    save_every: int = 500,
+    force: bool = False,
+    dry_run: bool = False,
+    watch: Watch | None = None,
+) -> Path | dict[str, Any]:
+    """Train a generator of ``images`` from nothing and leave everything in the run folder ``out``.
+
+    Args:
+        images: a folder (recursive) or a zip; with ``classes`` its sub-folders are the classes.
+        out: the run folder; must be new or empty, or hold a run to be replaced with ``force``.
+        family: its name.
+        size: px a side, one of the family's.
+        channels: 3, or 1 for grey.
+        classes: condition on the sub-folder an image lies in.
+        width: channels, in the family's own measure; default: as published.
+        method: what may help without a source, such as ``"diffaugment"``; default: nothing.
+        options, recipe, steps, seed, device, fit, mirror: as for ``adapt``.
+        sample_every, save_every, force, dry_run, watch: as for ``adapt``.
+
+    Returns:
+        The run folder, a source for ``adapt``; the resolved configuration with ``dry_run``.
+
+    Raises:
+        FsgenError: refused input (code 2), a failure such as a full disk (1).
+        Interrupted: ``watch.stop`` returned True; the state is saved.
+    """
+    watch = watch or Watch()
+    check_times(steps, sample_every, save_every, fit)
+    given = {name: dict(values) for name, values in (options or {}).items()}
+    methods = Stack.parse(method, given) if method or given else Stack()
+    run, target = Run.plan(Path(out), force=force), devices.pick(device)
+    keep_apart(run.path, images)
+    names = _classes(images) if classes else []
+    settings = Settings(
+        images=str(Path(images).resolve()), source="", method=methods.name, steps=steps, seed=seed,
+        fresh={"family": family, "size": size, "channels": channels, "classes": names, "width": width},
+        device=str(target), fit=fit, mirror=mirror, sample_every=sample_every, save_every=save_every,
+    )  # fmt: skip
+    model = start_of(settings)
+    methods.check(model.family, scratch=True)
+    trained = resolved(model, recipe or {})
+    shots = read_shots(model, images, fit, watch)
+    _check_classes(shots, names)
+    settings = settings.seen(shots.digest, model.hash)
+    config = config_of(settings, trained, methods)
+    if dry_run:
+        return config
+    made(run.path)
+    return go(Job(settings, model, shots, methods, trained, run, watch))
+
+
+def _classes(images: str | Path) -> list[str]:
+    """Names of the sub-folders, sorted.
+
+    Raises:
+        FsgenError: images outside of them, fewer than two, or one without images.
+    """
+    items = find_images(images)
+    loose = [item.name for item in items if "/" not in item.name]
+    names = sorted({item.name.split("/")[0] for item in items} - set(loose))
+    if loose or len(names) < 2:
+        where = f"{loose[0]} lies in none" if loose else f"there is {len(names)} in {images}"
+        raise FsgenError(f"--classes takes sub-folders as classes: {where}", hint="one sub-folder a class")
+    if Path(images).is_dir():
+        folders = (path.name for path in Path(images).iterdir() if path.is_dir())
+        if empty := sorted(name for name in folders if name not in names and not name.startswith(".")):
+            raise FsgenError(f"the class folder {Path(images) / empty[0]} holds no image")
+    return names
+
+
+def _check_classes(shots: ImageSet, names: list[str]) -> None:
+    there = set(folders_of(shots))
+    if names and (empty := [name for name in names if name not in there]):
+        raise FsgenError(f"no image of the class '{empty[0]}' can be read")

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from tiny import draw_images
+
+import fsgen
+from fsgen import registry
+from fsgen.data.images import load_images
+from fsgen.engine import reals
+from fsgen.engine.adapt import adapt, resume
+from fsgen.engine.train import train
+from fsgen.errors import FsgenError
+from fsgen.models import model as models
+
+SMALL = {"size": 16, "width": 4, "device": "cpu"}
+
+
+def weights(run):
+    return models.load(run).hash
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    """Three folders of two, three and four pictures."""
+    folder = tmp_path_factory.mktemp("classes")
+    for k, name in enumerate(("cats", "dogs", "eels")):
+        draw_images(folder / name, 2 + k, seed=k)
+    return folder
+
+
+def test_a_source_is_made_from_nothing_and_can_be_adapted(tmp_path, drawings):
+    run = train(drawings, out=tmp_path / "run", steps=2, **SMALL)
+    model = models.load(run)
+    assert model.about["title"].startswith("stylegan2 16 px") and "source" not in model.about
+    assert set(model.networks) == {"g", "g_ema", "d"}
+    report = json.loads((run / "report.json").read_text())["run"]
+    assert report["source"] is None and report["steps"] == 2
+    assert len(fsgen.load(run, device="cpu").sample(3)) == 3
+    adapted = adapt(drawings, out=tmp_path / "next", source=run, method="finetune", steps=1, device="cpu")
+    assert models.load(adapted).about["source"]["hash"] == model.hash
+
+
+def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, drawings, one_thread):
+    whole = train(drawings, out=tmp_path / "whole", steps=4, **SMALL)
+    part = train(drawings, out=tmp_path / "part", steps=2, **SMALL)
+    resume(part, steps=4)
+    assert weights(whole) == weights(part)
+    other = train(drawings, out=tmp_path / "other", steps=4, seed=1, **SMALL)
+    assert weights(other) != weights(whole)
+
+
+def test_augmentation_helps_and_what_holds_on_to_a_source_is_refused(tmp_path, drawings):
+    plain = train(drawings, out=tmp_path / "plain", steps=2, **SMALL)
+    helped = train(drawings, out=tmp_path / "helped", steps=2, method="diffaugment", **SMALL)
+    assert weights(plain) != weights(helped)
+    with pytest.raises(FsgenError, match="ewc needs a source"):
+        train(drawings, out=tmp_path / "run", method="ewc", **SMALL)
+    with pytest.raises(FsgenError, match="no StyleGAN2 of 50 px"):
+        train(drawings, out=tmp_path / "run", size=50)
+    with pytest.raises(FsgenError, match="no family 'stylegan'"):
+        train(drawings, out=tmp_path / "run", family="stylegan")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_resolves_and_leaves_nothing(tmp_path, drawings):
+    config = train(drawings, out=tmp_path / "run", dry_run=True, recipe={"lr": 0.5}, **SMALL)
+    assert config["run"]["fresh"]["size"] == 16 and config["recipe"]["lr"] == 0.5
+    assert not (tmp_path / "run").exists()
+
+
+# ---- classes ---------------------------------------------------------------------------------------------
+
+
+def test_sub_folders_are_classes(tmp_path, classes):
+    run = train(classes, out=tmp_path / "run", steps=2, classes=True, **SMALL)
+    model = models.load(run)
+    assert model.about["classes"] == ["cats", "dogs", "eels"] and model.spec["c_dim"] == 3
+    resume(run, steps=3)
+    assert len(fsgen.load(run, device="cpu").sample(2)) == 2
+
+
+def test_a_batch_holds_images_of_its_labels(classes):
+    images = load_images(classes, 16)
+    labels = [("cats", "dogs", "eels").index(name.split("/")[0]) for name in images.names]
+    draw = reals.reals(images, torch.device("cpu"), mirror=False, classes=labels)
+    wanted = torch.tensor([0, 2, 1, 2, 0, 1] * 10)
+    got = draw(60, torch.Generator().manual_seed(0), torch.nn.functional.one_hot(wanted, 3).float())
+    seen = set()
+    for image, k in zip(got, wanted.tolist(), strict=True):
+        rows = [row for row in range(len(images)) if torch.equal(images.floats([row])[0], image)]
+        assert len(rows) == 1 and labels[rows[0]] == k
+        seen.add(rows[0])
+    assert seen == set(range(9))  # each image of each class is drawn
+
+
+def test_folders_that_are_no_classes_are_refused(tmp_path, classes, drawings):
+    with pytest.raises(FsgenError, match="lies in none"):
+        train(drawings, out=tmp_path / "run", classes=True, **SMALL)
+    one = tmp_path / "one"
+    shutil.copytree(classes / "cats", one / "cats")
+    with pytest.raises(FsgenError, match="there is 1 in"):
+        train(one, out=tmp_path / "run", classes=True, **SMALL)
+    shutil.copytree(classes / "dogs", one / "dogs")
+    (one / "empty").mkdir()
+    with pytest.raises(FsgenError, match="empty holds no image"):
+        train(one, out=tmp_path / "run", classes=True, **SMALL)
+    shutil.rmtree(one / "empty")
+    (one / "torn").mkdir()
+    (one / "torn" / "a.png").write_bytes(b"no image")
+    with pytest.raises(FsgenError, match="no image of the class 'torn'"):
+        train(one, out=tmp_path / "run", classes=True, **SMALL)
+    for name in registry.FAMILIES:
+        if "classes" not in registry.family(name).traits:
+            with pytest.raises(FsgenError, match="cannot be conditional"):
+                train(classes, out=tmp_path / "run", family=name, size=64, classes=True)
+    assert not (tmp_path / "run").exists()
