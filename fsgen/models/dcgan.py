@@ -133,13 +133,14 @@ class Recipe:
     batch: int = 64
     r1_every: int = 0  # no lazy regulariser
     path_every: int = 0
-    # The published code keeps no average. 0 steps would be that: g_ema = g.
+    # The published code keeps no average; 0 steps would be that: g_ema = g. With statistics of its own
+    # (``settle``) the average is as near to digits by Frechet distance, and likelier by Parzen windows.
     ema_half_life: float = 100.0
     ema_rampup: float = 0.25  # half-life at most this share of the steps so far
 
 
 # px -> layers between z and the last convolution; 64 px: pytorch/examples; 28 and 32 px: the public MNIST and
-# CIFAR-10 networks, whose last convolution is 1x1; 16 and 128 px: a layer less or more, by the rule of 64 px.
+# CIFAR-10 networks, whose last convolution is 1x1; 16 and 128 px: by the rule of 64 px.
 DEPTHS = {16: 2, 28: 4, 32: 4, 64: 4, 128: 5}
 WIDTH = 64  # channels at the picture's end, as published
 EMBEDDED = 10  # numbers a label; with 100, as many as z has, each class of digits came out as one picture
