@@ -20,6 +20,9 @@ def sample(
     seeds: Annotated[Optional[str], typer.Option(help="Which, as in 0-63 or 1,5,9.")] = None,  # noqa: UP045
     truncation: Annotated[float, typer.Option(help="1: as trained; below: nearer to the mean.")] = 1.0,
     noise: Annotated[str, typer.Option(help="const (stored), random or none.")] = "const",
+    label: Annotated[
+        Optional[str], typer.Option("--class", help="Of one class, by number or name.")  # noqa: UP045
+    ] = None,
     grid: Annotated[Optional[str], typer.Option(help="Columns x rows of one sheet, as in 8x8.")] = None,  # noqa: UP045
     compare: Annotated[
         Optional[str], typer.Option(help="A model to show above each picture, from the same z.")  # noqa: UP045
@@ -63,7 +66,7 @@ def sample(
             f"{len(chosen)} pictures do not fit a grid of {grid}", hint="a larger grid, or fewer pictures"
         )
     job = sheets.Job(
-        model=model, out=out, seeds=chosen, truncation=truncation, noise=noise,
+        model=model, out=out, seeds=chosen, truncation=truncation, noise=noise, label=label,
         columns=columns if grid else None, compare=compare, strength=strength, swap_above=swap_above,
         other=other, device=device,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fsgen.data.pictures import to_uint8
 from fsgen.engine import device as devices
 from fsgen.engine.seeds import inputs_of
-from fsgen.errors import FsgenError
+from fsgen.errors import FsgenError, near
 from fsgen.models import model as models
 from fsgen.models.model import Model
 from fsgen.types import Inputs
@@ -31,13 +31,14 @@ class Loaded:
     device: torch.device
 
     def images(
-        self, seeds: Sequence[int], truncation: float = 1.0, noise: str = "const", batch: int = BATCH
-    ) -> Iterator[Tensor]:
+        self, seeds: Sequence[int], truncation: float = 1.0, noise: str = "const", batch: int = BATCH,
+        label: int | None = None,
+    ) -> Iterator[Tensor]:  # fmt: skip
         """Batches of float images [n, C, H, W], about [-1, 1], on the CPU; seed s names one picture."""
         _check(truncation, noise)
         batch = 1 if noise == "random" else batch  # each seed names its own noise too
         for i in range(0, len(seeds), batch):
-            inputs = inputs_of(self.g, seeds[i : i + batch], self.device)
+            inputs = inputs_of(self.g, seeds[i : i + batch], self.device, label)
             yield self.render(inputs, truncation, noise, seed=seeds[i])
 
     @torch.no_grad()
@@ -46,9 +47,31 @@ class Loaded:
         rng = torch.Generator(self.device).manual_seed(seed)
         return self.g(inputs, truncation=truncation, noise=noise, rng=rng).cpu()
 
-    def sample(self, n: int = 16, seed: int = 0, truncation: float = 1.0) -> Tensor:
-        """Pictures of the seeds ``seed`` to ``seed + n - 1``: uint8 [n, C, H, W]."""
-        return torch.cat([to_uint8(x) for x in self.images(range(seed, seed + n), truncation)])
+    def sample(
+        self, n: int = 16, seed: int = 0, truncation: float = 1.0, label: str | int | None = None
+    ) -> Tensor:
+        """Pictures of the seeds ``seed`` to ``seed + n - 1``, of one class if named: uint8 [n, C, H, W]."""
+        images = self.images(range(seed, seed + n), truncation, label=class_of(self.model, label))
+        return torch.cat([to_uint8(x) for x in images])
+
+
+def class_of(model: Model, label: str | int | None) -> int | None:
+    """The number of a class, given by number or, where the model knows them, by name.
+
+    Raises:
+        FsgenError: there is no such class.
+    """
+    if label is None:
+        return None
+    names, n = list(model.about.get("classes") or ()), model.spec.get("c_dim", 0)
+    if not n:
+        raise FsgenError("this model has no classes", hint="leave --class out")
+    if str(label) in names:
+        return names.index(str(label))
+    if str(label).isdecimal() and int(label) < n:
+        return int(label)
+    hint = near(str(label), names) if names else f"0 to {n - 1}"
+    raise FsgenError(f"there is no class '{label}' in this model", hint=hint)
 
 
 def load(path: str | Path, *, device: str = "auto") -> Loaded:
@@ -134,14 +157,16 @@ def _pair(a: Model, b: Model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return ours, theirs
 
 
-def walk(seeds: Sequence[int], frames: int, g: nn.Module, device: torch.device) -> Iterator[Inputs]:
+def walk(
+    seeds: Sequence[int], frames: int, g: nn.Module, device: torch.device, label: int | None = None
+) -> Iterator[Inputs]:
     """Inputs on the way from seed to seed and back to the first, ``frames`` a leg.
 
     Latents are normal, so their length is nearly constant: the way follows the sphere (Shoemake 1985).
     """
     if len(seeds) < 2:
         raise FsgenError("an interpolation needs at least 2 seeds", hint="--seeds 0-3")
-    stops = inputs_of(g, list(seeds), device)
+    stops = inputs_of(g, list(seeds), device, label)
     for i in range(len(seeds)):
         a, b = stops[i : i + 1], stops[(i + 1) % len(seeds) :][:1]
         for k in range(frames):

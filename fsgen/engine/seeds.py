@@ -12,11 +12,18 @@ from fsgen.errors import FsgenError
 from fsgen.types import Inputs
 
 
-def inputs_of(g: nn.Module, seeds: Sequence[int], device: torch.device | str) -> Inputs:
-    """Generator inputs of ``seeds``, each drawn on the CPU from a generator of its own."""
+def inputs_of(
+    g: nn.Module, seeds: Sequence[int], device: torch.device | str, label: int | None = None
+) -> Inputs:
+    """Generator inputs of ``seeds``, each drawn on the CPU from a generator of its own.
+
+    ``label``: the class of all of them, in place of those drawn; the latents stay.
+    """
     drawn = [g.draw(1, random.generator(seed, "picture")) for seed in seeds]
     z = torch.cat([part.z for part in drawn])
     y = None if drawn[0].y is None else torch.cat([part.y for part in drawn])
+    if label is not None:
+        y = torch.zeros_like(y).index_fill(1, torch.tensor([label]), 1.0)
     return Inputs(z=z, y=y).to(device)
 
 

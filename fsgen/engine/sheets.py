@@ -31,6 +31,7 @@ class Job:
     seeds: list[int]
     truncation: float = 1.0
     noise: str = "const"
+    label: str | None = None  # a class, by number or name
     columns: int | None = None  # of a sheet; None: as square as it comes
     compare: str | None = None
     strength: float | None = None
@@ -68,7 +69,9 @@ def film(job: Job, frames: int, watch: Watch) -> list[Path]:
     loaded = sample.ready(_model(job), job.device)
     made(job.out.parent)
     shots = []
-    for inputs in sample.walk(job.seeds, frames, loaded.g, loaded.device):
+    for inputs in sample.walk(
+        job.seeds, frames, loaded.g, loaded.device, sample.class_of(loaded.model, job.label)
+    ):
         shots.append(pictures.picture(loaded.render(inputs, job.truncation, job.noise)[0]))
         watch.progress("frames", len(shots), frames * len(job.seeds))
     pictures.save_animation(shots, job.out, FPS, _text(job, loaded.model))
@@ -109,7 +112,9 @@ def _sheet(job: Job, loaded: Loaded, beside: Loaded | None, watch: Watch) -> Pat
 
 def _all(job: Job, loaded: Loaded, watch: Watch) -> torch.Tensor:
     done = []
-    for batch in loaded.images(job.seeds, job.truncation, job.noise):
+    for batch in loaded.images(
+        job.seeds, job.truncation, job.noise, label=sample.class_of(loaded.model, job.label)
+    ):
         done.append(pictures.to_uint8(batch))
         watch.progress("pictures", sum(map(len, done)), len(job.seeds))
     return torch.cat(done)
@@ -118,7 +123,9 @@ def _all(job: Job, loaded: Loaded, watch: Watch) -> torch.Tensor:
 def _files(job: Job, loaded: Loaded, watch: Watch) -> list[Path]:
     text = _text(job, loaded.model)
     paths: list[Path] = []
-    for batch in loaded.images(job.seeds, job.truncation, job.noise):
+    for batch in loaded.images(
+        job.seeds, job.truncation, job.noise, label=sample.class_of(loaded.model, job.label)
+    ):
         for image in pictures.to_uint8(batch):
             seed = job.seeds[len(paths)]
             paths.append(job.out / f"seed{seed:05d}.png")
@@ -135,4 +142,5 @@ def _text(job: Job, model: Model) -> dict[str, str]:
         "licence": str(model.about.get("licence") or "unknown"),
         "seed": ",".join(map(str, job.seeds)),
         "truncation": str(job.truncation),
+        **({"class": job.label} if job.label is not None else {}),
     }

@@ -152,6 +152,23 @@ def test_defaults_of_the_program_are_those_of_the_functions(cli, tmp_path, tiny,
     assert printed == fsgen.adapt(drawings, out=tmp_path / "b", source=tiny, dry_run=True)
 
 
+def test_a_class_is_sampled(cli, tmp_path, drawings):
+    import shutil
+
+    for name in ("cats", "dogs"):
+        shutil.copytree(drawings, tmp_path / "pets" / name)
+    small = ["--size", 16, "--width", 4, "--steps", 1, "--device", "cpu"]
+    trained = cli("train", "pets", "--classes", "--out", "run", *small)
+    assert trained.code == 0 and "trained in" in trained.out, trained.err
+    assert cli("train", "--resume", "run", "--steps", 2).code == 0
+    assert cli("sample", "run", "--class", "dogs", "--out", "dogs.png", "--n", 2).code == 0
+    assert Image.open(tmp_path / "dogs.png").text["class"] == "dogs"
+    refused = cli("sample", "run", "--class", "dgs", "--out", "x.png")
+    assert refused.code == 2 and "did you mean 'dogs'" in refused.err
+    assert cli("train", "pets", "--out", "run", *small).code == 2  # there is a run
+    assert cli("train", "--out", "other").code == 2
+
+
 def test_a_fisher_as_a_table_and_a_plot(cli, tmp_path, tiny):
     shown = cli("fisher", tiny, "--samples", 2, "--plot", "plot.png")
     assert shown.code == 0 and (tmp_path / "plot.png").exists()

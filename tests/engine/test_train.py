@@ -83,6 +83,18 @@ def test_sub_folders_are_classes(tmp_path, classes):
     assert len(fsgen.load(run, device="cpu").sample(2)) == 2
 
 
+def test_a_class_is_sampled_by_number_or_name(tmp_path, classes, tiny):
+    run = train(classes, out=tmp_path / "run", steps=2, classes=True, recipe={"lr": 0.05}, **SMALL)
+    loaded = fsgen.load(run, device="cpu")
+    dogs = loaded.sample(4, label="dogs")
+    assert torch.equal(dogs, loaded.sample(4, label=1)) and not torch.equal(dogs, loaded.sample(4, label="2"))
+    for label in ("dog", 3, "-1"):
+        with pytest.raises(FsgenError, match="no class"):
+            loaded.sample(1, label=label)
+    with pytest.raises(FsgenError, match="has no classes"):
+        fsgen.load(tiny, device="cpu").sample(1, label=0)
+
+
 def test_a_batch_holds_images_of_its_labels(classes):
     images = load_images(classes, 16)
     labels = [("cats", "dogs", "eels").index(name.split("/")[0]) for name in images.names]
