@@ -1,4 +1,4 @@
-"""fsgen eval against the usual way to a FID: write PNGs, run clean-fid on the folder. In one run, interleaved.
+"""fsgen eval against the usual way to a FID: write PNGs, run clean-fid on the folder. Interleaved in one run.
 
     python examples/bench/fid.py SOURCE REALS --weights-dir DIR [--samples 2000] [--rounds 1]
 
