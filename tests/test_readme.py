@@ -25,7 +25,7 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
     from fsgen.cli.app import main
 
     argv = shlex.split(command)
-    if argv[1] == "adapt" and "--method" in argv and "ewc" not in argv[argv.index("--method") + 1]:
+    if "--method" in argv and "ewc" not in argv[argv.index("--method") + 1]:
         argv += QUICK["adapt"][:2]
     else:
         argv += QUICK.get(argv[1], [])
@@ -41,7 +41,7 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
 
 def test_readme_names_every_verb() -> None:
     assert {command.split()[1] for command in COMMANDS} >= {
-        "pull", "fisher", "adapt", "sample", "eval", "compare", "info",
+        "pull", "fisher", "adapt", "train", "sample", "eval", "compare", "info",
     }  # fmt: skip
 
 
