@@ -41,7 +41,7 @@ class Networks(NamedTuple):
     """The two players of one family, freshly built or loaded."""
 
     g: nn.Module  # Inputs -> [n, C, H, W] in about [-1, 1]
-    d: nn.Module | None  # [n, C, H, W], Inputs -> [n, 1] logits
+    d: nn.Module | None  # [n, C, H, W], Inputs -> [n, k] logits
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class Family(ABC):
         return None
 
     @abstractmethod
-    def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Tensor:
-        """Images as training makes them, [n, C, H, W]: random noise, style mixing and the like."""
+    def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Any:
+        """Images as training makes them, [n, C, H, W], or several sizes of them: whatever the losses take."""
 
     def settle(self, g: nn.Module) -> None:  # noqa: B027 (most families have nothing to do)
         """Recompute what is derived from the weights (a mean latent) once training is over."""
@@ -119,13 +119,13 @@ class Family(ABC):
         """
         raise NotImplementedError
 
-    def critic_loss(self, play: Play, fakes: Tensor) -> dict[str, Tensor]:
+    def critic_loss(self, play: Play, fakes: Any) -> dict[str, Tensor]:
         """What the critic descends on, by name, added up: ``d`` is the adversarial part."""
         real_logits = play.d(play.view(play.reals, "real"), play.inputs)
         fake_logits = play.d(play.view(fakes, "fake_d"), play.inputs)
         return {"d": self.loss_d(real_logits, fake_logits)}
 
-    def generator_loss(self, play: Play, fakes: Tensor) -> dict[str, Tensor]:
+    def generator_loss(self, play: Play, fakes: Any) -> dict[str, Tensor]:
         """What the generator descends on before a method adds its terms: ``g`` is the adversarial part."""
         return {"g": self.loss_g(play.d(play.view(fakes, "fake_g"), play.inputs))}
 

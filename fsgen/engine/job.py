@@ -6,7 +6,7 @@ import dataclasses
 import math
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def go(job: Job) -> Path:
         follow.save(state)
     loop.train(
         state, family=model.family, methods=job.methods, reals=drawn, recipe=job.recipe,
-        steps=job.settings.steps, seed=job.settings.seed, after=follow,
+        steps=job.settings.steps, seed=job.settings.seed, perceptual=_perceptual(job, device), after=follow,
     )  # fmt: skip
     follow.save(state)
     if follow.interrupted and state.step < job.settings.steps:
@@ -195,6 +195,22 @@ def _labels(shots: ImageSet, classes: list[str] | None) -> list[int] | None:
     """The class of each image, if sub-folders of these names hold them all."""
     folders = folders_of(shots)
     return [classes.index(name) for name in folders] if classes and set(folders) <= set(classes) else None
+
+
+def _perceptual(job: Job, device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """LPIPS (VGG) for families that rebuild pictures, if its weights are on this machine; said either way."""
+    if "reconstruction" not in job.model.family.traits or not job.recipe.reconstruction:
+        return None
+    from fsgen.metrics.perceptual import Lpips
+    from fsgen.metrics.weights import locate
+
+    try:
+        path = locate("vgg16")
+    except FsgenError:
+        job.watch.say("reconstructions are compared by L1: LPIPS needs fsgen pull metrics")
+        return None
+    job.watch.say("reconstructions are compared by LPIPS")
+    return Lpips("vgg", path, device)
 
 
 def read_shots(model: Model, images: str | Path, fit: str, watch: Watch) -> ImageSet:

@@ -58,6 +58,7 @@ def train(
     recipe: Any,
     steps: int,
     seed: int,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
     after: Callable[[State, dict[str, Tensor]], bool] = lambda state, losses: False,
 ) -> None:
     """Train until ``steps`` are done or ``after`` (called after each step) returns True.
@@ -76,7 +77,7 @@ def train(
         g.requires_grad_(False), d.requires_grad_(True)
         inputs = g.draw(recipe.batch, rng("latents d"))
         shots = reals(recipe.batch, rng("shots"), inputs.y)
-        play = Play(g, d, recipe, shots, inputs, view=view, rng=rng, scalars=state.scalars)
+        play = Play(g, d, recipe, shots, inputs, view, rng, state.scalars, perceptual)
         fakes = family.fakes(g, play.inputs, recipe, rng("noise d"))
         losses |= _descend(state.opt_d, family.critic_loss(play, fakes))
         losses |= _descend(state.opt_d, family.regularise(play, "d", state.step))

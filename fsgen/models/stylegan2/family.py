@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fsgen.errors import FsgenError
+from fsgen.models.strict import check
 from fsgen.models.stylegan2 import convert, networks
 from fsgen.nn import losses
 from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Spec
@@ -91,7 +92,7 @@ class StyleGAN2(Family):
             raise FsgenError(f"a StyleGAN2 checkpoint without the tensor {error}") from None
         if d is not None:
             with torch.device("meta"):
-                _check(networks.Discriminator(spec), d, "d")
+                check(networks.Discriminator(spec), d, "a StyleGAN2 'd'")
         notes = [] if d is not None else ["no discriminator in the file: adapt starts a fresh one"]
         for which, state in (("g_ema", g_ema), ("g", g)):
             if state is not None:
@@ -109,7 +110,7 @@ class StyleGAN2(Family):
         averaged = "mapping.w_avg" in state
         state.setdefault("mapping.w_avg", torch.zeros(spec["w_dim"]))
         with torch.device("meta"):
-            _check(networks.Generator(spec), state, which)
+            check(networks.Generator(spec), state, f"a StyleGAN2 '{which}'")
         if not averaged:
             net = networks.Generator(spec)
             net.load_state_dict(state)
@@ -194,19 +195,3 @@ class StyleGAN2(Family):
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024)  # px; 16 for trials
 SETTLE_SAMPLES = 8192  # latents behind a computed mean latent
-
-
-def _check(net: nn.Module, state: dict[str, Tensor], which: str) -> None:
-    """Raise unless each tensor has its place in ``net`` (which may be on the meta device), in its shape."""
-    wanted = {key: list(value.shape) for key, value in net.state_dict().items()}
-    found = {key: list(value.shape) for key, value in state.items()}
-    wrong = [f"without '{key}'" for key in wanted if key not in found]
-    wrong += [f"with an unknown tensor '{key}'" for key in found if key not in wanted]
-    wrong += [
-        f"where '{key}' is {found[key]}, expected {shape}"
-        for key, shape in wanted.items()
-        if found.get(key, shape) != shape
-    ]
-    if wrong:
-        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
-        raise FsgenError(f"a StyleGAN2 '{which}' {', '.join(wrong[:3])}{more}")
