@@ -1,1 +1,1 @@
-"""The loops: adapt, fisher, sample, evaluate. Families and methods plug in here and nowhere else."""
+"""The loops: adapt and train, fisher, sample. Families and methods plug in here and nowhere else."""

@@ -125,12 +125,13 @@ def evaluate(
     pile = reals.pile
     origin = networks.origin_of(subject, source, notes)
     looking = networks.build(files, request.protocol, subject.resolution, request.device, notes)
-    training = _training(looking, subject, origin, shots, request, notes)
+    training, eyes = _training(subject, origin, shots, request, notes)
     base = _base(subject, origin, request)
     cautions.leave_out_senseless(subject, base, pile, notes)
     if dry_run:
         return {**_settings(request, subject, looking), "metrics": notes.metrics,
                 "protocol": request.protocol.name, "left_out": notes.left_out}  # fmt: skip
+    _ready(looking, eyes, training, subject, shots, request, notes)
     sight = Sight(looking, notes.metrics, request.protocol, training, batch, watch)
     rows, seen = _rows(sight, subject, base, reals, request, notes)
     cautions.beware(subject, reals, training, request.protocol, notes)
@@ -222,23 +223,29 @@ def _base(subject: Subject, origin: Model | None, request: Request) -> Subject |
 
 
 def _training(
-    looking: Networks, subject: Subject, origin: Model | None, shots: str | Path | None, request: Request,
-    notes: Notes,
-) -> ImageSet | None:  # fmt: skip
-    """The training images; and what looks at them is made ready for them."""
-    training = None
-    if notes.needs("critic"):
-        eyes = networks.eyes_of(subject, origin, notes)
-        if "near_copies" in notes.metrics:
-            training = networks.shots_of(subject, shots, eyes.spec["resolution"], request.fit, notes)
-        pixels = None if training is None else training.pixels
+    subject: Subject, origin: Model | None, shots: str | Path | None, request: Request, notes: Notes
+) -> tuple[ImageSet | None, Model | None]:
+    """The training images, and whose discriminator looks; None where neither is asked for or known."""
+    eyes = networks.eyes_of(subject, origin, notes) if notes.needs("critic") else None
+    if not {"near_copies", "intra_lpips"} & set(notes.metrics):
+        return None, eyes
+    resolution = subject.resolution if eyes is None else eyes.spec["resolution"]
+    return networks.shots_of(subject, shots, resolution, request.fit, notes), eyes
+
+
+def _ready(
+    looking: Networks, eyes: Model | None, training: ImageSet | None, subject: Subject,
+    shots: str | Path | None, request: Request, notes: Notes,
+) -> None:  # fmt: skip
+    """Show the training images to what will compare with them."""
+    if eyes is not None:
+        pixels = training.pixels if "near_copies" in notes.metrics else None
         looking.critic = Critic.of(eyes, pixels, request.device, request.batch)
     if "intra_lpips" in notes.metrics:
-        found = networks.shots_of(subject, shots, subject.resolution, request.fit, notes)
-        if found is not None:
-            looking.anchors = networks.anchors(looking.groups, found.pixels, request.batch)
-            training = training or found
-    return training
+        images = training
+        if images.pixels.shape[3] != subject.resolution:  # the discriminator's is another
+            images = networks.shots_of(subject, shots, subject.resolution, request.fit, notes)
+        looking.anchors = networks.anchors(looking.groups, images.pixels, request.batch)
 
 
 def _near_copy(looking: Networks, seen: Seen) -> dict[str, Any]:
