@@ -132,7 +132,7 @@ def evaluate(
         return {**_settings(request, subject, looking), "metrics": notes.metrics,
                 "protocol": request.protocol.name, "left_out": notes.left_out}  # fmt: skip
     _ready(looking, eyes, training, subject, shots, request, notes)
-    sight = Sight(looking, notes.metrics, request.protocol, training, batch, watch)
+    sight = Sight(looking, subject.resolution, notes.metrics, request.protocol, training, batch, watch)
     rows, seen = _rows(sight, subject, base, reals, request, notes)
     cautions.beware(subject, reals, training, request.protocol, notes)
     for line in notes.lines():

@@ -57,11 +57,13 @@ class Row:
         return made
 
     def _makes_sense(self, name: str) -> bool:
+        if name in ("lpips", "dissimilarity") and self.seen.distances is None:
+            return False
         if self.kind == "real":
             return name in ("is", "lpips", "diversity") or (name == "near_copies" and self.fresh != [])
         if name in ("leakage", "correspondence"):
             return self.source is not None
-        return name != "dissimilarity" or self.reals.distances is not None
+        return name != "intra_lpips" or self.seen.groups is not None
 
     def draws(self, n: int) -> np.ndarray:
         """Bootstrap counts [B, n]."""

@@ -26,6 +26,7 @@ class Sight:
     """What looks at sets of images, and for which metrics."""
 
     networks: Networks
+    resolution: int  # px, of what is evaluated: LPIPS compares pictures of one size only
     metrics: list[str]
     protocol: Protocol
     training: ImageSet | None
@@ -64,6 +65,8 @@ class Sight:
     def _others(self, subject: Subject, enough: int, shown: int) -> dict[str, keepers.Keeper]:
         """Keepers by their name in ``Seen``."""
         wanted, chosen = set(self.metrics), {"album": keepers.Album(shown)}
+        if subject.resolution != self.resolution:  # a source of another size
+            wanted -= {"lpips", "dissimilarity", "intra_lpips"}
         if wanted & {"lpips", "dissimilarity"}:
             chosen["distances"] = keepers.Distances(self.networks.lpips, enough)
         if "intra_lpips" in wanted and subject.kind != "real":

@@ -135,6 +135,15 @@ def test_reals_judged_as_samples_score_as_reals_do(reals, inception_file):
     assert found["precision"] == found["recall"] == found["coverage"] == 1
 
 
+def test_a_source_of_another_size_has_no_lpips(tiny, reals, tmp_path, alexnet_file):
+    for i, path in enumerate(sorted(reals.iterdir())[:6]):
+        Image.open(path).resize((40, 40)).save(tmp_path / f"{i}.png")
+    options = {"real": reals, "source": tiny, "weights_dir": alexnet_file.parent}
+    subject, source, real = evaluate(tmp_path, metrics=["lpips", "dissimilarity"], **options).rows
+    assert subject["metrics"]["lpips"]["value"] > 0 and subject["metrics"]["dissimilarity"]["value"] > 0
+    assert not source["metrics"] and real["metrics"]["lpips"]["value"] > 0
+
+
 # ---- what is refused, and what is only warned of --------------------------------------------------------
 
 
