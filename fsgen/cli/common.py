@@ -58,6 +58,11 @@ def emit(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
+def listed(text: str | None) -> list[str] | None:
+    """``"fid, kid"`` -> its parts; None stays None."""
+    return None if text is None else [part.strip() for part in text.split(",")]
+
+
 def show_config(config: dict[str, Any], as_json: bool) -> None:
     """What a dry run resolved: TOML for people, JSON for programs."""
     from fsgen.config import to_toml

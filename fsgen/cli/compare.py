@@ -53,7 +53,7 @@ def compare(
     if real is not None:
         options = {
             "real": real, "protocol": protocol, "samples": samples, "source": source, "shots": shots,
-            "metrics": None if metrics is None else [name.strip() for name in metrics.split(",")],
+            "metrics": common.listed(metrics),
             "weights_dir": weights_dir, "seed": seed,
         }  # fmt: skip
     with common.watching() as watch:

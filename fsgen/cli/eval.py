@@ -83,7 +83,7 @@ def evaluate(
     with common.watching() as watch:
         found = run(
             path, real=real, shots=shots, source=source, protocol=protocol, fid=fid, samples=samples,
-            metrics=None if metrics is None else [name.strip() for name in metrics.split(",")],
+            metrics=common.listed(metrics),
             needed=[bound.metric for bound in bounds], seeds=seeds, seed=seed, truncation=truncation, fit=fit,
             weights_dir=weights_dir, download=download, device=device, batch=batch, dry_run=dry_run,
             watch=watch,

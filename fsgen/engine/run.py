@@ -87,6 +87,11 @@ class Run:
         self.write_config(config)
 
     @classmethod
+    def at(cls, path: str | Path) -> Run | None:
+        """The run in the folder ``path``; None where there is none."""
+        return cls(Path(path)) if (Path(path) / CONFIG).is_file() else None
+
+    @classmethod
     def open(cls, path: Path) -> Run:
         """The folder of a run that was begun.
 

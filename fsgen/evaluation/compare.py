@@ -13,7 +13,7 @@ import fsgen
 from fsgen.atomic import atomic
 from fsgen.engine import reports
 from fsgen.engine import sample as pictures
-from fsgen.engine.run import CONFIG, Run
+from fsgen.engine.run import Run
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
 from fsgen.evaluation import report as exhibiting
@@ -90,7 +90,7 @@ def _now(
 ) -> tuple[dict[str, Any], Exhibits]:
     watch.say(f"evaluating {path}")
     found = evaluate(path, real=real, device=device, watch=watch, **options)
-    run = Run(Path(path)) if (Path(path) / CONFIG).is_file() else None
+    run = Run.at(path)
     report = {"title": str(path), "evaluation": found.plain(), **_ran(run)}
     return report, exhibiting.exhibits(found, report, run)
 
@@ -104,7 +104,7 @@ def _left(path: Path, device: str) -> tuple[dict[str, Any], Exhibits]:
             hint=f"fsgen eval {path} --real DIR, or evaluate all of them here with --real DIR",
         )
     report["title"] = str(path)
-    run = Run(path) if (path / CONFIG).is_file() else None
+    run = Run.at(path)
     subject = report["evaluation"]["path"]
     if subjects.is_images(subject):
         return report, Exhibits()

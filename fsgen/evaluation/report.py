@@ -10,7 +10,7 @@ from fsgen.atomic import atomic
 from fsgen.data.images import load_images
 from fsgen.engine import fisher, reports
 from fsgen.engine import sample as pictures
-from fsgen.engine.run import CONFIG, Run
+from fsgen.engine.run import Run
 from fsgen.errors import FsgenError
 from fsgen.evaluation.evaluate import Evaluation
 from fsgen.evaluation.figures import Seen
@@ -34,7 +34,7 @@ def folder(path: str | Path, out: Path | None, *, study: bool) -> Path | None:
     Raises:
         FsgenError: it cannot be written to, or a study was asked for and has no place.
     """
-    if out is None and (Path(path) / CONFIG).is_file():
+    if out is None and Run.at(path):
         out = Path(path)
     if out is None and study:
         raise FsgenError("--study writes a page: say where", hint="--out FOLDER")
@@ -50,7 +50,7 @@ def write(found: Evaluation, folder: Path, *, study: bool = False) -> list[Path]
         FsgenError: full disk, unwritable folder, or a report there that is none of ours.
     """
     written = [folder / reports.NAME, folder / "report.html"]
-    run = _run_of(found)
+    run = Run.at(found.path)
     parts = {"title": found.path, "evaluation": found.plain()}
     if run is not None and folder != run.path:
         parts |= {"run": (reports.read(run.path) or {}).get("run")}
@@ -135,11 +135,6 @@ def _study(found: Evaluation) -> str:
     return game.render(
         thumbnails(reals.pixels), made, title=found.path, rounds=ROUNDS, seed=found.settings["seed"]
     )
-
-
-def _run_of(found: Evaluation) -> Run | None:
-    path = Path(found.path)
-    return Run(path) if (path / CONFIG).is_file() else None
 
 
 def _write(path: Path, text: str) -> None:
