@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -29,12 +29,19 @@ class Inputs:
 
     z: Tensor | None = None  # [n, z_dim] latents
     y: Tensor | None = None  # [n, classes] float: one-hot or soft labels
+    h: Tensor | None = None  # [n, h_dim] features of an instance (IC-GAN)
+    content: Tensor | None = None  # [n, C, H, W] in [-1, 1], what is to be translated (FUNIT)
+    style: Tensor | None = None  # [n, k, C, H, W] in [-1, 1], k images of the class it is translated to
 
     def __getitem__(self, rows: slice) -> Inputs:
-        return Inputs(*(None if part is None else part[rows] for part in (self.z, self.y)))
+        return self._each(lambda part: part[rows])
 
     def to(self, device: torch.device | str) -> Inputs:
-        return Inputs(*(None if part is None else part.to(device) for part in (self.z, self.y)))
+        return self._each(lambda part: part.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Inputs(**{name: None if part is None else change(part) for name, part in parts.items()})
 
 
 class Networks(NamedTuple):

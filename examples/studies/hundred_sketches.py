@@ -31,6 +31,7 @@ from fsgen.metrics.frechet import frechet
 RESULTS = Path(__file__).with_suffix(".jsonl")
 WIDTHS = {"fastgan": 16, "stylegan2": 160}  # of like size: see "parameters"
 BATCH = 8  # FastGAN's own
+POLICIES = {"fastgan": "color,translation", "stylegan2": "color,translation,cutout"}  # as published
 SHOTS, SAMPLES, REALS = 100, 1000, 5000
 
 
@@ -54,6 +55,7 @@ def run(family: str, avatars: Path, minutes: float, out: Path, method: str, name
         options = {
             "family": family, "size": 64, "width": WIDTHS[family], "method": method, "device": "cpu",
             "mirror": True, "recipe": {"batch": BATCH},
+            "options": {"diffaugment": {"policy": POLICIES[family]}} if "diffaugment" in method else {},
         }  # fmt: skip
         began = time.perf_counter()
         train(shots, out=Path(scratch) / "trial", steps=16, **options)
