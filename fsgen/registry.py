@@ -24,6 +24,7 @@ METHODS = {
     "finetune": "fsgen.methods.finetune:Finetune",
     "ewc": "fsgen.methods.ewc:EWC",
     "diffaugment": "fsgen.methods.diffaugment:DiffAugment",
+    "embedding": "fsgen.methods.embedding:Embedding",
 }
 
 

@@ -80,6 +80,9 @@ class Family(ABC):
     name: ClassVar[str]
     traits: ClassVar[frozenset[str]]  # what a method may need: "latent", "discriminator", "w_space", ...
     Recipe: ClassVar[type]  # frozen dataclass of training defaults; ``recipe(spec)`` scales it
+    helps: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # methods of its published training, their options
+    mirrors: ClassVar[bool] = False  # whether its published training shows each image also flipped
+    embeddings: ClassVar[tuple[str, ...]] = ()  # G's and D's tensors [k, classes]: a column for each class
 
     @abstractmethod
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
@@ -126,6 +129,10 @@ class Family(ABC):
         """
         raise NotImplementedError
 
+    def embedding_gain(self, classes: int) -> float:
+        """What a network multiplies its ``embeddings`` by when it runs (equalised learning rates)."""
+        return 1.0
+
     def critic_loss(self, play: Play, fakes: Any) -> dict[str, Tensor]:
         """What the critic descends on, by name, added up: ``d`` is the adversarial part."""
         real_logits = play.d(play.view(play.reals, "real"), play.inputs)
@@ -162,6 +169,7 @@ class Play:
     recipe: Any
     reals: Tensor  # [n, C, H, W] in [-1, 1], before any ``view``
     inputs: Inputs  # this step's draw; its labels also stand for the reals'
+    draw: Callable[[int, torch.Generator], Inputs]  # more of them: (n, generator) -> n inputs
     view: Callable[[Tensor, Who], Tensor]  # what the critic is shown of a batch
     rng: Callable[[str], torch.Generator]  # purpose -> generator of this step
     scalars: dict[str, Tensor]  # running means that outlive a step (path length); saved with the state
@@ -196,6 +204,8 @@ class Bench:
 class Method:
     """What to train, what to add to the loss and what the critic sees. The defaults change nothing.
 
+    A weight is trained if every method of the stack trains it.
+
     ``enter`` is called once, before the optimisers are built; ``state`` must then hold all that ``enter``
     worked out, since a resumed run calls ``restore`` in its place. Terms of stacked methods add up; their
     views are composed in the order given.
@@ -206,6 +216,7 @@ class Method:
     paper: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()  # traits of the family it cannot do without
     adapts: ClassVar[bool] = False  # of no sense without a source to start from
+    starts: ClassVar[Literal["g", "g_ema"]] = "g"  # which of the source's generators it starts from
 
     @dataclass(frozen=True)
     class Options:
@@ -213,6 +224,10 @@ class Method:
 
     def __init__(self, options: Any = None) -> None:
         self.options = options if options is not None else self.Options()
+
+    def trains(self, family: Family, network: Literal["g", "d"], name: str) -> bool:
+        """Whether the parameter ``name`` of ``network`` is trained; the others keep their source's values."""
+        return True
 
     def enter(self, bench: Bench) -> None:
         """Prepare before step 0."""

@@ -22,6 +22,9 @@ def adapt(
     ] = None,
     out: Annotated[Optional[Path], typer.Option(help="The run folder to make.")] = None,  # noqa: UP045
     source: Annotated[str, typer.Option(help="A run folder, a file, or a name (fsgen info).")] = "peeps64",
+    new_class: Annotated[
+        str, typer.Option(help="The images are a class of this name, new to a source with classes.")
+    ] = "",
     method: Annotated[str, typer.Option(help="One or several, joined by commas: ewc,diffaugment.")] = "ewc",
     steps: Annotated[Optional[int], typer.Option(help="Generator steps. (default: 400)")] = None,  # noqa: UP045
     batch: Annotated[Optional[int], typer.Option(help="Images a step. (default: the family's)")] = None,  # noqa: UP045
@@ -56,10 +59,11 @@ def adapt(
                     "IMAGES and --out are needed", hint="fsgen adapt ./ten_images --out runs/first"
                 )
             run = engine.adapt(
-                images, out=out, source=source, method=method, options=flags.by_method(method_flags),
-                recipe={"batch": batch, "lr": lr}, steps=engine.STEPS if steps is None else steps, seed=seed,
-                device=device, fit=fit, mirror=mirror, sample_every=sample_every, save_every=save_every,
-                force=force, dry_run=dry_run, watch=watch,
+                images, out=out, source=source, new_class=new_class, method=method,
+                options=flags.by_method(method_flags), recipe={"batch": batch, "lr": lr},
+                steps=engine.STEPS if steps is None else steps, seed=seed, device=device, fit=fit,
+                mirror=mirror, sample_every=sample_every, save_every=save_every, force=force,
+                dry_run=dry_run, watch=watch,
             )  # fmt: skip
     if dry_run:
         common.show_config(run, as_json)

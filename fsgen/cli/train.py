@@ -27,12 +27,18 @@ def train(
         Optional[int],  # noqa: UP045
         typer.Option(help="Channels, in the family's own measure. (default: as published)"),
     ] = None,
-    method: Annotated[str, typer.Option(help="What may help: diffaugment. (default: nothing)")] = "",
+    method: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="What may help: diffaugment, or none. (default: the family's own)"),
+    ] = None,
     steps: Annotated[Optional[int], typer.Option(help="Generator steps. (default: 10000)")] = None,  # noqa: UP045
     batch: Annotated[Optional[int], typer.Option(help="Images a step. (default: the family's)")] = None,  # noqa: UP045
     lr: Annotated[Optional[float], typer.Option(help="Adam's step. (default: the family's)")] = None,  # noqa: UP045
     fit: Annotated[str, typer.Option(help="How a picture becomes square: crop or pad.")] = "crop",
-    mirror: Annotated[bool, typer.Option("--mirror", help="Also show the images flipped.")] = False,
+    mirror: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--mirror/--no-mirror", help="Also show the images flipped. (default: the family's)"),
+    ] = None,
     sample_every: Annotated[int, typer.Option(help="Steps between grids in samples/.")] = 500,
     save_every: Annotated[int, typer.Option(help="Steps between saved states.")] = 500,
     resume: Annotated[Optional[Path], typer.Option(help="Go on with this run.")] = None,  # noqa: UP045

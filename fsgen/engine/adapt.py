@@ -21,6 +21,7 @@ from fsgen.engine.job import (
     lasting,
     read_shots,
     resolved,
+    source_of,
     start_of,
 )
 from fsgen.engine.run import Run
@@ -36,6 +37,7 @@ def adapt(
     *,
     out: str | Path,
     source: str | Path = "peeps64",
+    new_class: str = "",
     method: str = "ewc",
     options: Mapping[str, Mapping[str, Any]] | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -56,6 +58,7 @@ def adapt(
         images: a folder (recursive), a zip, or one image; 1 to thousands.
         out: the run folder; must be new or empty, or hold a run to be replaced with ``force``.
         source: a run folder, a native file, or a name.
+        new_class: the images are a class of this name that the conditional source does not have yet.
         method: one method or several joined by commas, as in ``"ewc,diffaugment"``.
         options: by method, what differs from its defaults: ``{"ewc": {"lambda": 500}}``.
         recipe: what differs from the family's training recipe: ``{"batch": 8, "lr": 0.001}``.
@@ -78,9 +81,10 @@ def adapt(
     """
     watch = watch or Watch()
     check_times(steps, sample_every, save_every, fit)
-    model = models.load(source)
+    found = models.load(source)
     methods = Stack.parse(method, {name: dict(values) for name, values in (options or {}).items()})
-    methods.check(model.family)
+    methods.check(found.family)
+    model = start_of(found, new_class, methods)
     trained = resolved(model, recipe or {})
     target = devices.pick(device)
     run = Run.plan(Path(out), force=force)
@@ -88,8 +92,8 @@ def adapt(
     shots = read_shots(model, images, fit, watch)
     settings = Settings(
         images=str(Path(images).resolve()), images_digest=shots.digest, source=lasting(source),
-        source_hash=model.hash, method=methods.name, steps=steps, seed=seed, device=str(target), fit=fit,
-        mirror=mirror, sample_every=sample_every, save_every=save_every,
+        source_hash=found.hash, new_class=new_class, method=methods.name, steps=steps, seed=seed,
+        device=str(target), fit=fit, mirror=mirror, sample_every=sample_every, save_every=save_every,
     )  # fmt: skip
     config = config_of(settings, trained, methods)
     if dry_run:
@@ -115,19 +119,20 @@ def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = N
     can_go_on(folder, steps)
     if steps is not None:
         settings = dataclasses.replace(settings, steps=steps)
-    model = start_of(settings)
-    if settings.fresh is None and model.hash != settings.source_hash:
+    source = source_of(settings)
+    if settings.fresh is None and source.hash != settings.source_hash:
         raise FsgenError(
             f"the source {settings.source} is not the one this run was begun with",
             hint="restore it, or start a new run",
         )
-    shots = read_shots(model, settings.images, settings.fit, watch)
+    shots = read_shots(source, settings.images, settings.fit, watch)
     if shots.digest != settings.images_digest:
         raise FsgenError(
             f"the images in {settings.images} are not those this run was begun with",
             hint="restore them, or start a new run",
         )
     methods = Stack.parse(settings.method, config.get("method", {})) if settings.method else Stack()
+    model = start_of(source, settings.new_class, methods)
     recipe = resolved(model, config.get("recipe", {}))
     devices.pick(settings.device)
     if steps is not None:

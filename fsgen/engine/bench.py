@@ -10,9 +10,11 @@ from torch import Tensor
 
 from fsgen.engine import fisher, loop
 from fsgen.engine.reals import Reals
+from fsgen.engine.seeds import drawing
 from fsgen.engine.watch import Watch
 from fsgen.errors import Interrupted
 from fsgen.methods.stack import Stack
+from fsgen.models.classes import drawn_class
 from fsgen.models.model import Model
 from fsgen.types import Bench, Pilot
 
@@ -47,7 +49,7 @@ def bench(
 
         loop.train(
             trial, family=model.family, methods=Stack(), reals=reals, recipe=recipe, steps=steps, seed=seed,
-            after=report,
+            draw=drawing(trial.g, drawn_class(model)), after=report,
         )  # fmt: skip
         start = dict(source.named_parameters())
         return Pilot(

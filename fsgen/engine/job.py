@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from fsgen.engine import loop, nearness, outcome
 from fsgen.engine.bench import bench
 from fsgen.engine.reals import reals
 from fsgen.engine.run import Run
+from fsgen.engine.seeds import drawing
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
+from fsgen.models.classes import drawn_class, with_class
 from fsgen.models.model import Model
 
 LOG_EVERY = 10  # steps between lines of log.jsonl
@@ -38,7 +41,8 @@ class Settings:
     images: str = ""
     images_digest: str = ""  # SHA-256 over the files' own
     source: str = "peeps64"
-    fresh: dict[str, Any] | None = None  # trained from scratch: family, size, channels, classes, width
+    new_class: str = ""  # what the images are to the source; empty: no class of their own
+    fresh: dict[str, Any] | None = None  # trained from scratch: family, size, ...
     source_hash: str = ""
     method: str = "ewc"
     steps: int = STEPS
@@ -77,8 +81,10 @@ def go(job: Job) -> Path:
     if d is None:
         watch.say("the source has no discriminator: training starts with a fresh one")
         d = model.fresh_discriminator(job.settings.seed, device)
-    state = loop.begin(model.generator(model.start, device), d, job.recipe)
-    labels = _labels(job.shots, model.about.get("classes"))
+    trains = partial(job.methods.trains, model.family)
+    state = loop.begin(model.generator(model.start, device), d, job.recipe, trains)
+    label = drawn_class(model)
+    labels = _labels(job.shots, model.about.get("classes")) if label is None else None
     drawn = reals(job.shots, device, mirror=job.settings.mirror, classes=labels)
     tools = bench(
         model, drawn, recipe=job.recipe, steps=job.settings.steps, shots=len(job.shots),
@@ -100,7 +106,8 @@ def go(job: Job) -> Path:
         follow.save(state)
     loop.train(
         state, family=model.family, methods=job.methods, reals=drawn, recipe=job.recipe,
-        steps=job.settings.steps, seed=job.settings.seed, perceptual=_perceptual(job, device), after=follow,
+        steps=job.settings.steps, seed=job.settings.seed, draw=drawing(state.g, label),
+        perceptual=_perceptual(job, device), after=follow,
     )  # fmt: skip
     follow.save(state)
     if follow.interrupted and state.step < job.settings.steps:
@@ -164,7 +171,7 @@ class _Follow:
         self.job.run.save(state, self.job.methods.state(), header)
 
     def grid(self, state: loop.State) -> Path:
-        return self.preview.write(state.g_ema, self.job.run.samples / f"{state.step:06d}.png", state.step)
+        return self.preview.write(state, self.job.run.samples / f"{state.step:06d}.png")
 
 
 def _refuse_nan(values: dict[str, float], step: int, run: Run) -> None:
@@ -178,12 +185,28 @@ def _refuse_nan(values: dict[str, float], step: int, run: Run) -> None:
         )
 
 
-def start_of(settings: Settings) -> Model:
-    """What a run begins with: its source, or an untrained model."""
+def source_of(settings: Settings) -> Model:
+    """What a run is made from: its source, or an untrained model."""
     if settings.fresh is None:
         return models.load(settings.source)
-    shape = {"family": "", "size": 0, "channels": 3, "classes": [], "width": None} | settings.fresh
-    return models.fresh(**shape, seed=settings.seed)
+    return models.fresh(**{"width": None} | settings.fresh, seed=settings.seed)  # a TOML file has no None
+
+
+def start_of(source: Model, new_class: str, methods: Stack) -> Model:
+    """What an adaptation begins with: ``source``, with a class more if asked for, as the methods want it.
+
+    Raises:
+        FsgenError: there can be no new class, or the methods would train nothing of it.
+    """
+    model = with_class(source, new_class) if new_class else source
+    if methods.starts == "g_ema" and {"g", "g_ema"} <= model.networks.keys():
+        model = dataclasses.replace(model, networks={**model.networks, "g": model.networks["g_ema"]})
+    if not any(methods.trains(model.family, "g", name) for name in model.networks[model.start]):
+        raise FsgenError(
+            f"{methods.name} would train nothing of {model.about.get('title', 'this source')}",
+            hint="embedding takes a source with classes",
+        )
+    return model
 
 
 def folders_of(shots: ImageSet) -> list[str | None]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fsgen import rng as random
 from fsgen.engine.reals import Reals
+from fsgen.engine.seeds import Draw
 from fsgen.methods.stack import Stack
 from fsgen.types import Family, Play
 
@@ -26,27 +27,47 @@ class State:
     g_ema: nn.Module
     opt_g: torch.optim.Adam
     opt_d: torch.optim.Adam
+    free: dict[str, list[nn.Parameter]]  # of "g" and of "d": what is trained
     scalars: dict[str, Tensor] = field(default_factory=dict)  # running means of the family's regularisers
     step: int = 0  # steps done
 
 
-def begin(g: nn.Module, d: nn.Module, recipe: Any) -> State:
-    """The state before step 0. ``g`` and ``d`` are trained in place."""
+def begin(
+    g: nn.Module, d: nn.Module, recipe: Any, trains: Callable[[str, str], bool] = lambda network, name: True
+) -> State:
+    """The state before step 0. ``g`` and ``d`` are trained in place.
+
+    Args:
+        g, d: the networks.
+        recipe: the family's.
+        trains: ("g" or "d", name of a parameter) -> whether it is trained. What is not is as in evaluation,
+            so that statistics of frozen normalisations stay as well.
+    """
     if next(g.parameters()).device.type == "cpu":
         for net in (g, d):  # a seventh less time a step at 64 px: convolutions reorder less
             net.to(memory_format=torch.channels_last)
-    g.train(), d.train()
     average = copy.deepcopy(g).eval().requires_grad_(False)
-    return State(g, d, average, _adam(g, recipe, recipe.path_every), _adam(d, recipe, recipe.r1_every))
+    free = {name: _freed(net, partial(trains, name)) for name, net in (("g", g), ("d", d))}
+    opt_g, opt_d = _adam(free["g"], recipe, recipe.path_every), _adam(free["d"], recipe, recipe.r1_every)
+    return State(g, d, average, opt_g, opt_d, free)
 
 
-def _adam(net: nn.Module, recipe: Any, every: int) -> torch.optim.Adam:
+def _freed(net: nn.Module, trains: Callable[[str], bool]) -> list[nn.Parameter]:
+    """The parameters of ``net`` that are trained; modules of which none is are left in evaluation mode."""
+    free = {name: p for name, p in net.requires_grad_(False).named_parameters() if trains(name)}
+    for name, module in net.train().named_modules():
+        own = [f"{name}.{key}".lstrip(".") for key, _ in module.named_parameters(recurse=False)]
+        module.training = not own or any(key in free for key in own)
+    return list(free.values())
+
+
+def _adam(free: list[nn.Parameter], recipe: Any, every: int) -> torch.optim.Adam:
     # Lazy regularisation adds a step every `every` steps; StyleGAN2, appendix B, corrects Adam for it.
     ratio = every / (every + 1) if every else 1.0
     betas = (recipe.beta1**ratio, recipe.beta2**ratio)
     # foreach: a quarter of the time on the CPU too, where it is not the default. Not fused: on the CPU that
     # silently mixes up tensors whose memory layouts differ.
-    return torch.optim.Adam(net.parameters(), lr=recipe.lr * ratio, betas=betas, foreach=True)
+    return torch.optim.Adam(free, lr=recipe.lr * ratio, betas=betas, foreach=True)
 
 
 def train(
@@ -58,15 +79,17 @@ def train(
     recipe: Any,
     steps: int,
     seed: int,
+    draw: Draw | None = None,
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
     after: Callable[[State, dict[str, Tensor]], bool] = lambda state, losses: False,
 ) -> None:
     """Train until ``steps`` are done or ``after`` (called after each step) returns True.
 
     Every draw comes from (seed, purpose, step), so starting at ``state.step`` gives what the uninterrupted
-    run would have had.
+    run would have had. ``draw`` takes the place of G's own prior.
     """
     g, d = state.g, state.d
+    draw = draw or g.draw
     device = next(g.parameters()).device
     while state.step < steps:
         rng = partial(_generator, seed, state.step, device)
@@ -74,17 +97,17 @@ def train(
         losses: dict[str, Tensor] = {}
 
         # --- the critic: adversarial step, then its lazy regulariser as a step of its own
-        g.requires_grad_(False), d.requires_grad_(True)
-        inputs = g.draw(recipe.batch, rng("latents d"))
-        shots = reals(recipe.batch, rng("shots"), inputs.y)
-        play = Play(g, d, recipe, shots, inputs, view, rng, state.scalars, perceptual)
+        _free(state, "d")
+        inputs = draw(recipe.batch, rng("latents d"))
+        shots = reals(recipe.batch, rng("shots"), inputs)
+        play = Play(g, d, recipe, shots, inputs, draw, view, rng, state.scalars, perceptual)
         fakes = family.fakes(g, play.inputs, recipe, rng("noise d"))
         losses |= _descend(state.opt_d, family.critic_loss(play, fakes))
         losses |= _descend(state.opt_d, family.regularise(play, "d", state.step))
 
         # --- the generator: the same, plus what the methods add
-        g.requires_grad_(True), d.requires_grad_(False)
-        play.inputs = g.draw(recipe.batch, rng("latents g"))
+        _free(state, "g")
+        play.inputs = draw(recipe.batch, rng("latents g"))
         fakes = family.fakes(g, play.inputs, recipe, rng("noise g"))
         losses |= _descend(state.opt_g, family.generator_loss(play, fakes) | methods.terms(g))
         losses |= _descend(state.opt_g, family.regularise(play, "g", state.step))
@@ -101,6 +124,13 @@ def _generator(seed: int, step: int, device: torch.device, purpose: str) -> torc
 
 def _view(methods: Stack, rng: Callable[[str], torch.Generator], images: Tensor, who: str) -> Tensor:
     return methods.view(images, who, rng)
+
+
+def _free(state: State, player: str) -> None:
+    """Gradients for what the next losses move, and for nothing else."""
+    for name, parameters in state.free.items():
+        for parameter in parameters:
+            parameter.requires_grad_(name == player)
 
 
 def _descend(optimiser: torch.optim.Optimizer, losses: dict[str, Tensor]) -> dict[str, Tensor]:

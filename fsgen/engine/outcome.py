@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from fsgen.data import pictures
 from fsgen.engine import loop, plots, reports
 from fsgen.engine.run import Run
 from fsgen.engine.seeds import inputs_of
+from fsgen.models.classes import drawn_class
 from fsgen.models.model import Model
+from fsgen.types import Family
 
 PREVIEWS = 16  # latents in the grids of a run
 
@@ -24,18 +27,28 @@ class Preview:
 
     def __init__(self, model: Model, device: torch.device, *, beside: bool) -> None:
         g = model.generator(device=device)
-        self.inputs = inputs_of(g, list(range(PREVIEWS)), device)
+        self.family = model.family
+        self.inputs = inputs_of(g, list(range(PREVIEWS)), device, drawn_class(model))
         self.source = _images(g, self.inputs) if beside else None
         self.hash = model.hash
 
-    def write(self, g: nn.Module, path: Path, step: int) -> Path:
-        """Eight a row; a source above what became of it."""
+    def write(self, state: loop.State, path: Path) -> Path:
+        """Eight a row; a source above what became of it, as it would be if the run ended here."""
+        g, step = copy.deepcopy(state.g_ema), state.step
+        settle(self.family, g, state)
         images = _images(g, self.inputs)
         beside = self.source is not None
         sheet = pictures.pairs(self.source, images, columns=8) if beside else pictures.grid(images, columns=8)
         text = {"seeds": f"0-{PREVIEWS - 1}", "step": str(step), "source": self.hash, "Software": "fsgen"}
         pictures.save_png(sheet, path, text)
         return path
+
+
+def settle(family: Family, g: nn.Module, state: loop.State) -> None:
+    """Bring ``g`` to rest after training, unless all that was trained is how classes are embedded."""
+    free = {id(parameter) for parameter in state.free["g"]}
+    if any(id(p) in free and name not in family.embeddings for name, p in state.g.named_parameters()):
+        family.settle(g)
 
 
 @torch.no_grad()
@@ -67,7 +80,7 @@ def write(
         "steps": state.step,
         "seed": settings["seed"],
         "recipe": recipe,
-        "trained_parameters": sum(p.numel() for p in state.g.parameters()),
+        "trained_parameters": sum(p.numel() for p in state.free["g"]),
         "cost": {"seconds": round(seconds, 1), "peak_rss_mb": peak_rss_mb(), "device": settings["device"],
                  "threads": torch.get_num_threads()},
         "rate_of_change": change,
@@ -77,16 +90,15 @@ def write(
 
 def _adapted(source: Model, state: loop.State, provenance: dict[str, Any]) -> Model:
     """The networks that the source file has, under the same keys, with what became of them."""
-    source.family.settle(state.g_ema)
-    source.family.settle(state.g)
+    for g in (state.g_ema, state.g):
+        settle(source.family, g, state)
     trained = {"g": state.g, "g_ema": state.g_ema, "d": state.d}
     networks = {
         name: {key: value.detach().cpu().clone() for key, value in trained[name].state_dict().items()}
         for name in source.networks
     }
     run, about = provenance["run"], {"provenance": provenance, "fsgen": fsgen.__version__}
-    if source.about.get("classes"):
-        about["classes"] = source.about["classes"]
+    about |= {key: source.about[key] for key in ("classes", "class") if key in source.about}
     if run["fresh"] is not None:
         about |= {
             "title": f"{source.about['title']}, trained from scratch",

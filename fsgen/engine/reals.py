@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from fsgen.data.images import ImageSet
+from fsgen.types import Inputs
 
 RESIDENT = 512  # images that are kept on the device as floats
 
-Reals = Callable[[int, torch.Generator, Tensor | None], Tensor]
-"""(n, generator, labels [n, classes] or None) -> n real images, [n, C, H, W] in [-1, 1] on the device."""
+Reals = Callable[[int, torch.Generator, Inputs], Tensor]
+"""(n, generator, the inputs whose condition they share) -> n real images, [n, C, H, W] in [-1, 1]."""
 
 
 def reals(images: ImageSet, device: torch.device, *, mirror: bool, classes: list[int] | None = None) -> Reals:
@@ -27,12 +28,12 @@ def reals(images: ImageSet, device: torch.device, *, mirror: bool, classes: list
     resident = images.floats().to(device) if len(images) <= RESIDENT else None
     rows_of = None if classes is None else _grouped(classes)
 
-    def batch(n: int, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
-        if rows_of is None or labels is None:
+    def batch(n: int, rng: torch.Generator, inputs: Inputs) -> Tensor:
+        if rows_of is None or inputs.y is None:
             rows = torch.randint(len(images), (n,), generator=rng, device=rng.device).cpu()
         else:
             where = torch.rand(n, generator=rng, device=rng.device).tolist()
-            of = [rows_of[k] for k in labels.argmax(dim=1).tolist()]
+            of = [rows_of[k] for k in inputs.y.argmax(dim=1).tolist()]
             rows = torch.tensor([some[int(x * len(some))] for x, some in zip(where, of, strict=True)])
         batch = resident[rows.to(device)] if resident is not None else images.floats(rows).to(device)
         if mirror:

@@ -14,6 +14,7 @@ from fsgen.engine import device as devices
 from fsgen.engine.seeds import inputs_of
 from fsgen.errors import FsgenError, near
 from fsgen.models import model as models
+from fsgen.models.classes import drawn_class, names_of
 from fsgen.models.model import Model
 from fsgen.types import Inputs
 
@@ -36,6 +37,7 @@ class Loaded:
     ) -> Iterator[Tensor]:  # fmt: skip
         """Batches of float images [n, C, H, W], about [-1, 1], on the CPU; seed s names one picture."""
         _check(truncation, noise)
+        label = drawn_class(self.model) if label is None else label
         batch = 1 if noise == "random" else batch  # each seed names its own noise too
         for i in range(0, len(seeds), batch):
             inputs = inputs_of(self.g, seeds[i : i + batch], self.device, label)
@@ -56,21 +58,21 @@ class Loaded:
 
 
 def class_of(model: Model, label: str | int | None) -> int | None:
-    """The number of a class, given by number or, where the model knows them, by name.
+    """The number of a class, given by number or name; without one, of the class that the model stands for.
 
     Raises:
         FsgenError: there is no such class.
     """
     if label is None:
-        return None
-    names, n = list(model.about.get("classes") or ()), model.spec.get("c_dim", 0)
+        return drawn_class(model)
+    names, n = names_of(model), model.spec.get("c_dim", 0)
     if not n:
         raise FsgenError("this model has no classes", hint="leave --class out")
     if str(label) in names:
         return names.index(str(label))
     if str(label).isdecimal() and int(label) < n:
         return int(label)
-    hint = near(str(label), names) if names else f"0 to {n - 1}"
+    hint = near(str(label), names) if model.about.get("classes") else f"0 to {n - 1}"
     raise FsgenError(f"there is no class '{label}' in this model", hint=hint)
 
 

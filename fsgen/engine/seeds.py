@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -10,6 +11,8 @@ from torch import nn
 from fsgen import rng as random
 from fsgen.errors import FsgenError
 from fsgen.types import Inputs
+
+Draw = Callable[[int, torch.Generator], Inputs]  # (n, generator) -> n inputs
 
 
 def inputs_of(
@@ -22,9 +25,19 @@ def inputs_of(
     drawn = [g.draw(1, random.generator(seed, "picture")) for seed in seeds]
     z = torch.cat([part.z for part in drawn])
     y = None if drawn[0].y is None else torch.cat([part.y for part in drawn])
-    if label is not None:
-        y = torch.zeros_like(y).index_fill(1, torch.tensor([label]), 1.0)
-    return Inputs(z=z, y=y).to(device)
+    return _of_class(Inputs(z=z, y=y), label).to(device)
+
+
+def drawing(g: nn.Module, label: int | None) -> Draw:
+    """G's prior, with the class ``label`` for all if there is one."""
+    return lambda n, rng: _of_class(g.draw(n, rng), label)
+
+
+def _of_class(inputs: Inputs, label: int | None) -> Inputs:
+    if label is None:
+        return inputs
+    number = torch.tensor([label], device=inputs.y.device)
+    return replace(inputs, y=torch.zeros_like(inputs.y).index_fill(1, number, 1.0))
 
 
 def parse(text: str) -> list[int]:

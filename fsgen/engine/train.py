@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fsgen import registry
 from fsgen.data.files import find_images
 from fsgen.data.images import ImageSet
 from fsgen.engine import device as devices
@@ -19,13 +20,14 @@ from fsgen.engine.job import (
     keep_apart,
     read_shots,
     resolved,
-    start_of,
+    source_of,
 )
 from fsgen.engine.run import Run
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
 from fsgen.io.home import made
 from fsgen.methods.stack import Stack
+from fsgen.types import Family
 
 STEPS = 10_000
 
@@ -39,14 +41,15 @@ def train(
     channels: int = 3,
     classes: bool = False,
     width: int | None = None,
-    method: str = "",
+    architecture: Mapping[str, Any] | None = None,
+    method: str | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     recipe: Mapping[str, Any] | None = None,
     steps: int = STEPS,
     seed: int = 0,
     device: str = "auto",
     fit: str = "crop",
-    mirror: bool = False,
+    mirror: bool | None = None,
     sample_every: int = 500,
     save_every: int = 500,
     force: bool = False,
@@ -63,8 +66,12 @@ def train(
         channels: 3, or 1 for grey.
         classes: condition on the sub-folder an image lies in.
         width: channels, in the family's own measure; default: as published.
-        method: what may help without a source, such as ``"diffaugment"``; default: nothing.
-        options, recipe, steps, seed, device, fit, mirror: as for ``adapt``.
+        architecture: what else differs from the published architecture, as in the family's spec:
+            ``{"sle": False}``.
+        method: what may help without a source, such as ``"diffaugment"``, or ``"none"``; default: what the
+            family was published with.
+        mirror: show each image also flipped; default: as the family was published.
+        options, recipe, steps, seed, device, fit: as for ``adapt``.
         sample_every, save_every, force, dry_run, watch: as for ``adapt``.
 
     Returns:
@@ -77,17 +84,19 @@ def train(
     watch = watch or Watch()
     check_times(steps, sample_every, save_every, fit)
     given = {name: dict(values) for name, values in (options or {}).items()}
-    methods = Stack.parse(method, given) if method or given else Stack()
+    kind = registry.family(family)
+    methods = _helps(kind, method, given)
     run, target = Run.plan(Path(out), force=force), devices.pick(device)
     keep_apart(run.path, images)
     names = _classes(images) if classes else []
     settings = Settings(
         images=str(Path(images).resolve()), source="", method=methods.name, steps=steps, seed=seed,
-        fresh={"family": family, "size": size, "channels": channels, "classes": names, "width": width},
-        device=str(target), fit=fit, mirror=mirror, sample_every=sample_every, save_every=save_every,
+        fresh={"family": family, "size": size, "channels": channels, "classes": names, "width": width,
+               "architecture": dict(architecture or {})},
+        device=str(target), fit=fit, mirror=kind.mirrors if mirror is None else mirror,
+        sample_every=sample_every, save_every=save_every,
     )  # fmt: skip
-    model = start_of(settings)
-    methods.check(model.family, scratch=True)
+    model = source_of(settings)
     trained = resolved(model, recipe or {})
     shots = read_shots(model, images, fit, watch)
     _check_classes(shots, names)
@@ -97,6 +106,17 @@ def train(
         return config
     made(run.path)
     return go(Job(settings, model, shots, methods, trained, run, watch))
+
+
+def _helps(kind: type[Family], method: str | None, options: dict[str, dict[str, Any]]) -> Stack:
+    """The methods asked for or, where none are, those of the published training."""
+    if method is None and not options:
+        method, options = ",".join(kind.helps), {name: dict(values) for name, values in kind.helps.items()}
+    if method == "none" or not (method or options):
+        return Stack()
+    methods = Stack.parse(method or "", options)
+    methods.check(kind(), scratch=True)
+    return methods
 
 
 def _classes(images: str | Path) -> list[str]:

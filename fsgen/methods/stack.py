@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fsgen import registry
 from fsgen.errors import FsgenError
@@ -52,6 +52,14 @@ class Stack:
                 )
             if missing := sorted(method.needs - family.traits):
                 raise FsgenError(f"{method.name} needs {missing[0]}; the family {family.name} has none")
+
+    def trains(self, family: Family, network: Literal["g", "d"], name: str) -> bool:
+        return all(method.trains(family, network, name) for method in self.methods)
+
+    @property
+    def starts(self) -> Literal["g", "g_ema"]:
+        """The average, where one of the methods keeps the source's pictures and so wants its best."""
+        return "g_ema" if any(method.starts == "g_ema" for method in self.methods) else "g"
 
     def enter(self, bench: Bench) -> None:
         for method in self.methods:

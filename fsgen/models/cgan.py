@@ -145,6 +145,7 @@ class CGAN(Family):
     name = "cgan"
     traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "classes"})
     Recipe = Recipe
+    embeddings = ("y.weight", "y.linear.weight")  # of G, of D
 
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
         return Networks(Generator(spec), Discriminator(spec) if discriminator else None)

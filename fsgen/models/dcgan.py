@@ -153,6 +153,7 @@ class DCGAN(Family):
     name = "dcgan"
     traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "classes"})
     Recipe = Recipe
+    embeddings = ("embed.weight",)
 
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
         return Networks(Generator(spec), Discriminator(spec) if discriminator else None)

@@ -95,7 +95,10 @@ def _load(net: nn.Module, state: Mapping[str, Tensor], which: str) -> None:
         raise FsgenError(f"the tensors of '{which}' do not fit its spec: {reason}") from None
 
 
-def fresh(family: str, size: int, channels: int, classes: list[str], width: int | None, seed: int) -> Model:
+def fresh(
+    family: str, size: int, channels: int, classes: list[str], width: int | None,
+    architecture: Mapping[str, Any], seed: int,
+) -> Model:  # fmt: skip
     """An untrained model, to be trained from scratch: the same one whenever it is asked for.
 
     Args:
@@ -104,6 +107,7 @@ def fresh(family: str, size: int, channels: int, classes: list[str], width: int 
         channels: 3 or 1.
         classes: their names, in the order of the labels; empty for none.
         width: in the family's own measure; None: as published.
+        architecture: what else differs from the published one, by the names of its spec.
         seed: of the weights.
 
     Raises:
@@ -111,6 +115,13 @@ def fresh(family: str, size: int, channels: int, classes: list[str], width: int 
     """
     kind = registry.family(family)()
     spec = kind.fresh(size, channels, len(classes), width=width)
+    for key, value in architecture.items():
+        if key not in spec:
+            raise FsgenError(f"the architecture of {family} has no '{key}'", hint=near(key, list(spec)))
+        if type(value) is not type(spec[key]):
+            kind_of = type(spec[key]).__name__
+            raise FsgenError(f"'{key}' in the architecture of {family} takes a {kind_of}, not {value!r}")
+    spec |= architecture
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = kind.build(spec)

@@ -277,7 +277,10 @@ def texts(path):
 
 def test_every_command_and_flag_in_a_message_exists():
     commands = get_command(app).commands
-    flags = {name: {flag for p in command.params for flag in p.opts} for name, command in commands.items()}
+    flags = {
+        name: {flag for p in command.params for flag in p.opts + p.secondary_opts}
+        for name, command in commands.items()
+    }
     known = set().union(*flags.values()) | {"--version", "--help"}
     seen = 0
     for path in Path(fsgen.__file__).parent.rglob("*.py"):

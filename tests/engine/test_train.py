@@ -15,6 +15,7 @@ from fsgen.engine.adapt import adapt, resume
 from fsgen.engine.train import train
 from fsgen.errors import FsgenError
 from fsgen.models import model as models
+from fsgen.types import Inputs
 
 SMALL = {"size": 16, "width": 4, "device": "cpu"}
 
@@ -66,6 +67,31 @@ def test_augmentation_helps_and_what_holds_on_to_a_source_is_refused(tmp_path, d
     assert not (tmp_path / "run").exists()
 
 
+def test_a_family_brings_the_help_it_was_published_with(tmp_path, drawings):
+    config = train(drawings, out=tmp_path / "run", family="fastgan", width=4, dry_run=True)
+    assert config["run"]["mirror"] is True
+    assert config["method"] == {"diffaugment": {"policy": "color,translation", "where": "all"}}
+    plain = train(
+        drawings, out=tmp_path / "run", family="fastgan", width=4, method="none", mirror=False, dry_run=True
+    )
+    assert plain["run"]["mirror"] is False and plain["method"] == {}
+    config = train(drawings, out=tmp_path / "run", dry_run=True, **SMALL)
+    assert config["run"]["mirror"] is False and config["method"] == {}
+
+
+def test_a_part_of_the_architecture_can_be_changed(tmp_path, drawings):
+    changed = {"family": "fastgan", "width": 4, "device": "cpu", "architecture": {"sle": False}}
+    run = train(drawings, out=tmp_path / "run", steps=1, **changed)
+    model = models.load(run)
+    assert not any("gate" in key for key in model.networks["g"]) and model.spec["sle"] is False
+    resume(run, steps=2)
+    with pytest.raises(FsgenError, match="no 'slee'") as refused:
+        train(drawings, out=tmp_path / "x", **changed | {"architecture": {"slee": False}})
+    assert "did you mean 'sle'" in refused.value.hint
+    with pytest.raises(FsgenError, match="'sle' in the architecture of fastgan takes a bool, not 0"):
+        train(drawings, out=tmp_path / "x", **changed | {"architecture": {"sle": 0}})
+
+
 def test_a_dry_run_resolves_and_leaves_nothing(tmp_path, drawings):
     config = train(drawings, out=tmp_path / "run", dry_run=True, recipe={"lr": 0.5}, **SMALL)
     assert config["run"]["fresh"]["size"] == 16 and config["recipe"]["lr"] == 0.5
@@ -100,7 +126,8 @@ def test_a_batch_holds_images_of_its_labels(classes):
     labels = [("cats", "dogs", "eels").index(name.split("/")[0]) for name in images.names]
     draw = reals.reals(images, torch.device("cpu"), mirror=False, classes=labels)
     wanted = torch.tensor([0, 2, 1, 2, 0, 1] * 10)
-    got = draw(60, torch.Generator().manual_seed(0), torch.nn.functional.one_hot(wanted, 3).float())
+    inputs = Inputs(y=torch.nn.functional.one_hot(wanted, 3).float())
+    got = draw(60, torch.Generator().manual_seed(0), inputs)
     seen = set()
     for image, k in zip(got, wanted.tolist(), strict=True):
         rows = [row for row in range(len(images)) if torch.equal(images.floats([row])[0], image)]

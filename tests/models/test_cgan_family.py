@@ -128,7 +128,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
 def play_of(g: nn.Module, d: nn.Module, step: int = 0, **recipe: float) -> Play:
     return Play(
         g, d, FAMILY.Recipe(**recipe),
-        reals=torch.rand(5, 3, 16, 16, generator=rng()) * 2 - 1, inputs=g.draw(5, rng(1)),
+        reals=torch.rand(5, 3, 16, 16, generator=rng()) * 2 - 1, inputs=g.draw(5, rng(1)), draw=g.draw,
         view=lambda images, who: images, rng=lambda purpose: random.generator(0, purpose, step), scalars={},
     )  # fmt: skip
 
@@ -160,7 +160,7 @@ def test_training_that_stops_and_goes_on_equals_training_at_one_go():
     recipe = FAMILY.Recipe(batch=4)
     pictures = torch.rand(8, 3, 16, 16, generator=rng()) * 2 - 1
 
-    def reals(n: int, source: torch.Generator, y: Tensor | None) -> Tensor:
+    def reals(n: int, source: torch.Generator, inputs: Inputs) -> Tensor:
         return pictures[torch.randint(8, (n,), generator=source)]
 
     train = partial(

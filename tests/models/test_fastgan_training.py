@@ -30,6 +30,7 @@ def play(d: torch.nn.Module, step: int = 0, **changes: object) -> Play:
     reals = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     settings = {
         "g": None, "d": d, "recipe": Recipe(), "reals": reals, "inputs": Inputs(),
+        "draw": None,
         "view": lambda images, who: images, "rng": lambda purpose: random.generator(0, purpose, step),
         "scalars": {},
     }  # fmt: skip
@@ -180,7 +181,7 @@ def test_a_run_cut_in_two_is_the_run_in_one_piece(one_thread, cut):
             state.step = start.step
         loop.train(
             state, family=FAMILY, methods=Stack.parse("diffaugment", {}), recipe=Recipe(batch=2), seed=0,
-            reals=lambda n, rng, labels: torch.rand(n, 3, 64, 64, generator=rng) * 2 - 1, steps=steps,
+            reals=lambda n, rng, inputs: torch.rand(n, 3, 64, 64, generator=rng) * 2 - 1, steps=steps,
         )  # fmt: skip
         return state
 

@@ -254,7 +254,7 @@ def play(c_dim: int = 0, **recipe) -> Play:
     reals = torch.randn(4, 3, 16, 16, generator=rng(5))
     return Play(
         g=g, d=d, recipe=replace(RECIPE, **recipe), reals=reals, inputs=g.draw(4, rng(6)),
-        view=lambda images, who: images, rng=lambda purpose: rng(7), scalars={},
+        draw=g.draw, view=lambda images, who: images, rng=lambda purpose: rng(7), scalars={},
     )  # fmt: skip
 
 

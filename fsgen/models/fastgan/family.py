@@ -29,8 +29,8 @@ SETTLE = (16, 16)  # batches, pictures in each, behind the norms' statistics aft
 
 @dataclass(frozen=True)
 class Recipe:
-    """The published recipe (the paper's code, at every size): 50,000 steps from scratch, flips, and
-    ``diffaugment`` with the policy color,translation.
+    """The published recipe (the paper's code, at every size), for 50,000 steps from scratch; ``fsgen train``
+    adds its flips and its differentiable augmentation.
 
     Two things differ. G learns from fakes of its own, drawn anew, where the published loop shows it those
     that D has just seen. The average starts short, so that a run of a few hundred steps has one.
@@ -58,6 +58,8 @@ class FastGAN(Family):
     name = "fastgan"
     traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "reconstruction"})
     Recipe = Recipe
+    helps: ClassVar = {"diffaugment": {"policy": "color,translation"}}
+    mirrors = True
 
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
         return Networks(networks.Generator(spec), networks.Discriminator(spec) if discriminator else None)

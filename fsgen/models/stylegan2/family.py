@@ -44,6 +44,7 @@ class StyleGAN2(Family):
     name = "stylegan2"
     traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "w_space", "classes"})
     Recipe = Recipe
+    embeddings = ("mapping.embed.weight",)
 
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
         return Networks(networks.Generator(spec), networks.Discriminator(spec) if discriminator else None)
@@ -68,6 +69,9 @@ class StyleGAN2(Family):
             "d_clamp": None, "d_group": 4, "d_embed_dim": most if classes else 0,
             "d_cmap_dim": most if classes else 1, "d_mapping_layers": 4 if classes else 0,
         }  # fmt: skip
+
+    def embedding_gain(self, classes: int) -> float:
+        return classes**-0.5  # equalised learning rate
 
     # ---- checkpoints ---------------------------------------------------------------------------------
 
@@ -183,7 +187,7 @@ class StyleGAN2(Family):
 
     def _path(self, play: Play) -> Tensor:
         rng = play.rng("path")
-        inputs = play.g.draw(max(1, len(play.reals) // play.recipe.path_shrink), rng).to(play.reals.device)
+        inputs = play.draw(max(1, len(play.reals) // play.recipe.path_shrink), rng).to(play.reals.device)
         ws = self._mixed(play.g, inputs, play.recipe, rng)
         images = play.g.synthesis(ws, "random", rng)[0]
         noise = torch.randn(images.shape, generator=rng, device=rng.device).to(images.device)

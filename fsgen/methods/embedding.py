@@ -1,0 +1,24 @@
+"""A class by its embedding alone: how a conditional source learns a new one and forgets nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fsgen.types import Family, Method
+
+
+class Embedding(Method):
+    """Of G only the columns of the classes shown are trained, all of D is; every other picture stays.
+
+    The columns of other classes have no gradient, since no label of theirs is drawn.
+    """
+
+    name = "embedding"
+    summary = "train the embedding of the classes shown; the rest of the generator stays as it is"
+    paper = "Mirza & Osindero 2014, Conditional Generative Adversarial Nets, arXiv 1411.1784 (the condition)"
+    needs = frozenset({"classes"})
+    adapts = True
+    starts = "g_ema"
+
+    def trains(self, family: Family, network: Literal["g", "d"], name: str) -> bool:
+        return network == "d" or name in family.embeddings
