@@ -138,12 +138,12 @@ def infer(g: State, d: State | None, settings_g: dict[str, Any], settings_d: dic
     resolution = sizes[-1]
     if f"synthesis.b{sizes[0]}.torgb.weight" not in g:
         raise FsgenError("a StyleGAN2 generator without skip connections; only the 'skip' one is supported")
-    c_dim = g["mapping.embed.weight"].shape[1] if "mapping.embed.weight" in g else 0
-    embedded = g["mapping.embed.weight"].shape[0] if c_dim else 0
+    embedded, c_dim = _embedding(g, "embed")
+    h_embedded, h_dim = _embedding(g, "embed_feats")
     spec: Spec = {
         "resolution": resolution,
         "channels": g["synthesis.b4.torgb.weight"].shape[0],
-        "z_dim": g["mapping.fc0.weight"].shape[1] - embedded,
+        "z_dim": g["mapping.fc0.weight"].shape[1] - embedded - h_embedded,
         "w_dim": g["synthesis.b4.conv1.affine.weight"].shape[1],
         "c_dim": c_dim,
         "g_embed_dim": embedded,
@@ -152,6 +152,9 @@ def infer(g: State, d: State | None, settings_g: dict[str, Any], settings_d: dic
         "g_widths": {str(r): g[f"synthesis.b{r}.conv1.weight"].shape[0] for r in sizes},
         "g_clamp": settings_g.get("synthesis.b4.conv1.conv_clamp"),
     }
+    if h_dim:
+        d_embedded = _embedding(d, "embed_feats")[0] if d is not None else h_embedded
+        spec |= {"h_dim": h_dim, "g_h_embed_dim": h_embedded, "d_h_embed_dim": d_embedded}
     if d is None:  # a fresh one mirrors the generator
         return spec | {
             "d_widths": spec["g_widths"],
@@ -181,10 +184,16 @@ def _infer_d(d: State, resolution: int, settings: dict[str, Any]) -> Spec:
         "d_architecture": "resnet" if f"b{resolution}.skip.weight" in d else architecture,
         "d_clamp": settings.get("b4.conv.conv_clamp"),
         "d_group": 0 if seen == width else (group or 1 << 30),  # NVIDIA's None: the whole batch
-        "d_embed_dim": d["mapping.embed.weight"].shape[0] if "mapping.embed.weight" in d else 0,
+        "d_embed_dim": _embedding(d, "embed")[0],
         "d_cmap_dim": d["b4.out.weight"].shape[0],
         "d_mapping_layers": _depth(d),
     }
+
+
+def _embedding(state: State, name: str) -> tuple[int, int]:
+    """How many numbers ``mapping``'s layer ``name`` gives, and from how many; none without it."""
+    weight = state.get(f"mapping.{name}.weight")
+    return (0, 0) if weight is None else tuple(weight.shape)
 
 
 def _sizes(state: State, pattern: str) -> list[int]:

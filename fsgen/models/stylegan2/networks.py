@@ -26,25 +26,37 @@ def resolutions(resolution: int) -> list[int]:
 
 
 class Mapping(nn.Module):
-    """z (and a label's embedding) -> w: [n, z_dim], [n, c_dim] -> [n, w_dim]. Of D: the label alone."""
+    """z and what conditions it -> w: [n, z_dim], label [n, c_dim], features [n, h_dim] -> [n, w_dim].
+
+    Of D: the condition alone. Features of an instance are embedded beside the label (IC-GAN, Casanova et al.
+    2021, on StyleGAN2), and both are normalised as one.
+    """
 
     def __init__(
-        self, z_dim: int, c_dim: int, embedded: int, w_dim: int, layers: int, *, lr_mul: float, average: bool
-    ) -> None:
+        self, z_dim: int, labels: tuple[int, int], features: tuple[int, int], w_dim: int, layers: int, *,
+        lr_mul: float, average: bool,
+    ) -> None:  # fmt: skip
+        """``labels``, ``features``: how many numbers each has, and how many they are embedded in."""
         super().__init__()
         self.depth = layers
-        if c_dim:
-            self.embed = Linear(c_dim, embedded)
+        if labels[0]:
+            self.embed = Linear(*labels)
+        if features[0]:
+            self.embed_feats = Linear(*features)
+        seen = z_dim + sum(wide for numbers, wide in (labels, features) if numbers)
         for i in range(layers):
-            width = z_dim + embedded if i == 0 else w_dim
+            width = seen if i == 0 else w_dim
             self.add_module(f"fc{i}", Linear(width, w_dim, lr_mul=lr_mul, activate=True))
         if average:
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
-    def forward(self, z: Tensor | None, y: Tensor | None) -> Tensor:
+    def forward(self, z: Tensor | None, y: Tensor | None, h: Tensor | None = None) -> Tensor:
         parts = [normalise(z)] if z is not None else []
-        if hasattr(self, "embed"):
-            parts.append(normalise(self.embed(y)))
+        condition = [self.embed(y)] if hasattr(self, "embed") else []
+        if hasattr(self, "embed_feats"):
+            condition.append(self.embed_feats(h))
+        if condition:
+            parts.append(normalise(torch.cat(condition, dim=1)))
         x = torch.cat(parts, dim=1)
         for i in range(self.depth):
             x = self.get_submodule(f"fc{i}")(x)
@@ -143,7 +155,7 @@ class Synthesis(nn.Module):
 
 
 class Generator(nn.Module):
-    """z, y -> picture."""
+    """z, y, h -> picture."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         super().__init__()
@@ -153,7 +165,7 @@ class Generator(nn.Module):
         self.num_ws = 2 * int(math.log2(self.resolution)) - 2
         widths = {int(r): width for r, width in spec["g_widths"].items()}
         self.mapping = Mapping(
-            self.z_dim, self.c_dim, spec["g_embed_dim"], self.w_dim, spec["mapping_layers"],
+            self.z_dim, *_conditions(spec, "g"), self.w_dim, spec["mapping_layers"],
             lr_mul=spec["mapping_lr_mul"], average=True,
         )  # fmt: skip
         self.synthesis = Synthesis(self.resolution, self.w_dim, widths, self.channels, spec["g_clamp"])
@@ -168,7 +180,7 @@ class Generator(nn.Module):
 
     def map(self, inputs: Inputs, truncation: float = 1.0, cutoff: int | None = None) -> Tensor:
         """[n, num_ws, w_dim]; ``truncation`` pulls w to its mean, in the first ``cutoff`` layers or all."""
-        w = self.mapping(inputs.z, inputs.y)
+        w = self.mapping(inputs.z, inputs.y, inputs.h)
         ws = w[:, None].expand(-1, self.num_ws, -1)
         if truncation == 1:
             return ws
@@ -234,8 +246,17 @@ class Epilogue(nn.Module):
         return x
 
 
+def _conditions(spec: dict[str, Any], network: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Of labels and of features: how many numbers, and how many ``network`` embeds them in.
+
+    Models written before there were features say nothing of them.
+    """
+    labels = spec["c_dim"], spec[f"{network}_embed_dim"]
+    return labels, (spec.get("h_dim", 0), spec.get(f"{network}_h_embed_dim", 0))
+
+
 class Discriminator(nn.Module):
-    """Picture (and label) -> logit."""
+    """Picture (and its condition) -> logit."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         super().__init__()
@@ -247,11 +268,12 @@ class Discriminator(nn.Module):
             block = DiscriminatorBlock(before, widths[r], widths[r // 2], channels, architecture, clamp)
             self.add_module(f"b{r}", block)
             before = widths[r // 2]
-        self.c_dim = spec["c_dim"]
-        cmap = spec["d_cmap_dim"] if self.c_dim else 1
-        if self.c_dim:
+        labels, features = _conditions(spec, "d")
+        self.conditional = bool(labels[0] or features[0])
+        cmap = spec["d_cmap_dim"] if self.conditional else 1
+        if self.conditional:
             self.mapping = Mapping(
-                0, self.c_dim, spec["d_embed_dim"], cmap, spec["d_mapping_layers"],
+                0, labels, features, cmap, spec["d_mapping_layers"],
                 lr_mul=spec["mapping_lr_mul"], average=False,
             )  # fmt: skip
         self.b4 = Epilogue(widths[4], cmap, channels, architecture, spec["d_group"], clamp)
@@ -269,7 +291,7 @@ class Discriminator(nn.Module):
         return maps, image
 
     def forward(self, images: Tensor, inputs: Inputs | None = None) -> Tensor:
-        """[n, C, H, W] -> [n, 1] logits; ``inputs.y`` is the label where there are classes."""
+        """[n, C, H, W] -> [n, 1] logits; ``inputs`` holds the label, the features, where there are any."""
         maps, image = self._trunk(images)
-        cmap = self.mapping(None, inputs.y) if self.c_dim else None
+        cmap = self.mapping(None, inputs.y, inputs.h) if self.conditional else None
         return self.b4(maps[-1], image, cmap)
