@@ -1,0 +1,1 @@
+"""FUNIT (Liu et al. 2019): networks, key conversion, family."""
