@@ -46,6 +46,10 @@ class Lpips:
         """Distances [n] between float images [n, 3, H, W] in [-1, 1]; either n may be 1."""
         return self.model(self._checked(a), self._checked(b)).flatten()
 
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The maps that are compared, fine to coarse: [n, C, h, w] behind a ReLU of each of five stages."""
+        return list(self.model.net(self.model.scaling_layer(self._checked(images))))
+
     def embed(self, images: Tensor) -> Tensor:
         """Points e(x), [n, D] with D depending on H and W, such that LPIPS(a, b) = |e(a) - e(b)|^2.
 
@@ -55,8 +59,7 @@ class Lpips:
         """
         import lpips
 
-        layers = self.model.net(self.model.scaling_layer(self._checked(images)))
-        parts = []
+        layers, parts = self.features(images), []
         for features, linear in zip(layers, self.model.lins, strict=True):  # [n, c, h, w], Dropout + 1x1 conv
             weight = linear.model[-1].weight  # [1, c, 1, 1]
             parts.append(lpips.normalize_tensor(features) * (weight / features[0, 0].numel()).sqrt())
