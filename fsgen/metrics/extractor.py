@@ -74,6 +74,14 @@ def each(function: Callable[[Any], np.ndarray], parts: np.ndarray) -> Tensor:
         return torch.from_numpy(np.stack(list(pool.map(function, parts))))
 
 
+def centre(images: Tensor) -> Tensor:
+    """The middle square of ``images`` [n, C, H, W]."""
+    height, width = images.shape[2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return images[:, :, top : top + side, left : left + side]
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors in a .safetensors or torch file, on the CPU; no code in it is run."""
     if path.suffix == ".safetensors":

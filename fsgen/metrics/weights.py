@@ -84,6 +84,21 @@ CATALOGUE = {
             megabytes=1218,
             used_by="FD-DINOv2",
         ),
+        Weights(
+            name="swav",
+            file="swav_800ep_pretrain.pth.tar",
+            url="https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
+            megabytes=114,  # reckoned from its tensors
+            used_by="instance features without labels (swav)",
+        ),
+        Weights(
+            name="resnet50",
+            file="resnet50-0676ba61.pth",
+            url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
+            megabytes=103,
+            used_by="instance features of a classifier (resnet50)",
+            sha256="0676ba61",
+        ),
     )
 }
 
