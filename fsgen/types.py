@@ -32,6 +32,7 @@ class Inputs:
     h: Tensor | None = None  # [n, h_dim] features of an instance (IC-GAN)
     content: Tensor | None = None  # [n, C, H, W] in [-1, 1], what is to be translated (FUNIT)
     style: Tensor | None = None  # [n, k, C, H, W] in [-1, 1], k images of the class it is translated to
+    rows: Tensor | None = None  # [n] whole numbers: the real images that belong to them, where the data says
 
     def __getitem__(self, rows: slice) -> Inputs:
         return self._each(lambda part: part[rows])
@@ -39,9 +40,13 @@ class Inputs:
     def to(self, device: torch.device | str) -> Inputs:
         return self._each(lambda part: part.to(device))
 
+    def parts(self) -> dict[str, Tensor]:
+        """Those that are there, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Inputs:
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Inputs(**{name: None if part is None else change(part) for name, part in parts.items()})
+        return Inputs(**{name: change(part) for name, part in self.parts().items()})
 
 
 class Networks(NamedTuple):
@@ -112,8 +117,11 @@ class Family(ABC):
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Any:
         """Images as training makes them, [n, C, H, W], or several sizes of them: whatever the losses take."""
 
-    def settle(self, g: nn.Module) -> None:  # noqa: B027 (most families have nothing to do)
-        """Recompute what is derived from the weights (a mean latent) once training is over."""
+    def settle(  # noqa: B027 (not every family has something to do)
+        self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]
+    ) -> None:
+        """Recompute what is derived from the weights (a mean latent) once training is over; ``draw`` is what
+        pictures are drawn from."""
 
     def fresh(self, size: int, channels: int = 3, classes: int = 0, *, width: int | None = None) -> Spec:
         """The published architecture at ``size`` px, to be trained from scratch.

@@ -99,7 +99,7 @@ def adapt(
     if dry_run:
         return config
     made(run.path)  # better refused now than after the preparations
-    return go(Job(settings, model, shots, methods, trained, run, watch))
+    return go(Job(settings, found, model, shots, methods, trained, run, watch))
 
 
 def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = None) -> Path:
@@ -137,4 +137,4 @@ def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = N
     devices.pick(settings.device)
     if steps is not None:
         folder.write_config(config_of(settings, recipe, methods))
-    return go(Job(settings, model, shots, methods, recipe, folder, watch, resumed=True))
+    return go(Job(settings, source, model, shots, methods, recipe, folder, watch, resumed=True))

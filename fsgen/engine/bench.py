@@ -10,20 +10,23 @@ from torch import Tensor
 
 from fsgen.engine import fisher, loop
 from fsgen.engine.reals import Reals
-from fsgen.engine.seeds import drawing
+from fsgen.engine.seeds import prior
 from fsgen.engine.watch import Watch
 from fsgen.errors import Interrupted
 from fsgen.methods.stack import Stack
-from fsgen.models.classes import drawn_class
+from fsgen.models.classes import with_class_fisher
 from fsgen.models.model import Model
 from fsgen.types import Bench, Pilot
 
 
 def bench(
-    model: Model, reals: Reals, *, recipe: Any, steps: int, shots: int, seed: int, device: torch.device,
-    watch: Watch,
+    known: Model, model: Model, reals: Reals, *, recipe: Any, steps: int, shots: int, seed: int,
+    device: torch.device, watch: Watch,
 ) -> Bench:  # fmt: skip
-    """The bench of a run that starts from ``model``; nothing is computed until a method asks for it."""
+    """The bench of a run that starts from ``model``; nothing is computed until a method asks for it.
+
+    ``known`` is the source as it was found: ``model`` may have a class more, which it knows nothing of.
+    """
     source = model.generator(model.start, device).requires_grad_(False)
 
     def watched(task: str, done: int, total: int) -> None:
@@ -35,9 +38,11 @@ def bench(
 
     def diagonal(samples: int, proxy: str) -> dict[str, Tensor]:
         found = fisher.of_model(
-            model, samples=samples, proxy=proxy, seed=seed, device=device, progress=partial(watched, "Fisher")
-        )
-        return {name: value.to(device) for name, value in found.diagonal.items()}
+            known, samples=samples, proxy=proxy, seed=seed, device=device, progress=partial(watched, "Fisher")
+        ).diagonal
+        if known.spec != model.spec:
+            found = with_class_fisher(found, model.family, known.spec["c_dim"])
+        return {name: value.to(device) for name, value in found.items()}
 
     def pilot(steps: int) -> Pilot:
         d = model.discriminator(device) or model.fresh_discriminator(seed, device)
@@ -49,7 +54,7 @@ def bench(
 
         loop.train(
             trial, family=model.family, methods=Stack(), reals=reals, recipe=recipe, steps=steps, seed=seed,
-            draw=drawing(trial.g, drawn_class(model)), after=report,
+            draw=prior(model, trial.g), after=report,
         )  # fmt: skip
         start = dict(source.named_parameters())
         return Pilot(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import fsgen
 from fsgen import rng as random
 from fsgen.engine import device as devices
+from fsgen.engine.seeds import prior
 from fsgen.errors import FsgenError, near
 from fsgen.io import checkpoint
 from fsgen.io.home import fisher_dir, made
@@ -108,7 +109,8 @@ def of_model(
         return Fisher(cached, about, layers)
     g = source.generator(source.start, device)
     score = likelihood(source, proxy, device, weights_dir)
-    batches = _batches(g, proxy, samples, seed, device, score, progress)
+    drawn = prior(source, g)(samples, random.generator(seed, "fisher"))  # all at once, whatever the batches
+    batches = _batches(g, drawn, proxy, seed, device, score, progress)
     diagonal = {name: value.cpu() for name, value in estimator.diagonal(g, score, batches).items()}
     made(path.parent)
     checkpoint.write(path, diagonal, {**about, "fsgen": fsgen.__version__})
@@ -139,7 +141,7 @@ def _planned(source: Model, samples: int, proxy: str, seed: int) -> tuple[dict[s
 
 def likelihood(
     source: Model, proxy: str, device: torch.device, weights_dir: Path | None = None
-) -> Callable[[Tensor, Tensor | None], Tensor]:
+) -> estimator.Likelihood:
     """log L(x) of one picture [1, C, H, W] up to a constant, as a function whose gradient is squared.
 
     ``adversarial``: log D(x) with D frozen (Li et al. 2020, section 3.2). ``reconstruction``: a Gaussian
@@ -161,7 +163,7 @@ def likelihood(
             hint="use --proxy reconstruction or perceptual (with adapt: --ewc-proxy)",
         )
     d.requires_grad_(False)
-    return lambda image, label: source.family.log_likelihood(d(image, _labels(label))).sum()
+    return lambda image, inputs, draw: source.family.log_likelihood(d(image, inputs)).sum()
 
 
 @dataclass(frozen=True)
@@ -170,27 +172,22 @@ class Gaussian:
 
     embed: Callable[[Tensor], Tensor]  # [1, C, H, W] -> [1, ...]
 
-    def __call__(self, image: Tensor, eps: Tensor) -> Tensor:
+    def __call__(self, image: Tensor, inputs: Inputs, eps: Tensor) -> Tensor:
         return (self.embed(image)[0] * eps).sum()
 
 
-def _labels(label: Tensor | None) -> Inputs:
-    return Inputs(y=None if label is None else label[None])
-
-
 def _batches(
-    g: nn.Module, proxy: str, samples: int, seed: int, device: torch.device, score: Any, progress: Progress
+    g: nn.Module, drawn: Inputs, proxy: str, seed: int, device: torch.device, score: Any, progress: Progress
 ) -> Iterator[tuple[Inputs, Tensor | None]]:
-    """Latents and each sample's own draw: its eps, or for the critic its label."""
-    rng = random.generator(seed, "fisher")
+    """Inputs and, for a Gaussian, each sample's own eps."""
+    samples = len(drawn.z)
     parameters = sum(p.numel() for p in g.parameters())
     size = max(1, min(32, CHUNK * (32 if device.type == "cuda" else 1) // parameters))
-    shape = _draw_shape(g, proxy, device, score)
-    drawn = g.draw(samples, rng)  # all at once: what is drawn must not depend on the batch
+    shape = _draw_shape(g, drawn[:1].to(device), proxy, score)
     for done in range(0, samples, size):
         progress(done, samples)
         inputs = drawn[done : done + size]
-        draws = inputs.y
+        draws = None
         if proxy != "adversarial":
             streams = [random.generator(seed, "fisher eps", done + i) for i in range(len(inputs.z))]
             draws = torch.stack([torch.randn(shape, generator=stream) for stream in streams])
@@ -198,12 +195,11 @@ def _batches(
     progress(samples, samples)
 
 
-def _draw_shape(g: nn.Module, proxy: str, device: torch.device, score: Any) -> tuple[int, ...]:
+def _draw_shape(g: nn.Module, one: Inputs, proxy: str, score: Any) -> tuple[int, ...]:
     if proxy == "adversarial":
         return ()
     with torch.no_grad():
-        image = g(g.draw(1, random.generator(0, "shape")).to(device))
-        return tuple(score.embed(image)[0].shape)
+        return tuple(score.embed(g(one))[0].shape)
 
 
 def _cached(path: Path, about: dict[str, Any]) -> dict[str, Tensor] | None:

@@ -22,7 +22,7 @@ from fsgen.engine import loop, nearness, outcome
 from fsgen.engine.bench import bench
 from fsgen.engine.reals import reals
 from fsgen.engine.run import Run
-from fsgen.engine.seeds import drawing
+from fsgen.engine.seeds import prior
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.methods.stack import Stack
@@ -64,7 +64,8 @@ class Job:
     """A run that is ready to go: everything checked, nothing trained."""
 
     settings: Settings
-    model: Model
+    source: Model  # as it was found
+    model: Model  # what the run starts from: perhaps with a class more
     shots: ImageSet
     methods: Stack
     recipe: Any
@@ -83,11 +84,11 @@ def go(job: Job) -> Path:
         d = model.fresh_discriminator(job.settings.seed, device)
     trains = partial(job.methods.trains, model.family)
     state = loop.begin(model.generator(model.start, device), d, job.recipe, trains)
-    label = drawn_class(model)
-    labels = _labels(job.shots, model.about.get("classes")) if label is None else None
+    classes = model.about.get("classes") if drawn_class(model) is None else None
+    labels = _labels(job.shots, classes)
     drawn = reals(job.shots, device, mirror=job.settings.mirror, classes=labels)
     tools = bench(
-        model, drawn, recipe=job.recipe, steps=job.settings.steps, shots=len(job.shots),
+        job.source, model, drawn, recipe=job.recipe, steps=job.settings.steps, shots=len(job.shots),
         seed=job.settings.seed, device=device, watch=watch,
     )  # fmt: skip
     saved = job.run.restore(state) if job.resumed else None
@@ -106,7 +107,7 @@ def go(job: Job) -> Path:
         follow.save(state)
     loop.train(
         state, family=model.family, methods=job.methods, reals=drawn, recipe=job.recipe,
-        steps=job.settings.steps, seed=job.settings.seed, draw=drawing(state.g, label),
+        steps=job.settings.steps, seed=job.settings.seed, draw=prior(model, state.g),
         perceptual=_perceptual(job, device), after=follow,
     )  # fmt: skip
     follow.save(state)

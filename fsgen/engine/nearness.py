@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fsgen import rng as random
 from fsgen.data.images import ImageSet
+from fsgen.engine.seeds import prior
 from fsgen.io.catalog import Entry, catalog
 from fsgen.metrics.memorisation import nearest
 from fsgen.models.model import Model
@@ -48,8 +49,8 @@ def pooled(maps: list[Tensor]) -> Tensor:
 def probes(model: Model, device: torch.device, n: int = PROBES, seed: int = 0) -> Tensor:
     """n samples of the source, [n, C, H, W] on the CPU."""
     g = model.generator(device=device)
-    rng = random.generator(seed, "probes")
-    return torch.cat([g(g.draw(min(32, n - i), rng).to(device)).cpu() for i in range(0, n, 32)])
+    rng, draw = random.generator(seed, "probes"), prior(model, g)
+    return torch.cat([g(draw(min(32, n - i), rng).to(device)).cpu() for i in range(0, n, 32)])
 
 
 def farness(model: Model, shots: ImageSet, device: torch.device) -> float | None:

@@ -14,10 +14,8 @@ import fsgen
 from fsgen.data import pictures
 from fsgen.engine import loop, plots, reports
 from fsgen.engine.run import Run
-from fsgen.engine.seeds import inputs_of
-from fsgen.models.classes import drawn_class
+from fsgen.engine.seeds import inputs_of, prior
 from fsgen.models.model import Model
-from fsgen.types import Family
 
 PREVIEWS = 16  # latents in the grids of a run
 
@@ -27,15 +25,15 @@ class Preview:
 
     def __init__(self, model: Model, device: torch.device, *, beside: bool) -> None:
         g = model.generator(device=device)
-        self.family = model.family
-        self.inputs = inputs_of(g, list(range(PREVIEWS)), device, drawn_class(model))
+        self.model = model
+        self.inputs = inputs_of(model, g, list(range(PREVIEWS)), device)
         self.source = _images(g, self.inputs) if beside else None
         self.hash = model.hash
 
     def write(self, state: loop.State, path: Path) -> Path:
         """Eight a row; a source above what became of it, as it would be if the run ended here."""
         g, step = copy.deepcopy(state.g_ema), state.step
-        settle(self.family, g, state)
+        settle(self.model, g, state)
         images = _images(g, self.inputs)
         beside = self.source is not None
         sheet = pictures.pairs(self.source, images, columns=8) if beside else pictures.grid(images, columns=8)
@@ -44,11 +42,12 @@ class Preview:
         return path
 
 
-def settle(family: Family, g: nn.Module, state: loop.State) -> None:
+def settle(model: Model, g: nn.Module, state: loop.State) -> None:
     """Bring ``g`` to rest after training, unless all that was trained is how classes are embedded."""
     free = {id(parameter) for parameter in state.free["g"]}
-    if any(id(p) in free and name not in family.embeddings for name, p in state.g.named_parameters()):
-        family.settle(g)
+    kept = model.family.embeddings
+    if any(id(p) in free and name not in kept for name, p in state.g.named_parameters()):
+        model.family.settle(g, prior(model, g))
 
 
 @torch.no_grad()
@@ -91,7 +90,7 @@ def write(
 def _adapted(source: Model, state: loop.State, provenance: dict[str, Any]) -> Model:
     """The networks that the source file has, under the same keys, with what became of them."""
     for g in (state.g_ema, state.g):
-        settle(source.family, g, state)
+        settle(source, g, state)
     trained = {"g": state.g, "g_ema": state.g_ema, "d": state.d}
     networks = {
         name: {key: value.detach().cpu().clone() for key, value in trained[name].state_dict().items()}
@@ -108,7 +107,7 @@ def _adapted(source: Model, state: loop.State, provenance: dict[str, Any]) -> Mo
         about |= {key: source.about.get(key) for key in ("subject", "licence", "commercial")}
         about["title"] = f"{source.about.get('title', 'unnamed')} adapted with {run['method']}"
         about["source"] = {"name": run["source"], "hash": run["source_hash"]}
-    return Model(source.family, source.spec, networks, about)
+    return Model(source.family, source.spec, networks, about, source.extra)
 
 
 @torch.no_grad()

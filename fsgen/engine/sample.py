@@ -14,7 +14,7 @@ from fsgen.engine import device as devices
 from fsgen.engine.seeds import inputs_of
 from fsgen.errors import FsgenError, near
 from fsgen.models import model as models
-from fsgen.models.classes import drawn_class, names_of
+from fsgen.models.classes import names_of
 from fsgen.models.model import Model
 from fsgen.types import Inputs
 
@@ -37,10 +37,9 @@ class Loaded:
     ) -> Iterator[Tensor]:  # fmt: skip
         """Batches of float images [n, C, H, W], about [-1, 1], on the CPU; seed s names one picture."""
         _check(truncation, noise)
-        label = drawn_class(self.model) if label is None else label
         batch = 1 if noise == "random" else batch  # each seed names its own noise too
         for i in range(0, len(seeds), batch):
-            inputs = inputs_of(self.g, seeds[i : i + batch], self.device, label)
+            inputs = inputs_of(self.model, self.g, seeds[i : i + batch], self.device, label)
             yield self.render(inputs, truncation, noise, seed=seeds[i])
 
     @torch.no_grad()
@@ -58,13 +57,13 @@ class Loaded:
 
 
 def class_of(model: Model, label: str | int | None) -> int | None:
-    """The number of a class, given by number or name; without one, of the class that the model stands for.
+    """The number of a class, given by number or, where the model knows them, by name.
 
     Raises:
         FsgenError: there is no such class.
     """
     if label is None:
-        return drawn_class(model)
+        return None
     names, n = names_of(model), model.spec.get("c_dim", 0)
     if not n:
         raise FsgenError("this model has no classes", hint="leave --class out")
@@ -159,22 +158,23 @@ def _pair(a: Model, b: Model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return ours, theirs
 
 
-def walk(
-    seeds: Sequence[int], frames: int, g: nn.Module, device: torch.device, label: int | None = None
-) -> Iterator[Inputs]:
+def walk(loaded: Loaded, seeds: Sequence[int], frames: int, label: int | None = None) -> Iterator[Inputs]:
     """Inputs on the way from seed to seed and back to the first, ``frames`` a leg.
 
-    Latents are normal, so their length is nearly constant: the way follows the sphere (Shoemake 1985).
+    Normal latents have nearly one length, so the way follows the sphere (Shoemake 1985); in a cube, where
+    latents are uniform, it goes straight.
     """
     if len(seeds) < 2:
         raise FsgenError("an interpolation needs at least 2 seeds", hint="--seeds 0-3")
-    stops = inputs_of(g, list(seeds), device, label)
+    stops = inputs_of(loaded.model, loaded.g, list(seeds), loaded.device, label)
+    between_z = torch.lerp if getattr(loaded.g, "uniform", False) else _slerp
     for i in range(len(seeds)):
         a, b = stops[i : i + 1], stops[(i + 1) % len(seeds) :][:1]
         for k in range(frames):
             t = k / frames
-            y = None if a.y is None else torch.lerp(a.y, b.y, t)
-            yield Inputs(z=_slerp(a.z, b.z, t), y=y)
+            ends = a.parts(), b.parts()
+            between = {name: torch.lerp(ends[0][name], ends[1][name], t) for name in ends[0] if name != "z"}
+            yield Inputs(z=between_z(a.z, b.z, t), **between)
 
 
 def _slerp(a: Tensor, b: Tensor, t: float) -> Tensor:

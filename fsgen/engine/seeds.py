@@ -10,34 +10,52 @@ from torch import nn
 
 from fsgen import rng as random
 from fsgen.errors import FsgenError
+from fsgen.models.classes import drawn_class
+from fsgen.models.model import Model
 from fsgen.types import Inputs
 
 Draw = Callable[[int, torch.Generator], Inputs]  # (n, generator) -> n inputs
 
 
-def inputs_of(
-    g: nn.Module, seeds: Sequence[int], device: torch.device | str, label: int | None = None
-) -> Inputs:
-    """Generator inputs of ``seeds``, each drawn on the CPU from a generator of its own.
+def prior(model: Model, g: nn.Module, label: int | None = None) -> Draw:
+    """What pictures of ``model`` are drawn from: G's own prior, and what the model conditions it on.
 
-    ``label``: the class of all of them, in place of those drawn; the latents stay.
+    Args:
+        model: its class, if it stands for one, and the features it draws with, if it holds some.
+        g: a generator of it.
+        label: the class of all, in place of the model's own or of those drawn; the latents stay.
+
+    Raises:
+        FsgenError: a model of instances that holds none.
     """
-    drawn = [g.draw(1, random.generator(seed, "picture")) for seed in seeds]
-    z = torch.cat([part.z for part in drawn])
-    y = None if drawn[0].y is None else torch.cat([part.y for part in drawn])
-    return _of_class(Inputs(z=z, y=y), label).to(device)
+    label = drawn_class(model) if label is None else label
+    conditions = model.extra.get("conditions")
+    if conditions is None and model.spec.get("h_dim"):
+        raise FsgenError(
+            f"{model.about.get('title', 'this model')} draws after an image, and holds none to draw after",
+            hint="fsgen adapt IMAGES --source MODEL --method instances",
+        )
 
-
-def drawing(g: nn.Module, label: int | None) -> Draw:
-    """G's prior, with the class ``label`` for all if there is one."""
-    return lambda n, rng: _of_class(g.draw(n, rng), label)
-
-
-def _of_class(inputs: Inputs, label: int | None) -> Inputs:
-    if label is None:
+    def draw(n: int, rng: torch.Generator) -> Inputs:
+        inputs = g.draw(n, rng)
+        if label is not None:
+            number = torch.tensor([label], device=inputs.y.device)
+            inputs = replace(inputs, y=torch.zeros_like(inputs.y).index_fill(1, number, 1.0))
+        if conditions is not None:
+            rows = torch.randint(len(conditions), (n,), generator=rng, device=rng.device)
+            inputs = replace(inputs, h=conditions.to(rng.device)[rows])
         return inputs
-    number = torch.tensor([label], device=inputs.y.device)
-    return replace(inputs, y=torch.zeros_like(inputs.y).index_fill(1, number, 1.0))
+
+    return draw
+
+
+def inputs_of(
+    model: Model, g: nn.Module, seeds: Sequence[int], device: torch.device | str, label: int | None = None
+) -> Inputs:
+    """Generator inputs of ``seeds``, each drawn on the CPU from a generator of its own: see ``prior``."""
+    draw = prior(model, g, label)
+    parts = [draw(1, random.generator(seed, "picture")).parts() for seed in seeds]
+    return Inputs(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]}).to(device)
 
 
 def parse(text: str) -> list[int]:

@@ -69,9 +69,7 @@ def film(job: Job, frames: int, watch: Watch) -> list[Path]:
     loaded = sample.ready(_model(job), job.device)
     made(job.out.parent)
     shots = []
-    for inputs in sample.walk(
-        job.seeds, frames, loaded.g, loaded.device, sample.class_of(loaded.model, job.label)
-    ):
+    for inputs in sample.walk(loaded, job.seeds, frames, sample.class_of(loaded.model, job.label)):
         shots.append(pictures.picture(loaded.render(inputs, job.truncation, job.noise)[0]))
         watch.progress("frames", len(shots), frames * len(job.seeds))
     pictures.save_animation(shots, job.out, FPS, _text(job, loaded.model))

@@ -105,7 +105,7 @@ def train(
     if dry_run:
         return config
     made(run.path)
-    return go(Job(settings, model, shots, methods, trained, run, watch))
+    return go(Job(settings, model, model, shots, methods, trained, run, watch))
 
 
 def _helps(kind: type[Family], method: str | None, options: dict[str, dict[str, Any]]) -> Stack:

@@ -59,9 +59,8 @@ class Critic:
         g = model.generator(device=device)
         seeds = [range(i, min(i + batch, SAMPLES)) for i in range(0, SAMPLES, batch)]
         with torch.no_grad():
-            maps = torch.cat(
-                [critic._finest(critic.maps(to_uint8(g(inputs_of(g, part, device))))) for part in seeds]
-            )
+            drawn = (to_uint8(g(inputs_of(model, g, part, device))) for part in seeds)
+            maps = torch.cat([critic._finest(critic.maps(images)) for images in drawn])
         critic.spread = maps.std(dim=(0, 2, 3))[:, None, None] + 1e-3 * maps.std()  # a dead channel stays so
         critic.threshold = near_copy_threshold(critic._scaled(maps), PERCENTILE)
         critic.shots, critic.moved = len(shots), len(shots) <= FEW

@@ -44,6 +44,8 @@ def drop(x: Tensor, share: float, rng: torch.Generator | None) -> Tensor:
 class Generator(nn.Module):
     """z and label, each through a layer of its own, joined in a third; a sigmoid draws."""
 
+    uniform = True  # z fills a cube
+
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.z_dim, self.c_dim = spec["z_dim"], spec["c_dim"]

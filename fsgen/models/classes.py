@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fsgen.errors import FsgenError
 from fsgen.models.model import Model
+from fsgen.types import Family
 
 
 def names_of(model: Model) -> list[str]:
@@ -38,19 +40,32 @@ def with_class(model: Model, name: str) -> Model:
     if not name.strip() or name in names:
         why = f"{title} has a class '{name}' already" if name.strip() else "a new class needs a name"
         raise FsgenError(why, hint="choose another name for --new-class")
-    kept = model.family.embedding_gain(classes) / model.family.embedding_gain(classes + 1)
-
-    def wider(key: str, value: Tensor) -> Tensor:
-        if key not in model.family.embeddings:
-            return value
-        return torch.cat([value, value.mean(dim=1, keepdim=True)], dim=1) * kept
-
+    kept = _kept(model.family, classes)
     networks = {
-        network: {key: wider(key, value) for key, value in state.items()}
+        network: {
+            key: torch.cat([value, value.mean(dim=1, keepdim=True)], dim=1) * kept
+            if key in model.family.embeddings else value
+            for key, value in state.items()
+        }
         for network, state in model.networks.items()
-    }
+    }  # fmt: skip
     about = {**model.about, "classes": [*names, name], "class": name}
     return replace(model, spec={**model.spec, "c_dim": classes + 1}, networks=networks, about=about)
+
+
+def with_class_fisher(fisher: Mapping[str, Tensor], family: Family, classes: int) -> dict[str, Tensor]:
+    """The Fisher information of a source of ``classes`` as that of ``with_class``, which knows nothing of the
+    new one: its column is 0, so it is free."""
+    scale = _kept(family, classes) ** -2  # the others' weights are multiplied by it, their gradients divided
+    return {
+        key: nn.functional.pad(value * scale, (0, 1)) if key in family.embeddings else value
+        for key, value in fisher.items()
+    }
+
+
+def _kept(family: Family, classes: int) -> float:
+    """What embeddings of ``classes`` are multiplied by to say the same with one class more."""
+    return family.embedding_gain(classes) / family.embedding_gain(classes + 1)
 
 
 def drawn_class(model: Model) -> int | None:

@@ -8,6 +8,7 @@ halves the picture once a width and sees what is left in one convolution.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -226,11 +227,11 @@ class DCGAN(Family):
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
         return g(inputs)
 
-    def settle(self, g: nn.Module) -> None:
+    def settle(self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]) -> None:
         """Measure the statistics of batch normalisation anew, over 1,024 inputs."""
         rng = torch.Generator().manual_seed(0)
         device = next(g.parameters()).device
-        remeasure(g, (g.draw(SETTLE[1], rng).to(device) for _ in range(SETTLE[0])))
+        remeasure(g, (draw(SETTLE[1], rng).to(device) for _ in range(SETTLE[0])))
 
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return losses.logistic_d(real_logits, fake_logits)

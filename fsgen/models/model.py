@@ -31,11 +31,15 @@ class Model:
     spec: Spec
     networks: dict[str, dict[str, Tensor]]  # "g", "g_ema", "d": those that the file has
     about: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Tensor] = field(default_factory=dict)  # "conditions", [k, h_dim]: what h is drawn from
 
     @property
     def hash(self) -> str:
         """SHA-256 of the tensors."""
-        return checkpoint.digest(checkpoint.join(self.networks))
+        return checkpoint.digest(self._tensors())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return checkpoint.join({**self.networks, "extra": self.extra})
 
     @property
     def start(self) -> str:
@@ -79,7 +83,7 @@ class Model:
     def save(self, path: Path) -> None:
         """Write the native checkpoint, atomically."""
         about = {"family": self.family.name, "spec": self.spec, **self.about}
-        checkpoint.write(path, checkpoint.join(self.networks), about)
+        checkpoint.write(path, self._tensors(), about)
 
     def _bare(self) -> Any:
         # Untrained weights are drawn only to be overwritten: keep the caller's global stream as it was.
@@ -183,7 +187,9 @@ def load(name: str | Path) -> Model:
     if "spec" not in about:
         raise FsgenError(f"{path} is no model but a file of fsgen's of another kind: {about.get('kind')}")
     spec, family = about.pop("spec"), str(about.pop("family", None))
+    networks = checkpoint.split(tensors)
+    extra = networks.pop("extra", {})
     try:
-        return Model(registry.family(family)(), spec, checkpoint.split(tensors), about)
+        return Model(registry.family(family)(), spec, networks, about, extra)
     except FsgenError as error:
         raise FsgenError(f"{path}: {error.message}", hint=error.hint) from None

@@ -16,16 +16,16 @@ from torch.func import functional_call, grad, vmap
 
 from fsgen.types import Inputs
 
-Likelihood = Callable[[Tensor, Any], Tensor]
-"""(images [1, C, H, W], one sample's own draw or None) -> the scalar whose gradient is squared."""
+Likelihood = Callable[[Tensor, Inputs, Any], Tensor]
+"""(image [1, C, H, W], its inputs, the sample's own draw or None) -> the scalar whose gradient is squared."""
 
 
 def _score(g: nn.Module, likelihood: Likelihood) -> Callable[..., Tensor]:
     buffers = dict(g.named_buffers())
 
-    def score(params: dict[str, Tensor], z: Tensor, y: Tensor | None, draw: Tensor | None) -> Tensor:
-        inputs = Inputs(z=z[None], y=None if y is None else y[None])
-        return likelihood(functional_call(g, (params, buffers), (inputs,)), draw)
+    def score(params: dict[str, Tensor], parts: dict[str, Tensor], draw: Tensor | None) -> Tensor:
+        inputs = Inputs(**{name: part[None] for name, part in parts.items()})
+        return likelihood(functional_call(g, (params, buffers), (inputs,)), inputs, draw)
 
     return score
 
@@ -48,8 +48,8 @@ def diagonal(
     total = {name: torch.zeros_like(p) for name, p in params.items()}
     count = 0
     for inputs, draws in batches:
-        axes = (None, 0, None if inputs.y is None else 0, None if draws is None else 0)
-        gradients = vmap(grad(score), in_dims=axes)(params, inputs.z, inputs.y, draws)
+        axes = (None, 0, None if draws is None else 0)
+        gradients = vmap(grad(score), in_dims=axes)(params, inputs.parts(), draws)
         for name, gradient in gradients.items():
             total[name] += gradient.detach().square().sum(dim=0)
         count += len(inputs.z)
@@ -65,7 +65,8 @@ def diagonal_by_loop(
     count = 0
     for inputs, draws in batches:
         for i in range(len(inputs.z)):
-            value = likelihood(g(inputs[i : i + 1]), None if draws is None else draws[i])
+            one = inputs[i : i + 1]
+            value = likelihood(g(one), one, None if draws is None else draws[i])
             gradients = torch.autograd.grad(value, list(params.values()), allow_unused=True)
             for name, gradient in zip(params, gradients, strict=True):
                 if gradient is not None:

@@ -11,7 +11,9 @@ from fsgen import registry
 from fsgen.engine.adapt import resume
 from fsgen.errors import FsgenError
 from fsgen.models import model as models
-from fsgen.models.classes import drawn_class, names_of, with_class
+from fsgen.models.classes import drawn_class, names_of, with_class, with_class_fisher
+from fsgen.nn.fisher import diagonal
+from fsgen.types import Inputs
 
 CONDITIONAL = {
     "stylegan2": LABELS,
@@ -107,6 +109,25 @@ def test_the_other_methods_train_a_new_class_with_the_rest(tmp_path, source, dra
         options = {"ewc": {"samples": 4}} if "ewc" in method else {}
         run = adapt(drawings, tmp_path / method, source, method=method, options=options)
         assert models.load(run).spec["c_dim"] == 4
+
+
+def test_what_the_source_knows_binds_the_old_classes_alone(source):
+    """The Fisher of the wider model where only old classes are drawn, without another estimate."""
+    before = models.load(source)
+    after = with_class(before, "owls")
+    old, new = before.generator("g"), after.generator("g")
+    d, wider = before.discriminator(), after.discriminator()
+    inputs = old.draw(6, torch.Generator().manual_seed(0))
+    more = Inputs(inputs.z, torch.cat([inputs.y, torch.zeros(6, 1)], dim=1))
+    family = before.family
+    known = diagonal(old, lambda x, one, draw: family.log_likelihood(d(x, one)).sum(), [(inputs, None)])
+    wanted = diagonal(new, lambda x, one, draw: family.log_likelihood(wider(x, one)).sum(), [(more, None)])
+    found = with_class_fisher(known, family, 3)
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-6 * value.max().item())
+    embedding = next(key for key in found if key in family.embeddings)
+    assert not found[embedding][:, 3].any() and found[embedding][:, :3].any()
 
 
 def test_what_cannot_be_a_new_class_is_refused(tmp_path, tiny, drawings):

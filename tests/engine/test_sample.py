@@ -158,9 +158,9 @@ def test_a_source_that_is_gone_or_changed(tmp_path, tiny, drawings):
 
 @pytest.mark.parametrize("labels", [{}, LABELS], ids=["plain", "conditional"])
 def test_a_walk_passes_its_seeds_and_closes_its_loop(tmp_path, labels):
-    g = models.load(make_source(tmp_path / "s.safetensors", **labels)).generator()
-    stops = seeds.inputs_of(g, [4, 9, 2], "cpu")
-    steps = list(engine.walk([4, 9, 2], 5, g, torch.device("cpu")))
+    loaded = engine.load(make_source(tmp_path / "s.safetensors", **labels), device="cpu")
+    stops = seeds.inputs_of(loaded.model, loaded.g, [4, 9, 2], "cpu")
+    steps = list(engine.walk(loaded, [4, 9, 2], 5))
     assert len(steps) == 15
     for i, inputs in enumerate(steps[::5]):
         torch.testing.assert_close(inputs.z, stops.z[i : i + 1], atol=1e-5, rtol=0)
@@ -175,12 +175,19 @@ def test_a_walk_passes_its_seeds_and_closes_its_loop(tmp_path, labels):
 
 
 def test_a_walk_from_a_seed_to_itself_stands_still(tiny):
-    g = models.load(tiny).generator()
-    steps = [inputs.z for inputs in engine.walk([3, 3], 2, g, torch.device("cpu"))]
+    loaded = engine.load(tiny, device="cpu")
+    steps = [inputs.z for inputs in engine.walk(loaded, [3, 3], 2)]
     for z in steps:
         torch.testing.assert_close(z, steps[0], atol=1e-4, rtol=1e-4)
     with pytest.raises(FsgenError, match="at least 2 seeds"):
-        list(engine.walk([3], 2, g, torch.device("cpu")))
+        list(engine.walk(loaded, [3], 2))
+
+
+def test_a_walk_in_a_cube_goes_straight(tmp_path):
+    loaded = engine.load(make_source(tmp_path / "s.safetensors", name="cgan"), device="cpu")
+    z = [inputs.z for inputs in engine.walk(loaded, [4, 9], 4)]
+    torch.testing.assert_close(z[2], (z[0] + z[4]) / 2)
+    assert all(((step >= 0) & (step <= 1)).all() for step in z)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])

@@ -341,11 +341,10 @@ def test_the_fisher_is_that_of_the_loop(spec):
     inputs = g.draw(5, rng())
     inputs = Inputs(z=inputs.z.double(), y=None if inputs.y is None else inputs.y.double())
 
-    def score(image: Tensor, label: Tensor | None) -> Tensor:
-        labels = Inputs(y=None if label is None else label[None])
-        return FAMILY.log_likelihood(d(image, labels)).sum()
+    def score(image: Tensor, one: Inputs, draw: None) -> Tensor:
+        return FAMILY.log_likelihood(d(image, one)).sum()
 
-    fast, slow = (estimate(g, score, [(inputs, inputs.y)]) for estimate in (diagonal, diagonal_by_loop))
+    fast, slow = (estimate(g, score, [(inputs, None)]) for estimate in (diagonal, diagonal_by_loop))
     assert fast.keys() == dict(g.named_parameters()).keys()
     for key in slow:
         torch.testing.assert_close(fast[key], slow[key])
@@ -356,7 +355,7 @@ def test_the_fisher_is_that_of_the_loop(spec):
 def test_settling_measures_the_statistics_of_the_generators_own_inputs():
     g, _ = built(SPECS["dcgan"])
     before = {key: value.clone() for key, value in g.state_dict().items()}
-    FAMILY.settle(g)
+    FAMILY.settle(g, g.draw)
     assert not any(module.training for module in g.modules())
     assert all(norm.momentum == 0.1 for norm in g.modules() if isinstance(norm, nn.BatchNorm2d))
     source, means, spreads = rng(0), [], []

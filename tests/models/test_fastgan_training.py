@@ -137,7 +137,7 @@ def test_the_vectorised_fisher_is_the_one_by_loop():
             module.noise_strength.data.fill_(0.3)
     inputs = g.draw(3, torch.Generator().manual_seed(0))
 
-    def likelihood(image: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
+    def likelihood(image: torch.Tensor, one: Inputs, draw: None) -> torch.Tensor:
         return FAMILY.log_likelihood(d(image)).sum()
 
     fast = fisher.diagonal(g, likelihood, [(inputs, None)])
@@ -157,7 +157,7 @@ def test_settling_measures_what_the_weights_now_do():
                 module.weight.add_(
                     0.5 * torch.randn(module.weight.shape, generator=torch.Generator().manual_seed(4))
                 )
-    FAMILY.settle(g)
+    FAMILY.settle(g, g.draw)
     inside = []
     g.b32[0].norm.register_forward_hook(lambda module, x, out: inside.append(out))
     with torch.no_grad():

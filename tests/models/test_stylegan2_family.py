@@ -320,10 +320,10 @@ def test_settle_recomputes_the_mean_latent():
     g = nets(spec_of(c_dim=2)).g
     with torch.no_grad():
         g.mapping.w_avg.fill_(99.0)
-        FAMILY.settle(g)
+        FAMILY.settle(g, g.draw)
         first = g.mapping.w_avg.clone()
         inputs = g.draw(20_000, rng(9))
         w = g.mapping(inputs.z, inputs.y)
         assert ((first - w.mean(dim=0)).abs() < 0.1 * w.std(dim=0) + 1e-5).all()
-        FAMILY.settle(g)
+        FAMILY.settle(g, g.draw)
     assert torch.equal(g.mapping.w_avg, first)

@@ -53,11 +53,11 @@ def deep() -> Deep:
         return Deep()
 
 
-def critic(images: Tensor, draw: Tensor | None) -> Tensor:
+def critic(images: Tensor, inputs: Inputs, draw: Tensor | None) -> Tensor:
     return nn.functional.logsigmoid(images.sin().sum())
 
 
-def gaussian(images: Tensor, draw: Tensor | None) -> Tensor:
+def gaussian(images: Tensor, inputs: Inputs, draw: Tensor | None) -> Tensor:
     """The gradient of log N(x; G(z), 1) at x = G(z) + draw."""
     return (images[0] * draw).sum()
 
@@ -130,7 +130,7 @@ def test_it_is_not_the_square_of_the_mean_gradient(estimator):
 def test_the_likelihood_sees_one_sample_at_a_time(estimator):
     shapes = []
 
-    def likelihood(images: Tensor, draw: Tensor | None) -> Tensor:
+    def likelihood(images: Tensor, inputs: Inputs, draw: Tensor | None) -> Tensor:
         shapes.append(tuple(images.shape))
         return images.square().sum()
 

@@ -112,7 +112,7 @@ class Training:
     def samples(self) -> Tensor:
         return self.z[: self.case.info["fisher"]["samples"]]
 
-    def log_likelihood(self, images: Tensor, draw: Tensor | None) -> Tensor:
+    def log_likelihood(self, images: Tensor, inputs: Inputs, draw: Tensor | None) -> Tensor:
         return FAMILY.log_likelihood(self.d(images)).sum()
 
     def fisher(self, estimator: str) -> Gradients:

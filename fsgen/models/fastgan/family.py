@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -127,14 +128,14 @@ class FastGAN(Family):
             check(empty.d, d, "a FastGAN 'd'")
         return Converted(spec, g, g_ema, d, tuple(notes))
 
-    def settle(self, g: nn.Module) -> None:
+    def settle(self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]) -> None:
         """Singular vectors and normalisation statistics of the weights as they are now."""
         for module in g.modules():
             if isinstance(module, SpectralConv):
                 module.iterate(CONVERGED)
         device = next(g.parameters()).device
         count, size = SETTLE
-        remeasure(g, (g.draw(size, random.generator(0, "settle", i)).to(device) for i in range(count)))
+        remeasure(g, (draw(size, random.generator(0, "settle", i)).to(device) for i in range(count)))
 
     # ---- training ------------------------------------------------------------------------------------
 

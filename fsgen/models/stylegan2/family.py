@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -118,18 +119,19 @@ class StyleGAN2(Family):
         if not averaged:
             net = networks.Generator(spec)
             net.load_state_dict(state)
-            self.settle(net)
+            self.settle(net, net.draw)
             state["mapping.w_avg"] = net.mapping.w_avg
             notes.append(f"{which}: mean latent computed over {SETTLE_SAMPLES:,} samples")
         return notes
 
-    def settle(self, g: nn.Module) -> None:
+    def settle(self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]) -> None:
         """Recompute the mean latent, which truncation pulls to, after the weights have changed."""
         rng = torch.Generator().manual_seed(0)
         device = g.mapping.w_avg.device
         with torch.no_grad():
-            batches = [g.draw(1024, rng).to(device) for _ in range(SETTLE_SAMPLES // 1024)]
-            g.mapping.w_avg.copy_(torch.stack([g.mapping(b.z, b.y).mean(dim=0) for b in batches]).mean(dim=0))
+            batches = [draw(1024, rng).to(device) for _ in range(SETTLE_SAMPLES // 1024)]
+            means = [g.mapping(b.z, b.y, b.h).mean(dim=0) for b in batches]
+            g.mapping.w_avg.copy_(torch.stack(means).mean(dim=0))
 
     # ---- training ------------------------------------------------------------------------------------
 
