@@ -44,7 +44,7 @@ class _Budget:
         return leaf.tensor()
 
 
-def sort(data: Any, layout: str, name: str, size: int) -> Foreign:
+def sort(data: Any, layout: str, name: str, size: int, *, networks: bool = True) -> Foreign:
     """Networks to tensors and settings, loose values to extras, and the rest dropped.
 
     Args:
@@ -52,9 +52,10 @@ def sort(data: Any, layout: str, name: str, size: int) -> Foreign:
         layout: how the file is written, for ``Foreign.layout``.
         name: of the file, for messages.
         size: of the file in bytes, which bounds how many tensors it can honestly hold.
+        networks: whether there must be any.
 
     Raises:
-        FsgenError: no network in it.
+        FsgenError: no network in it, where there must be one.
         ValueError: more in it than its size allows.
     """
     budget = _Budget(size)
@@ -79,7 +80,7 @@ def sort(data: Any, layout: str, name: str, size: int) -> Foreign:
                 foreign.extras[key] = plain
         elif _is_plain(value):
             foreign.extras[key] = value
-    if not any(foreign.tensors.values()):
+    if networks and not any(foreign.tensors.values()):
         held = ", ".join(itertools.islice(map(printable, foreign.extras), 8))
         raise FsgenError(f"{name} holds no network" + (f", only {held}" if held else ""))
     return foreign

@@ -53,6 +53,7 @@ TORCH: Globals = {
     **COMMON,
     ("_codecs", "encode"): _latin1,
     ("argparse", "Namespace"): lambda: Record("Namespace"),
+    ("torch.nn.modules.activation", "ReLU"): lambda: Record("ReLU"),
     ("torch", "Size"): lambda sizes: sizes,
     ("torch._utils", "_rebuild_tensor"): Strided,  # before torch 0.4
     ("torch", "DoubleStorage"): torch.float64,
@@ -66,7 +67,8 @@ TORCH: Globals = {
     ("torch", "ByteStorage"): torch.uint8,
     ("torch", "BoolStorage"): torch.bool,
 }
-"""What torch.save writes for state dicts, and the Namespace of rosinality's training arguments."""
+"""What torch.save writes for state dicts, and what is among settings saved beside them: the Namespace of
+rosinality's, the ReLU of BigGAN's."""
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a torch file before 1.6
 _LEGACY = re.compile(rb"\x80.\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\.", re.DOTALL)
@@ -136,11 +138,11 @@ def read_nvidia(path: str | Path) -> Foreign:
         return sort(data, "nvidia-pkl", path.name, len(raw))
 
 
-def read_torch(path: str | Path) -> Foreign:
+def read_torch(path: str | Path, *, networks: bool = True) -> Foreign:
     """A .pt or .pth file, zip or in the format before torch 1.6.
 
     Dicts of tensors become networks (a flat state dict: network ``""``), loose tensors and scalars extras;
-    optimiser states are left where they are.
+    optimiser states are left where they are. ``networks``: whether a file without any is refused.
 
     Raises:
         FsgenError: as ``read_foreign``.
@@ -150,9 +152,9 @@ def read_torch(path: str | Path) -> Foreign:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 size = _checked_size(archive, path)
-                return sort(_zipped(archive, path.name), "torch", path.name, size)
+                return sort(_zipped(archive, path.name), "torch", path.name, size, networks=networks)
         with _mapped(path) as raw:
-            return sort(_legacy(raw, path.name), "torch", path.name, len(raw))
+            return sort(_legacy(raw, path.name), "torch", path.name, len(raw), networks=networks)
 
 
 def read_safetensors(path: str | Path) -> Foreign:

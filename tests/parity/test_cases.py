@@ -12,6 +12,8 @@ from fsgen.registry import FAMILIES, METHODS
 
 # kind -> the module beside this one that tests cases of it
 TESTED = {
+    "biggan-d": "test_biggan",
+    "biggan-g": "test_biggan",
     "dcgan": "test_dcgan",
     "diffaugment": "test_diffaugment",
     "fastgan-checkpoint": "test_fastgan",
@@ -21,6 +23,12 @@ TESTED = {
     "funit-d": "test_funit",
     "funit-g": "test_funit",
     "funit-losses": "test_funit",
+    "icgan-biggan-d": "test_biggan",
+    "icgan-biggan-d-cc": "test_biggan",
+    "icgan-biggan-g": "test_biggan",
+    "icgan-biggan-g-cc": "test_biggan",
+    "icgan-ckpt": "test_biggan",
+    "icgan-knn": "test_biggan",
     "nvidia-pkl": "test_stylegan2",
     "nvidia-pkl-sg3": "test_stylegan2",
     "nvidia-pkl-torch2": "test_stylegan2",
