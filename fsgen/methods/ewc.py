@@ -66,13 +66,15 @@ class EWC(Method):
         square of the adversarial gradient). With lambda_i = g_i / (2 F_i |Delta_i|) the penalty's gradient
         balances that pull in weight i; the chosen lambda is the ``HELD`` quantile of the lambda_i. It does
         not change when D's logits, the parametrisation or the number of weights are rescaled (as F does),
-        and a target that pulls further gets a smaller one.
+        and a target that pulls further gets a smaller one. Weights that the images do not pull at all, such
+        as the embeddings of other classes, have no lambda_i.
         """
         import torch
 
         pilot = bench.pilot(PILOT)
         change, pull = _row(pilot.change, self.names), _row(pilot.pull, self.names)
-        balance = pull / (2 * self.fisher * change.abs()).clamp(min=1e-30)
+        pulled = change != 0
+        balance = pull[pulled] / (2 * self.fisher[pulled] * change[pulled].abs()).clamp(min=1e-30)
         rank = max(1, round(HELD * balance.numel()))
         weight = torch.kthvalue(balance.cpu(), rank).values.item()
         bench.say(

@@ -7,7 +7,7 @@ import torch
 from tiny import LABELS, draw_images, make_source
 
 import fsgen
-from fsgen import registry
+from fsgen import config, registry
 from fsgen.engine.adapt import resume
 from fsgen.errors import FsgenError
 from fsgen.models import model as models
@@ -109,6 +109,8 @@ def test_the_other_methods_train_a_new_class_with_the_rest(tmp_path, source, dra
         options = {"ewc": {"samples": 4}} if "ewc" in method else {}
         run = adapt(drawings, tmp_path / method, source, method=method, options=options)
         assert models.load(run).spec["c_dim"] == 4
+        if method == "ewc":  # the embeddings of other classes, which nothing pulls, do not make it 0
+            assert float(config.read_toml(run / "config.toml")["method"]["ewc"]["lambda"]) > 0
 
 
 def test_what_the_source_knows_binds_the_old_classes_alone(source):
