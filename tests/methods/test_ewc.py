@@ -1,0 +1,58 @@
+"""EWC by itself: its penalty, and how it chooses lambda."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fsgen.methods.ewc import EWC, HELD
+from fsgen.types import Bench, Pilot
+
+
+class Net(nn.Module):
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.zeros(n)), nn.Parameter(torch.zeros(1))
+
+
+def bench(fisher: torch.Tensor, change: torch.Tensor, pull: torch.Tensor) -> Bench:
+    """What a method would be told of a generator of n + 1 weights."""
+    named = [{"a": values[:-1], "b": values[-1:]} for values in (fisher, change, pull)]
+    return Bench(
+        family=None, source=Net(len(fisher) - 1), layers={}, recipe=None, steps=1, shots=1,
+        device=torch.device("cpu"), seed=0, fisher=lambda samples, proxy: named[0],
+        pilot=lambda steps: Pilot(*named[1:]), say=lambda text: None,
+    )  # fmt: skip
+
+
+def chosen(*given: torch.Tensor) -> float:
+    method = EWC()
+    method.enter(bench(*given))
+    return method.weight
+
+
+def test_lambda_holds_a_tenth_of_the_pulled_weights_harder_than_they_are_pulled():
+    rng = torch.Generator().manual_seed(0)
+    fisher, change, pull = (torch.rand(1000, generator=rng) + 0.1 for _ in range(3))
+    weight = chosen(fisher, change, pull)
+    held = 2 * weight * fisher * change >= pull * (1 - 1e-6)
+    assert held.float().mean().item() == pytest.approx(HELD, abs=1e-3)
+    # rescaling F (of D's logits, say) leaves the penalty as it was
+    assert chosen(fisher * 7, change, pull) == pytest.approx(weight / 7)
+    # weights that nothing pulls, such as other classes' embeddings, change nothing
+    still = torch.zeros(3000)
+    wider = [torch.cat([still + 0.5, fisher]), torch.cat([still, change]), torch.cat([still, pull])]
+    assert chosen(*wider) == pytest.approx(weight)
+
+
+def test_the_penalty_is_equation_4_and_its_gradient_twice_that():
+    fisher, still = torch.tensor([1.0, 2.0, 3.0]), torch.ones(3)
+    method = EWC(EWC.Options(lambda_="10"))
+    method.enter(bench(fisher, still, still))
+    g = Net(2)
+    g.a.data, g.b.data = torch.tensor([0.5, -1.0]), torch.tensor([2.0])
+    loss = method.terms(g)["ewc"]
+    assert loss.item() == pytest.approx(10 * (1 * 0.25 + 2 * 1 + 3 * 4))
+    loss.backward()
+    torch.testing.assert_close(g.a.grad, 20 * fisher[:2] * g.a.data)
