@@ -18,6 +18,7 @@ FAMILIES = {
     "fastgan": "fsgen.models.fastgan.family:FastGAN",
     "dcgan": "fsgen.models.dcgan:DCGAN",
     "cgan": "fsgen.models.cgan:CGAN",
+    "biggan": "fsgen.models.biggan.family:BigGAN",
 }
 
 METHODS = {
@@ -25,6 +26,7 @@ METHODS = {
     "ewc": "fsgen.methods.ewc:EWC",
     "diffaugment": "fsgen.methods.diffaugment:DiffAugment",
     "embedding": "fsgen.methods.embedding:Embedding",
+    "instances": "fsgen.methods.instances:Instances",
 }
 
 

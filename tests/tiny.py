@@ -32,6 +32,11 @@ SPECS: dict[str, dict[str, Any]] = {  # by family; of 16 px where nothing else i
         "g_widths": {"4": 8, "8": 6, "16": 4, "32": 4, "64": 4},
         "d_widths": {"64": 4, "32": 4, "16": 6, "8": 8, "4": 6}, "decoder_widths": [6, 4],
     },
+    "biggan": {
+        "resolution": 16, "channels": 3, "z_dim": 6, "c_dim": 3, "h_dim": 0, "g_embed_dim": 4,
+        "h_embed_dim": 0, "g_widths": [8, 8, 4], "g_attention": [0], "d_widths": [4, 8, 8],
+        "d_halves": [True, True, False], "d_wide": True, "d_attention": [0],
+    },
 }  # fmt: skip
 LABELS = {"c_dim": 3, "g_embed_dim": 6, "d_embed_dim": 8, "d_cmap_dim": 8, "d_mapping_layers": 2}
 ABOUT = {"title": "tiny", "subject": "noise", "licence": "CC0-1.0"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -151,23 +152,26 @@ class BigGAN(Family):
                 check(net, state, f"a BigGAN {what}")
         return Converted(spec, g, g_ema, d, (*notes, *guessed))
 
-    def settle(self, g: nn.Module) -> None:
-        """Singular vectors and, where G draws all it needs, the statistics of the weights as they are now.
-
-        The latter are BigGAN's standing statistics (Brock et al. 2019, appendix D). Those of IC-GAN's G need
-        instances, and stay what training left.
-        """
+    def settle(self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]) -> None:
+        """Singular vectors, and the standing statistics (Brock et al. 2019, appendix C), of the weights as
+        they are now."""
         for module in g.modules():
             if isinstance(module, Spectral):
                 module.iterate(CONVERGED)
-        if not g.h_dim:
-            device, (count, size) = next(g.parameters()).device, SETTLE
-            remeasure(g, (g.draw(size, random.generator(0, "settle", i)).to(device) for i in range(count)))
+        device, (count, size) = next(g.parameters()).device, SETTLE
+        remeasure(g, (draw(size, random.generator(0, "settle", i)).to(device) for i in range(count)))
 
     # ---- training ------------------------------------------------------------------------------------
 
     def recipe(self, spec: Spec) -> Recipe:
         return Recipe() if spec["resolution"] <= 64 else dataclasses.replace(Recipe(), lr=4e-5)
+
+    def optimiser(
+        self, free: list[nn.Parameter], recipe: Recipe, who: Literal["g", "d"]
+    ) -> torch.optim.Optimizer:
+        """Adam with a rate for each player; ``foreach`` and the group as for other families."""
+        lr, betas = recipe.lr if who == "g" else recipe.lr_d, (recipe.beta1, recipe.beta2)
+        return torch.optim.Adam([{"params": free}], lr=lr, betas=betas, eps=recipe.eps, foreach=True)
 
     def layers(self, spec: Spec) -> dict[str, list[str]]:
         """By block and its attention, the embeddings apart."""
