@@ -179,7 +179,9 @@ SMALL = {
 
 def test_a_few_steps_of_the_published_optimiser_rebuild_contents_better():
     pair, source, recipe = nets(SMALL), data(side=24), Recipe(lr=5e-4, reconstruction=10.0)
-    steps = {name: FAMILY.optimiser(list(net.parameters()), recipe) for name, net in pair._asdict().items()}
+    steps = {
+        name: FAMILY.optimiser(list(net.parameters()), recipe, name) for name, net in pair._asdict().items()
+    }
     errors = []
     for step in range(25):
         for name, loss in (("d", FAMILY.critic_loss), ("g", FAMILY.generator_loss)):

@@ -397,7 +397,7 @@ def test_gradients_of_a_step(case, of):
 
 @pytest.mark.parametrize("case", each("funit-losses"))
 def test_the_optimiser_is_the_published_one(case):
-    step = FAMILY.optimiser([torch.nn.Parameter(torch.zeros(1))], step_of(case.folder).recipe)
+    step = FAMILY.optimiser([torch.nn.Parameter(torch.zeros(1))], step_of(case.folder).recipe, "g")
     said = case.info["optimiser_facts"]["optimiser"]
     assert type(step).__name__ in said and not step.defaults["momentum"]
     for name, of in {"lr": "lr", "weight_decay": "weight_decay", "alpha": "alpha", "eps": "eps"}.items():

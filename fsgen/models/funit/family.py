@@ -38,8 +38,6 @@ class Recipe:
     reconstruction: float = 0.1
     matching: float = 1.0  # of D's features
     penalty: float = 10.0  # of D's gradient; 0 switches it off
-    r1_every: int = 0  # there are no lazy regularisers
-    path_every: int = 0
     ema_half_life: float = 693.0  # steps: decay 0.999 a step
     ema_rampup: float = 0.25  # half-life at most this share of the steps so far
 
@@ -138,11 +136,12 @@ class FUNIT(Family):
     def recipe(self, spec: Spec) -> Recipe:
         return Recipe()
 
-    def optimiser(self, parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-        """RMSProp, as published; ``foreach`` as for Adam."""
-        return torch.optim.RMSprop(
-            parameters, lr=recipe.lr, alpha=recipe.alpha, weight_decay=recipe.weight_decay, foreach=True
-        )
+    def optimiser(
+        self, free: list[nn.Parameter], recipe: Recipe, who: Literal["g", "d"]
+    ) -> torch.optim.Optimizer:
+        """RMSProp, as published, of the parameters ``free`` of either player."""
+        decay = {"alpha": recipe.alpha, "weight_decay": recipe.weight_decay}
+        return torch.optim.RMSprop([{"params": free}], lr=recipe.lr, foreach=True, **decay)
 
     def layers(self, spec: Spec) -> dict[str, list[str]]:
         """By convolution, residual block and linear layer, in the order of the data."""
