@@ -6,7 +6,7 @@ On vectors of length one the order by Euclidean distance is that by cosine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,8 +14,12 @@ from torch import Tensor
 
 from fsgen.errors import FsgenError
 
-SPARE = 16  # candidates beyond those asked for: float32 may swap what is nearly as far
+SPARE = 8  # candidates beyond those asked for
+SLACK = 1e-5  # what float32 may be wrong by in the square of a distance between vectors of length one
 CELLS = 2**23  # numbers held at a time
+
+Search = Callable[[Tensor, int], Tensor]
+"""([b, d], count) -> the ``count`` nearest rows of all, [b, count], in no certain order."""
 
 
 class Near(NamedTuple):
@@ -45,8 +49,8 @@ def normalised(features: Tensor) -> Tensor:
 def nearest(features: Tensor, k: int) -> Near:
     """The ``k`` nearest neighbours of each image among the others; an image is never its own neighbour.
 
-    faiss searches where it is installed, else torch. Either proposes candidates in float32; their order is
-    that of distances in float64, then of their numbers, so that both give the same.
+    faiss searches where it is installed, else torch. Either proposes candidates in float32, more where it
+    may be wrong; the order is that of distances in float64, then of numbers, so that both give the same.
 
     Args:
         features: [N, d], of any length.
@@ -62,30 +66,36 @@ def nearest(features: Tensor, k: int) -> Near:
             hint=f"ask for {n - 1} at most" if n > 1 else "give more images",
         )
     rows = normalised(features)
-    count = min(n, k + 1 + SPARE)
+    search, count = _search(rows), min(n, k + 1 + SPARE)
     step = max(1, CELLS // max(n, count * rows.shape[1]))
-    images, distances = [], []
-    for numbers, candidates in zip(torch.arange(n).split(step), _candidates(rows, count, step), strict=True):
-        gap = (rows[numbers, None].double() - rows[candidates]).norm(dim=2)  # [b, count]
-        gap = gap.masked_fill(candidates == numbers[:, None], torch.inf)  # by number: twins are neighbours
-        order = _order(gap, candidates)[:, :k]
-        images.append(candidates.gather(1, order))
-        distances.append(gap.gather(1, order))
-    return Near(torch.cat(images), torch.cat(distances).float())
+    parts = [_nearest(rows, numbers, search, count, k) for numbers in torch.arange(n).split(step)]
+    return Near(torch.cat([part.images for part in parts]), torch.cat([part.distances for part in parts]))
 
 
-def _candidates(rows: Tensor, count: int, step: int) -> Iterator[Tensor]:
-    """The ``count`` nearest of each row, itself among them, in no certain order: [b, count] a ``step``."""
+def _nearest(rows: Tensor, numbers: Tensor, search: Search, count: int, k: int) -> Near:
+    """The neighbours of the images ``numbers`` [b] among ``count`` candidates each, or more."""
+    candidates = search(rows[numbers], count)
+    gap = (rows[numbers, None].double() - rows[candidates]).norm(dim=2)  # [b, count]
+    farthest = gap.amax(dim=1)
+    gap = gap.masked_fill(candidates == numbers[:, None], torch.inf)  # by number: twins are neighbours
+    order = _order(gap, candidates)[:, :k]
+    near = Near(candidates.gather(1, order), gap.gather(1, order).float())
+    unsure = gap.gather(1, order[:, -1:])[:, 0].square() + SLACK >= farthest.square()
+    if count < len(rows):  # else every image was a candidate
+        for i in unsure.nonzero().flatten().tolist():
+            again = _nearest(rows, numbers[i : i + 1], search, min(len(rows), 4 * count), k)
+            near.images[i], near.distances[i] = again.images[0], again.distances[0]
+    return near
+
+
+def _search(rows: Tensor) -> Search:
     try:
         import faiss
     except ImportError:
-        for part in rows.split(step):
-            yield (part @ rows.T).topk(count, dim=1).indices
-        return
+        return lambda part, count: (part @ rows.T).topk(count, dim=1).indices
     index = faiss.IndexFlatL2(rows.shape[1])
     index.add(rows.numpy())
-    for part in rows.split(step):
-        yield torch.from_numpy(index.search(part.numpy(), count)[1])
+    return lambda part, count: torch.from_numpy(index.search(part.numpy(), count)[1])
 
 
 def _order(gap: Tensor, candidates: Tensor) -> Tensor:
