@@ -9,6 +9,7 @@ from typing import Any
 
 from fsgen import config as configs
 from fsgen.engine import device as devices
+from fsgen.engine import instances
 from fsgen.engine.job import (
     STEPS,
     Job,
@@ -38,6 +39,7 @@ def adapt(
     out: str | Path,
     source: str | Path = "peeps64",
     new_class: str = "",
+    features: str = "",
     method: str = "ewc",
     options: Mapping[str, Mapping[str, Any]] | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -59,6 +61,7 @@ def adapt(
         out: the run folder; must be new or empty, or hold a run to be replaced with ``force``.
         source: a run folder, a native file, or a name.
         new_class: the images are a class of this name that the conditional source does not have yet.
+        features: of the images, for a source that draws after those of an image and does not say which.
         method: one method or several joined by commas, as in ``"ewc,diffaugment"``.
         options: by method, what differs from its defaults: ``{"ewc": {"lambda": 500}}``.
         recipe: what differs from the family's training recipe: ``{"batch": 8, "lr": 0.001}``.
@@ -85,6 +88,8 @@ def adapt(
     methods = Stack.parse(method, {name: dict(values) for name, values in (options or {}).items()})
     methods.check(found.family)
     model = start_of(found, new_class, methods)
+    if instances.wanted(model):
+        instances.extractor_of(model, features, "cpu")  # better refused now than after the images are read
     trained = resolved(model, recipe or {})
     target = devices.pick(device)
     run = Run.plan(Path(out), force=force)
@@ -92,7 +97,8 @@ def adapt(
     shots = read_shots(model, images, fit, watch)
     settings = Settings(
         images=str(Path(images).resolve()), images_digest=shots.digest, source=lasting(source),
-        source_hash=found.hash, new_class=new_class, method=methods.name, steps=steps, seed=seed,
+        source_hash=found.hash, new_class=new_class, features=features, method=methods.name,
+        steps=0 if methods.conditions else steps, seed=seed,
         device=str(target), fit=fit, mirror=mirror, sample_every=sample_every, save_every=save_every,
     )  # fmt: skip
     config = config_of(settings, trained, methods)

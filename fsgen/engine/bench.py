@@ -46,7 +46,7 @@ def bench(
 
     def pilot(steps: int) -> Pilot:
         d = model.discriminator(device) or model.fresh_discriminator(seed, device)
-        trial = loop.begin(model.generator(model.start, device), d, recipe)
+        trial = loop.begin(model.family, model.generator(model.start, device), d, recipe)
 
         def report(state: loop.State, losses: dict[str, Tensor]) -> bool:
             watched("pilot", state.step, steps)

@@ -20,14 +20,13 @@ from fsgen import config as configs
 from fsgen.data.images import ImageSet, load_images
 from fsgen.engine import loop, nearness, outcome
 from fsgen.engine.bench import bench
-from fsgen.engine.reals import reals
 from fsgen.engine.run import Run
-from fsgen.engine.seeds import prior
+from fsgen.engine.supply import supply
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
-from fsgen.models.classes import drawn_class, with_class
+from fsgen.models.classes import with_class
 from fsgen.models.model import Model
 
 LOG_EVERY = 10  # steps between lines of log.jsonl
@@ -42,6 +41,8 @@ class Settings:
     images_digest: str = ""  # SHA-256 over the files' own
     source: str = "peeps64"
     new_class: str = ""  # what the images are to the source; empty: no class of their own
+    features: str = ""  # of the images, for a source that draws after them; empty: its own
+    neighbours: int | None = None  # of each of those images; None: as published
     fresh: dict[str, Any] | None = None  # trained from scratch: family, size, ...
     source_hash: str = ""
     method: str = "ewc"
@@ -82,13 +83,15 @@ def go(job: Job) -> Path:
     if d is None:
         watch.say("the source has no discriminator: training starts with a fresh one")
         d = model.fresh_discriminator(job.settings.seed, device)
+    fed = supply(
+        model, job.shots, mirror=job.settings.mirror, features=job.settings.features,
+        neighbours=job.settings.neighbours, seed=job.settings.seed, device=device, watch=watch,
+    )  # fmt: skip
+    model = fed.model
     trains = partial(job.methods.trains, model.family)
-    state = loop.begin(model.generator(model.start, device), d, job.recipe, trains)
-    classes = model.about.get("classes") if drawn_class(model) is None else None
-    labels = _labels(job.shots, classes)
-    drawn = reals(job.shots, device, mirror=job.settings.mirror, classes=labels)
+    state = loop.begin(model.family, model.generator(model.start, device), d, job.recipe, trains)
     tools = bench(
-        job.source, model, drawn, recipe=job.recipe, steps=job.settings.steps, shots=len(job.shots),
+        job.source, model, fed.reals, recipe=job.recipe, steps=job.settings.steps, shots=len(job.shots),
         seed=job.settings.seed, device=device, watch=watch,
     )  # fmt: skip
     saved = job.run.restore(state) if job.resumed else None
@@ -102,12 +105,12 @@ def go(job: Job) -> Path:
     else:
         job.methods.restore(saved, tools)
         watch.say(f"resuming at step {state.step} of {job.settings.steps}")
-    follow = _Follow(job, state, device, began)
+    follow = _Follow(job, model, state, device, began)
     if saved is None:
         follow.save(state)
     loop.train(
-        state, family=model.family, methods=job.methods, reals=drawn, recipe=job.recipe,
-        steps=job.settings.steps, seed=job.settings.seed, draw=prior(model, state.g),
+        state, family=model.family, methods=job.methods, reals=fed.reals, recipe=job.recipe,
+        steps=job.settings.steps, seed=job.settings.seed, draw=fed.drawing(state.g),
         perceptual=_perceptual(job, device), after=follow,
     )  # fmt: skip
     follow.save(state)
@@ -128,7 +131,9 @@ def go(job: Job) -> Path:
 class _Follow:
     """What happens after each step besides training: log, grid, save, stop."""
 
-    def __init__(self, job: Job, state: loop.State, device: torch.device, began: float) -> None:
+    def __init__(
+        self, job: Job, model: Model, state: loop.State, device: torch.device, began: float
+    ) -> None:  # fmt: skip
         self.job = job
         self.interrupted = False
         self.window: dict[str, list[Tensor]] = {}  # losses not logged yet
@@ -136,7 +141,7 @@ class _Follow:
         self.before = began - job.run.seconds
         self.began = time.perf_counter()
         self.first = state.step
-        self.preview = outcome.Preview(job.model, device, beside=job.settings.fresh is None)
+        self.preview = outcome.Preview(model, device, beside=job.settings.fresh is None)
 
     @property
     def seconds(self) -> float:
@@ -190,7 +195,8 @@ def source_of(settings: Settings) -> Model:
     """What a run is made from: its source, or an untrained model."""
     if settings.fresh is None:
         return models.load(settings.source)
-    return models.fresh(**{"width": None} | settings.fresh, seed=settings.seed)  # a TOML file has no None
+    shape = {"width": None} | settings.fresh  # a TOML file has no None
+    return models.fresh(**shape, features=settings.features, seed=settings.seed)
 
 
 def start_of(source: Model, new_class: str, methods: Stack) -> Model:
@@ -202,23 +208,14 @@ def start_of(source: Model, new_class: str, methods: Stack) -> Model:
     model = with_class(source, new_class) if new_class else source
     if methods.starts == "g_ema" and {"g", "g_ema"} <= model.networks.keys():
         model = dataclasses.replace(model, networks={**model.networks, "g": model.networks["g_ema"]})
-    if not any(methods.trains(model.family, "g", name) for name in model.networks[model.start]):
+    if not methods.conditions and not any(
+        methods.trains(model.family, "g", name) for name in model.networks[model.start]
+    ):
         raise FsgenError(
             f"{methods.name} would train nothing of {model.about.get('title', 'this source')}",
             hint="embedding takes a source with classes",
         )
     return model
-
-
-def folders_of(shots: ImageSet) -> list[str | None]:
-    """The sub-folder each image lies in; None for those in none."""
-    return [name.split("/")[0] if "/" in name else None for name in shots.names]
-
-
-def _labels(shots: ImageSet, classes: list[str] | None) -> list[int] | None:
-    """The class of each image, if sub-folders of these names hold them all."""
-    folders = folders_of(shots)
-    return [classes.index(name) for name in folders] if classes and set(folders) <= set(classes) else None
 
 
 def _perceptual(job: Job, device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:

@@ -25,20 +25,21 @@ class State:
     g: nn.Module
     d: nn.Module
     g_ema: nn.Module
-    opt_g: torch.optim.Adam
-    opt_d: torch.optim.Adam
+    opt_g: torch.optim.Optimizer
+    opt_d: torch.optim.Optimizer
     free: dict[str, list[nn.Parameter]]  # of "g" and of "d": what is trained
     scalars: dict[str, Tensor] = field(default_factory=dict)  # running means of the family's regularisers
     step: int = 0  # steps done
 
 
 def begin(
-    g: nn.Module, d: nn.Module, recipe: Any, trains: Callable[[str, str], bool] = lambda network, name: True
-) -> State:
+    family: Family, g: nn.Module, d: nn.Module, recipe: Any,
+    trains: Callable[[str, str], bool] = lambda network, name: True,
+) -> State:  # fmt: skip
     """The state before step 0. ``g`` and ``d`` are trained in place.
 
     Args:
-        g, d: the networks.
+        family, g, d: the networks, and what they are.
         recipe: the family's.
         trains: ("g" or "d", name of a parameter) -> whether it is trained. What is not is as in evaluation,
             so that statistics of frozen normalisations stay as well.
@@ -48,7 +49,7 @@ def begin(
             net.to(memory_format=torch.channels_last)
     average = copy.deepcopy(g).eval().requires_grad_(False)
     free = {name: _freed(net, partial(trains, name)) for name, net in (("g", g), ("d", d))}
-    opt_g, opt_d = _adam(free["g"], recipe, recipe.path_every), _adam(free["d"], recipe, recipe.r1_every)
+    opt_g, opt_d = (family.optimiser(free[name], recipe, name) for name in ("g", "d"))
     return State(g, d, average, opt_g, opt_d, free)
 
 
@@ -59,15 +60,6 @@ def _freed(net: nn.Module, trains: Callable[[str], bool]) -> list[nn.Parameter]:
         own = [f"{name}.{key}".lstrip(".") for key, _ in module.named_parameters(recurse=False)]
         module.training = not own or any(key in free for key in own)
     return list(free.values())
-
-
-def _adam(free: list[nn.Parameter], recipe: Any, every: int) -> torch.optim.Adam:
-    # Lazy regularisation adds a step every `every` steps; StyleGAN2, appendix B, corrects Adam for it.
-    ratio = every / (every + 1) if every else 1.0
-    betas = (recipe.beta1**ratio, recipe.beta2**ratio)
-    # foreach: a quarter of the time on the CPU too, where it is not the default. Not fused: on the CPU that
-    # silently mixes up tensors whose memory layouts differ.
-    return torch.optim.Adam(free, lr=recipe.lr * ratio, betas=betas, foreach=True)
 
 
 def train(

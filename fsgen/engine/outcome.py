@@ -97,7 +97,7 @@ def _adapted(source: Model, state: loop.State, provenance: dict[str, Any]) -> Mo
         for name in source.networks
     }
     run, about = provenance["run"], {"provenance": provenance, "fsgen": fsgen.__version__}
-    about |= {key: source.about[key] for key in ("classes", "class") if key in source.about}
+    about |= {key: source.about[key] for key in ("classes", "class", "features") if key in source.about}
     if run["fresh"] is not None:
         about |= {
             "title": f"{source.about['title']}, trained from scratch",

@@ -1,4 +1,4 @@
-"""Real images for the critic: drawn with replacement, of the classes asked for, flipped or not."""
+"""Real images for the critic: those that belong to the inputs, or drawn with replacement; flipped or not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def reals(images: ImageSet, device: torch.device, *, mirror: bool, classes: list
     rows_of = None if classes is None else _grouped(classes)
 
     def batch(n: int, rng: torch.Generator, inputs: Inputs) -> Tensor:
-        if rows_of is None or inputs.y is None:
+        if inputs.rows is not None:
+            rows = inputs.rows.cpu()
+        elif rows_of is None or inputs.y is None:
             rows = torch.randint(len(images), (n,), generator=rng, device=rng.device).cpu()
         else:
             where = torch.rand(n, generator=rng, device=rng.device).tolist()

@@ -10,12 +10,12 @@ from fsgen import registry
 from fsgen.data.files import find_images
 from fsgen.data.images import ImageSet
 from fsgen.engine import device as devices
+from fsgen.engine import instances
 from fsgen.engine.job import (
     Job,
     Settings,
     check_times,
     config_of,
-    folders_of,
     go,
     keep_apart,
     read_shots,
@@ -23,10 +23,12 @@ from fsgen.engine.job import (
     source_of,
 )
 from fsgen.engine.run import Run
+from fsgen.engine.supply import folders_of
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
 from fsgen.io.home import made
 from fsgen.methods.stack import Stack
+from fsgen.metrics import instances as networks
 from fsgen.types import Family
 
 STEPS = 10_000
@@ -42,6 +44,8 @@ def train(
     classes: bool = False,
     width: int | None = None,
     architecture: Mapping[str, Any] | None = None,
+    features: str = "",
+    neighbours: int | None = None,
     method: str | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -68,6 +72,9 @@ def train(
         width: channels, in the family's own measure; default: as published.
         architecture: what else differs from the published architecture, as in the family's spec:
             ``{"sle": False}``.
+        features: the network whose features of an image it is to draw after (IC-GAN): bundled, swav,
+            resnet50, timm:NAME; default: none.
+        neighbours: images near an instance that are its reals; default: 50, and 5 below 10,000 images.
         method: what may help without a source, such as ``"diffaugment"``, or ``"none"``; default: what the
             family was published with.
         mirror: show each image also flipped; default: as the family was published.
@@ -89,17 +96,20 @@ def train(
     run, target = Run.plan(Path(out), force=force), devices.pick(device)
     keep_apart(run.path, images)
     names = _classes(images) if classes else []
+    h_dim = networks.build(features, device=target).dim if features else 0
     settings = Settings(
         images=str(Path(images).resolve()), source="", method=methods.name, steps=steps, seed=seed,
         fresh={"family": family, "size": size, "channels": channels, "classes": names, "width": width,
-               "architecture": dict(architecture or {})},
-        device=str(target), fit=fit, mirror=kind.mirrors if mirror is None else mirror,
-        sample_every=sample_every, save_every=save_every,
+               "h_dim": h_dim, "architecture": dict(architecture or {})},
+        features=features, neighbours=neighbours, device=str(target), fit=fit,
+        mirror=kind.mirrors if mirror is None else mirror, sample_every=sample_every, save_every=save_every,
     )  # fmt: skip
     model = source_of(settings)
     trained = resolved(model, recipe or {})
     shots = read_shots(model, images, fit, watch)
     _check_classes(shots, names)
+    if features:
+        instances.neighbours_for(len(shots), neighbours)
     settings = settings.seen(shots.digest, model.hash)
     config = config_of(settings, trained, methods)
     if dry_run:

@@ -50,8 +50,15 @@ class Stack:
                 raise FsgenError(
                     f"{method.name} needs a source to start from", hint="fsgen adapt --source NAME"
                 )
+            if method.conditions and len(self.methods) > 1:
+                raise FsgenError(f"{method.name} trains nothing, so it goes with no other method")
             if missing := sorted(method.needs - family.traits):
                 raise FsgenError(f"{method.name} needs {missing[0]}; the family {family.name} has none")
+
+    @property
+    def conditions(self) -> bool:
+        """Whether nothing is trained."""
+        return any(method.conditions for method in self.methods)
 
     def trains(self, family: Family, network: Literal["g", "d"], name: str) -> bool:
         return all(method.trains(family, network, name) for method in self.methods)

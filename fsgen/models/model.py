@@ -101,7 +101,7 @@ def _load(net: nn.Module, state: Mapping[str, Tensor], which: str) -> None:
 
 def fresh(
     family: str, size: int, channels: int, classes: list[str], width: int | None,
-    architecture: Mapping[str, Any], seed: int,
+    architecture: Mapping[str, Any], features: str, h_dim: int, seed: int,
 ) -> Model:  # fmt: skip
     """An untrained model, to be trained from scratch: the same one whenever it is asked for.
 
@@ -112,13 +112,17 @@ def fresh(
         classes: their names, in the order of the labels; empty for none.
         width: in the family's own measure; None: as published.
         architecture: what else differs from the published one, by the names of its spec.
+        features: name of the network whose ``h_dim`` features of an image it draws after; empty: of none.
         seed: of the weights.
 
     Raises:
         FsgenError: not of this family.
     """
     kind = registry.family(family)()
-    spec = kind.fresh(size, channels, len(classes), width=width)
+    if h_dim and "instances" not in kind.traits:
+        raise FsgenError(f"{family} cannot draw after the features of an image", hint="leave --features out")
+    after = {"h_dim": h_dim} if h_dim else {}
+    spec = kind.fresh(size, channels, len(classes), width=width, **after)
     for key, value in architecture.items():
         if key not in spec:
             raise FsgenError(f"the architecture of {family} has no '{key}'", hint=near(key, list(spec)))
@@ -130,7 +134,8 @@ def fresh(
         torch.manual_seed(seed)
         built = kind.build(spec)
     g = built.g.state_dict()
-    about = {"title": f"{family} {size} px", **({"classes": classes} if classes else {})}
+    about = {"title": f"{family} {size} px", "classes": classes, "features": features}
+    about = {key: value for key, value in about.items() if value}
     return Model(kind, spec, {"g": g, "g_ema": g, "d": built.d.state_dict()}, about)
 
 

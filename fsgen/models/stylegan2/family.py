@@ -43,16 +43,21 @@ class StyleGAN2(Family):
     """Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN"."""
 
     name = "stylegan2"
-    traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "w_space", "classes"})
+    traits: ClassVar[frozenset[str]] = frozenset(
+        {"latent", "discriminator", "w_space", "classes", "instances"}
+    )
     Recipe = Recipe
     embeddings = ("mapping.embed.weight",)
 
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
         return Networks(networks.Generator(spec), networks.Discriminator(spec) if discriminator else None)
 
-    def fresh(self, size: int, channels: int = 3, classes: int = 0, *, width: int | None = None) -> Spec:
+    def fresh(
+        self, size: int, channels: int = 3, classes: int = 0, *, width: int | None = None, h_dim: int = 0
+    ) -> Spec:
         """Configuration F, with half the channels below 512 px as in Karras et al. 2020b, and four mapping
-        layers. ``width`` is what the widest layer has, 512 as published."""
+        layers. ``width`` is what the widest layer has, 512 as published. ``h_dim``: length of the features of
+        an image that it draws after (IC-GAN)."""
         if size not in SIZES:
             raise FsgenError(
                 f"there is no StyleGAN2 of {size} px", hint=f"one of {', '.join(map(str, SIZES))}"
@@ -63,12 +68,14 @@ class StyleGAN2(Family):
         at_one = most * (64 if size >= 512 else 32)  # channels fall with the side from 64 or 32 px on
         sides = [2**i for i in range(2, size.bit_length())]
         widths = {str(side): max(4, min(most, at_one // side)) for side in sides}
+        after = {"h_dim": h_dim, "g_h_embed_dim": most, "d_h_embed_dim": most} if h_dim else {}
+        conditional = bool(classes or h_dim)
         return {
             "resolution": size, "channels": channels, "z_dim": most, "w_dim": most, "c_dim": classes,
             "g_embed_dim": most if classes else 0, "mapping_layers": 4, "mapping_lr_mul": 0.01,
             "g_widths": widths, "g_clamp": None, "d_widths": dict(widths), "d_architecture": "resnet",
             "d_clamp": None, "d_group": 4, "d_embed_dim": most if classes else 0,
-            "d_cmap_dim": most if classes else 1, "d_mapping_layers": 4 if classes else 0,
+            "d_cmap_dim": most if conditional else 1, "d_mapping_layers": 4 if conditional else 0, **after,
         }  # fmt: skip
 
     def embedding_gain(self, classes: int) -> float:

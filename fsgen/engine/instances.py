@@ -1,0 +1,122 @@
+"""What a generator of instances draws after (IC-GAN, Casanova et al. 2021): the features of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from fsgen import rng as random
+from fsgen.data import neighbours
+from fsgen.data.images import ImageSet
+from fsgen.engine.seeds import Draw
+from fsgen.errors import FsgenError
+from fsgen.metrics import instances as networks
+from fsgen.metrics.extractor import Extractor
+from fsgen.models.model import Model
+from fsgen.types import Inputs
+
+BATCH = 64
+MANY = 10_000  # images from which on the paper takes 50 neighbours, and 5 below
+STORED = 1000  # instances that a model keeps to draw after, as the published ones do
+
+
+def wanted(model: Model) -> bool:
+    """Whether ``model`` draws after instances."""
+    return "instances" in model.family.traits and bool(model.spec.get("h_dim"))
+
+
+def extractor_of(model: Model, name: str, device: torch.device | str) -> Extractor:
+    """The feature network of ``model``, or the one called ``name``.
+
+    Raises:
+        FsgenError: neither says which; its weights are absent; it gives another number of features.
+    """
+    name = name or model.about.get("features", "")
+    title = model.about.get("title", "this model")
+    if not name:
+        known = ", ".join(networks.NAMES)
+        raise FsgenError(f"{title} does not say which features it draws after", hint=f"--features: {known}")
+    extractor = networks.build(name, device=device)
+    if extractor.dim != model.spec["h_dim"]:
+        raise FsgenError(
+            f"'{name}' gives {extractor.dim} features, and {title} draws after {model.spec['h_dim']}",
+            hint="--features names those it was trained with",
+        )
+    return extractor
+
+
+def features_of(
+    extractor: Extractor, images: Tensor, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Tensor:
+    """[n, h_dim], each row of length one, of uint8 images [n, C, H, W]; grey ones are looked at as RGB."""
+    rows = []
+    for part in images.split(BATCH):
+        rows.append(extractor(part.expand(-1, 3, -1, -1)))
+        progress(sum(map(len, rows)), len(images))
+    return neighbours.normalised(torch.cat(rows))
+
+
+def neighbours_for(images: int, asked: int | None) -> int:
+    """How many neighbours an instance has among ``images``: as the paper's, unless asked for.
+
+    Raises:
+        FsgenError: more than there are other images, or none.
+    """
+    k = asked if asked is not None else 50 if images >= MANY else min(5, images - 1)
+    if not 1 <= k < images:
+        raise FsgenError(
+            f"{images} images have no {k} neighbours each",
+            hint="more images, or fewer --neighbours",
+        )
+    return k
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The images of a run as instances."""
+
+    features: Tensor  # [N, h_dim]
+    near: Tensor  # [N, k]: the neighbours of each
+    labels: Tensor | None  # [N]: the class of each
+
+    @classmethod
+    def of(cls, features: Tensor, k: int, labels: list[int] | None) -> Instances:
+        """A single image is its own neighbour."""
+        alone = torch.zeros(1, 1, dtype=torch.int64)
+        near = neighbours.nearest(features, k).images if len(features) > 1 else alone
+        return cls(features, near, None if labels is None else torch.tensor(labels))
+
+    def stored(self, seed: int) -> Tensor:
+        """Up to a thousand of them, what pictures are drawn after once the run is done."""
+        order = torch.randperm(len(self.features), generator=random.generator(seed, "stored instances"))
+        return self.features[order[:STORED].sort().values]
+
+    def drawing(self, g: nn.Module) -> Draw:
+        """Inputs for training: an instance, and one of its neighbours as its real image.
+
+        With classes the label is the neighbour's (the paper's section 3.2).
+        """
+
+        def draw(n: int, rng: torch.Generator) -> Inputs:
+            inputs = g.draw(n, rng)
+            seed = int(torch.randint(2**62, [], generator=rng, device=rng.device))
+            pairs = neighbours.draw_instances(self.near, n, torch.Generator().manual_seed(seed))
+            y = inputs.y
+            if y is not None and self.labels is not None:
+                y = nn.functional.one_hot(self.labels[pairs.images], y.shape[1]).to(y)
+            h = self.features[pairs.instances].to(inputs.z.device)
+            return replace(inputs, y=y, h=h, rows=pairs.images)
+
+        return draw
+
+
+def shots_of(
+    model: Model, shots: ImageSet, name: str, k: int | None, labels: list[int] | None,
+    device: torch.device, progress: Callable[[int, int], None],
+) -> Instances:  # fmt: skip
+    """The images of a run as instances of ``model``; ``k`` neighbours each, or as the paper has it."""
+    features = features_of(extractor_of(model, name, device), shots.pixels, progress)
+    return Instances.of(features, neighbours_for(len(shots), k) if len(shots) > 1 else 1, labels)

@@ -1,0 +1,21 @@
+"""Few-shot generation by conditioning alone: the instances are swapped (IC-GAN, Casanova et al. 2021)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fsgen.types import Family, Method
+
+
+class Instances(Method):
+    """Nothing is trained: the features of the images become what the model draws after."""
+
+    name = "instances"
+    summary = "train nothing: draw after the features of the shots"
+    paper = "Casanova et al. 2021, Instance-Conditioned GAN, arXiv 2109.05070"
+    needs = frozenset({"instances"})
+    adapts = True
+    conditions = True
+
+    def trains(self, family: Family, network: Literal["g", "d"], name: str) -> bool:
+        return False
