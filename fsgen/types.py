@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ class Inputs:
 
     def to(self, device: torch.device | str) -> Inputs:
         return self._each(lambda part: part.to(device))
+
+    def repeated(self, n: int, **changes: Tensor) -> Inputs:
+        """One input n times, but for ``changes``, which hold n rows each."""
+        return replace(self._each(lambda part: part.expand(n, *part.shape[1:])), **changes)
 
     def parts(self) -> dict[str, Tensor]:
         """Those that are there, by name."""

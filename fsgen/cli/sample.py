@@ -23,6 +23,16 @@ def sample(
     label: Annotated[
         Optional[str], typer.Option("--class", help="Of one class, by number or name.")  # noqa: UP045
     ] = None,
+    instance: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Draw after these images: a picture, a folder or a zip (models of instances)."),
+    ] = None,
+    features: Annotated[
+        str, typer.Option(help="The network that looks at them. (default: the model's own)")
+    ] = "",
+    candidates: Annotated[
+        int, typer.Option(help="Latents tried for each picture; the nearest to its image is kept.")
+    ] = 1,
     grid: Annotated[Optional[str], typer.Option(help="Columns x rows of one sheet, as in 8x8.")] = None,  # noqa: UP045
     compare: Annotated[
         Optional[str], typer.Option(help="A model to show above each picture, from the same z.")  # noqa: UP045
@@ -67,6 +77,7 @@ def sample(
         )
     job = sheets.Job(
         model=model, out=out, seeds=chosen, truncation=truncation, noise=noise, label=label,
+        instance=instance, features=features, candidates=candidates,
         columns=columns if grid else None, compare=compare, strength=strength, swap_above=swap_above,
         other=other, device=device,
     )  # fmt: skip

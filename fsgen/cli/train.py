@@ -27,6 +27,13 @@ def train(
         Optional[int],  # noqa: UP045
         typer.Option(help="Channels, in the family's own measure. (default: as published)"),
     ] = None,
+    features: Annotated[
+        str, typer.Option(help="Draw after images, by their features: bundled, swav, resnet50, timm:NAME.")
+    ] = "",
+    neighbours: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Reals of each of those images. (default: 50; 5 below 10,000 images)"),
+    ] = None,
     method: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="What may help: diffaugment, or none. (default: the family's own)"),
@@ -67,10 +74,11 @@ def train(
                 raise FsgenError("IMAGES and --out are needed", hint="fsgen train ./images --out runs/source")
             run = engine.train(
                 images, out=out, family=family, size=size, channels=1 if grey else 3, classes=classes,
-                width=width, method=method, options=flags.by_method(method_flags),
-                recipe={"batch": batch, "lr": lr}, steps=engine.STEPS if steps is None else steps, seed=seed,
-                device=device, fit=fit, mirror=mirror, sample_every=sample_every, save_every=save_every,
-                force=force, dry_run=dry_run, watch=watch,
+                width=width, features=features, neighbours=neighbours, method=method,
+                options=flags.by_method(method_flags), recipe={"batch": batch, "lr": lr},
+                steps=engine.STEPS if steps is None else steps, seed=seed, device=device, fit=fit,
+                mirror=mirror, sample_every=sample_every, save_every=save_every, force=force,
+                dry_run=dry_run, watch=watch,
             )  # fmt: skip
     if dry_run:
         common.show_config(run, as_json)

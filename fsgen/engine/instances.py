@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fsgen import rng as random
 from fsgen.data import neighbours
-from fsgen.data.images import ImageSet
+from fsgen.data.images import ImageSet, load_images
 from fsgen.engine.seeds import Draw
 from fsgen.errors import FsgenError
 from fsgen.metrics import instances as networks
@@ -111,6 +112,19 @@ class Instances:
             return replace(inputs, y=y, h=h, rows=pairs.images)
 
         return draw
+
+
+def after(
+    model: Model, images: str | Path, features: str, fit: str, device: torch.device | str
+) -> Model:  # fmt: skip
+    """``model`` drawing after ``images`` (a picture, a folder, a zip) from now on."""
+    if not wanted(model):
+        title = model.about.get("title", "this model")
+        raise FsgenError(f"{title} does not draw after images", hint="leave --instance out")
+    spec = model.spec
+    shown = load_images(images, spec["resolution"], fit=fit, channels=spec["channels"])
+    rows = features_of(extractor_of(model, features, device), shown.pixels)
+    return replace(model, extra={**model.extra, "conditions": rows})
 
 
 def shots_of(

@@ -206,8 +206,7 @@ def start_of(source: Model, new_class: str, methods: Stack) -> Model:
         FsgenError: there can be no new class, or the methods would train nothing of it.
     """
     model = with_class(source, new_class) if new_class else source
-    if methods.starts == "g_ema" and {"g", "g_ema"} <= model.networks.keys():
-        model = dataclasses.replace(model, networks={**model.networks, "g": model.networks["g_ema"]})
+    model = dataclasses.replace(model, from_average=methods.starts == "g_ema")
     if not methods.conditions and not any(
         methods.trains(model.family, "g", name) for name in model.networks[model.start]
     ):

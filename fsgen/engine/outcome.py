@@ -88,14 +88,14 @@ def write(
 
 
 def _adapted(source: Model, state: loop.State, provenance: dict[str, Any]) -> Model:
-    """The networks that the source file has, under the same keys, with what became of them."""
+    """The networks that the source file has, under the same keys, with what training made of them."""
     for g in (state.g_ema, state.g):
         settle(source, g, state)
     trained = {"g": state.g, "g_ema": state.g_ema, "d": state.d}
     networks = {
         name: {key: value.detach().cpu().clone() for key, value in trained[name].state_dict().items()}
         for name in source.networks
-    }
+    } if state.free["g"] else source.networks  # fmt: skip
     run, about = provenance["run"], {"provenance": provenance, "fsgen": fsgen.__version__}
     about |= {key: source.about[key] for key in ("classes", "class", "features") if key in source.about}
     if run["fresh"] is not None:

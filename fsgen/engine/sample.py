@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fsgen import rng as random
 from fsgen.data.pictures import to_uint8
 from fsgen.engine import device as devices
+from fsgen.engine import instances
 from fsgen.engine.seeds import inputs_of
 from fsgen.errors import FsgenError, near
 from fsgen.models import model as models
@@ -54,6 +56,37 @@ class Loaded:
         """Pictures of the seeds ``seed`` to ``seed + n - 1``, of one class if named: uint8 [n, C, H, W]."""
         images = self.images(range(seed, seed + n), truncation, label=class_of(self.model, label))
         return torch.cat([to_uint8(x) for x in images])
+
+    def after(self, images: str | Path, features: str = "", fit: str = "crop") -> Loaded:
+        """The same model, drawing after ``images``: a picture, a folder or a zip (IC-GAN).
+
+        Args:
+            images: what is drawn after; each picture draws one of them.
+            features: the network that looks at them; default: the one that the model says.
+
+        Raises:
+            FsgenError: the model draws after no images; the features' weights are absent.
+        """
+        return replace(self, model=instances.after(self.model, images, features, fit, self.device))
+
+    def chosen(
+        self, seeds: Sequence[int], candidates: int, truncation: float = 1.0, noise: str = "const",
+        label: int | None = None, features: str = "",
+    ) -> Iterator[Tensor]:  # fmt: skip
+        """As ``images``, one seed a batch: of ``candidates`` latents the one whose picture is nearest, in the
+        model's features, to the image it was drawn after. The first candidate is the seed's own latent."""
+        _check(truncation, noise)
+        extractor = instances.extractor_of(self.model, features, self.device)
+        for seed in seeds:
+            own = inputs_of(self.model, self.g, [seed], self.device, label)
+            others = self.g.draw(candidates - 1, random.generator(seed, "candidates")).z.to(self.device)
+            several = own.repeated(candidates, z=torch.cat([own.z, others]))
+            drawn = torch.cat(
+                [self.render(several[i : i + 1], truncation, noise, seed) for i in range(candidates)]
+            )
+            found = instances.features_of(extractor, to_uint8(drawn))
+            best = (found @ own.h[0].cpu()).argmax()
+            yield drawn[best][None]
 
 
 def class_of(model: Model, label: str | int | None) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 import fsgen
 from fsgen.data import pictures
 from fsgen.data.images import SUFFIXES
-from fsgen.engine import sample
+from fsgen.engine import instances, sample
 from fsgen.engine.sample import Loaded
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
@@ -32,6 +33,9 @@ class Job:
     truncation: float = 1.0
     noise: str = "const"
     label: str | None = None  # a class, by number or name
+    instance: Path | None = None  # images to draw after
+    features: str = ""  # of those images; empty: the model's own
+    candidates: int = 1  # latents tried for each picture drawn after an image
     columns: int | None = None  # of a sheet; None: as square as it comes
     compare: str | None = None
     strength: float | None = None
@@ -53,7 +57,7 @@ def write(job: Job, watch: Watch) -> list[Path]:
         raise FsgenError(f"pictures are written as PNG, not as {job.out.name}", hint="a .png or a folder")
     if not one and (job.compare or job.columns):
         raise FsgenError("--grid and --compare make one sheet", hint="give --out a name ending in .png")
-    loaded = sample.ready(_model(job), job.device)
+    loaded = _ready(job)
     beside = sample.ready(models.load(job.compare), job.device) if job.compare else None
     made(job.out.parent if one else job.out)  # better refused now than after the pictures are made
     return [_sheet(job, loaded, beside, watch)] if one else _files(job, loaded, watch)
@@ -66,7 +70,7 @@ def film(job: Job, frames: int, watch: Watch) -> list[Path]:
         raise FsgenError("--frames is at least 1")
     if job.compare or job.columns:
         raise FsgenError("--grid and --compare make one sheet, not a film", hint="leave them out")
-    loaded = sample.ready(_model(job), job.device)
+    loaded = _ready(job)
     made(job.out.parent)
     shots = []
     for inputs in sample.walk(loaded, job.seeds, frames, sample.class_of(loaded.model, job.label)):
@@ -74,6 +78,27 @@ def film(job: Job, frames: int, watch: Watch) -> list[Path]:
         watch.progress("frames", len(shots), frames * len(job.seeds))
     pictures.save_animation(shots, job.out, FPS, _text(job, loaded.model))
     return [job.out]
+
+
+def _ready(job: Job) -> Loaded:
+    """The model asked for, drawing after the images asked for."""
+    if job.candidates < 1:
+        raise FsgenError("--candidates is at least 1")
+    loaded = sample.ready(_model(job), job.device)
+    if job.instance is not None:
+        return loaded.after(job.instance, job.features)
+    if job.candidates > 1 and not instances.wanted(loaded.model):
+        raise FsgenError("--candidates are chosen by the image they are drawn after, and this model has none")
+    return loaded
+
+
+def _batches(job: Job, loaded: Loaded) -> Iterator[torch.Tensor]:
+    label = sample.class_of(loaded.model, job.label)
+    if job.candidates > 1:
+        return loaded.chosen(
+            job.seeds, job.candidates, job.truncation, job.noise, label=label, features=job.features
+        )
+    return loaded.images(job.seeds, job.truncation, job.noise, label=label)
 
 
 def _model(job: Job) -> Model:
@@ -110,9 +135,7 @@ def _sheet(job: Job, loaded: Loaded, beside: Loaded | None, watch: Watch) -> Pat
 
 def _all(job: Job, loaded: Loaded, watch: Watch) -> torch.Tensor:
     done = []
-    for batch in loaded.images(
-        job.seeds, job.truncation, job.noise, label=sample.class_of(loaded.model, job.label)
-    ):
+    for batch in _batches(job, loaded):
         done.append(pictures.to_uint8(batch))
         watch.progress("pictures", sum(map(len, done)), len(job.seeds))
     return torch.cat(done)
@@ -121,9 +144,7 @@ def _all(job: Job, loaded: Loaded, watch: Watch) -> torch.Tensor:
 def _files(job: Job, loaded: Loaded, watch: Watch) -> list[Path]:
     text = _text(job, loaded.model)
     paths: list[Path] = []
-    for batch in loaded.images(
-        job.seeds, job.truncation, job.noise, label=sample.class_of(loaded.model, job.label)
-    ):
+    for batch in _batches(job, loaded):
         for image in pictures.to_uint8(batch):
             seed = job.seeds[len(paths)]
             paths.append(job.out / f"seed{seed:05d}.png")

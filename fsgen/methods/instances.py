@@ -16,6 +16,7 @@ class Instances(Method):
     needs = frozenset({"instances"})
     adapts = True
     conditions = True
+    starts = "g_ema"
 
     def trains(self, family: Family, network: Literal["g", "d"], name: str) -> bool:
         return False

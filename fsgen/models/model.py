@@ -32,6 +32,7 @@ class Model:
     networks: dict[str, dict[str, Tensor]]  # "g", "g_ema", "d": those that the file has
     about: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Tensor] = field(default_factory=dict)  # "conditions", [k, h_dim]: what h is drawn from
+    from_average: bool = False  # theta_S is its moving average, not the live network
 
     @property
     def hash(self) -> str:
@@ -43,8 +44,8 @@ class Model:
 
     @property
     def start(self) -> str:
-        """Which network theta_S is: ``g`` where the file has it, else ``g_ema``."""
-        return "g" if "g" in self.networks else "g_ema"
+        """Which network theta_S is: ``g`` where the file has it, else ``g_ema``, or that if asked for."""
+        return self.best if self.from_average or "g" not in self.networks else "g"
 
     @property
     def best(self) -> str:
