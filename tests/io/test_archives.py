@@ -104,7 +104,7 @@ def test_what_is_no_archive(tmp_path):
     assert not is_archive(tmp_path / "G.pth") and not is_archive(tmp_path / "nothing")
 
 
-# ---- what is refused ----------------------------------------------------------------------------------------
+# ---- what is refused ---------------------------------------------------------------------------------------
 
 
 class Evil:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import tarfile
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -337,6 +338,18 @@ def test_all_networks_of_a_checkpoint_are_read(case):
     assert spec["resolution"] == config["resolution"]
     assert bool(spec["c_dim"]) == config["class_cond"] and bool(spec["h_dim"]) == config["instance_cond"]
     assert spec["d_widths"][0] == config["D_ch"]
+
+
+@pytest.mark.parametrize("case", each("icgan-ckpt"))
+def test_an_archive_of_a_checkpoint_is_the_checkpoint(case, tmp_path):
+    folder = case.folder / case.info["folder"]
+    with tarfile.open(tmp_path / "packed.tar.gz", "w:gz") as archive:
+        archive.add(folder, arcname=folder.name)
+    ours, reference = read_archive(tmp_path / "packed.tar.gz"), read_archive(folder)
+    assert (ours.settings, ours.extras) == (reference.settings, reference.extras)
+    for name, state in reference.tensors.items():
+        assert ours.tensors[name].keys() == state.keys()
+        assert all(torch.equal(ours.tensors[name][key], value) for key, value in state.items())
 
 
 # ---- neighbours --------------------------------------------------------------------------------------------

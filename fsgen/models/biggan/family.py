@@ -70,7 +70,7 @@ class BigGAN(Family):
     instances, Casanova et al. 2021, "Instance-Conditioned GAN"."""
 
     name = "biggan"
-    traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "classes"})
+    traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "classes", "instances"})
     Recipe = Recipe
     mirrors = True
     embeddings = ("embed.weight", "embed.u")  # embed.u: of D, whose embedding has spectral norm one
