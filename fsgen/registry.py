@@ -27,6 +27,7 @@ METHODS = {
     "diffaugment": "fsgen.methods.diffaugment:DiffAugment",
     "embedding": "fsgen.methods.embedding:Embedding",
     "instances": "fsgen.methods.instances:Instances",
+    "classcode": "fsgen.methods.classcode:ClassCode",
 }
 
 

@@ -31,6 +31,7 @@ class Inputs:
     y: Tensor | None = None  # [n, classes] float: one-hot or soft labels
     h: Tensor | None = None  # [n, h_dim] features of an instance (IC-GAN)
     content: Tensor | None = None  # [n, C, H, W] in [-1, 1], what is to be translated (FUNIT)
+    content_y: Tensor | None = None  # [n, classes] its label, for training
     style: Tensor | None = None  # [n, k, C, H, W] in [-1, 1], k images of the class it is translated to
     rows: Tensor | None = None  # [n] whole numbers: the real images that belong to them, where the data says
 

@@ -30,6 +30,10 @@ def sample(
     features: Annotated[
         str, typer.Option(help="The network that looks at them. (default: the model's own)")
     ] = "",
+    content: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Translate these pictures: one, a folder or a zip (models that translate)."),
+    ] = None,
     candidates: Annotated[
         int, typer.Option(help="Latents tried for each picture; the nearest to its image is kept.")
     ] = 1,
@@ -61,11 +65,13 @@ def sample(
     [dim]fsgen sample runs/sketches --grid 8x8 --compare peeps64 --out grid.png[/dim]
     """
     common.setup(debug)
+    from fsgen.data.files import find_images
     from fsgen.engine import sheets
     from fsgen.engine.seeds import parse
 
     columns, rows = _grid(grid)
-    count = n if n is not None else (columns * rows if grid else 16)
+    usual = columns * rows if grid else len(find_images(content)) if content else 16
+    count = n if n is not None else usual
     if count < 1:
         raise FsgenError("--n is at least 1")
     if seeds is not None and n is not None:
@@ -77,7 +83,7 @@ def sample(
         )
     job = sheets.Job(
         model=model, out=out, seeds=chosen, truncation=truncation, noise=noise, label=label,
-        instance=instance, features=features, candidates=candidates,
+        instance=instance, features=features, content=content, candidates=candidates,
         columns=columns if grid else None, compare=compare, strength=strength, swap_above=swap_above,
         other=other, device=device,
     )  # fmt: skip

@@ -11,9 +11,7 @@ from fsgen import config as configs
 from fsgen.engine import device as devices
 from fsgen.engine import instances
 from fsgen.engine.job import (
-    STEPS,
     Job,
-    Settings,
     can_go_on,
     check_times,
     config_of,
@@ -26,6 +24,7 @@ from fsgen.engine.job import (
     start_of,
 )
 from fsgen.engine.run import Run
+from fsgen.engine.settings import STEPS, Settings
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
 from fsgen.io.home import made

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from fsgen.engine import fisher, loop
-from fsgen.engine.reals import Reals
-from fsgen.engine.seeds import prior
+from fsgen.engine.supply import Supply
 from fsgen.engine.watch import Watch
 from fsgen.errors import Interrupted
 from fsgen.methods.stack import Stack
@@ -20,13 +19,14 @@ from fsgen.types import Bench, Pilot
 
 
 def bench(
-    known: Model, model: Model, reals: Reals, *, recipe: Any, steps: int, shots: int, seed: int,
-    device: torch.device, watch: Watch,
+    known: Model, fed: Supply, *, recipe: Any, steps: int, shots: int, seed: int, device: torch.device,
+    watch: Watch,
 ) -> Bench:  # fmt: skip
-    """The bench of a run that starts from ``model``; nothing is computed until a method asks for it.
+    """The bench of a run that is ``fed``; nothing is computed until a method asks for it.
 
-    ``known`` is the source as it was found: ``model`` may have a class more, which it knows nothing of.
+    ``known`` is the source as it was found: the run may start with a class more, which it knows nothing of.
     """
+    model = fed.model
     source = model.generator(model.start, device).requires_grad_(False)
 
     def watched(task: str, done: int, total: int) -> None:
@@ -53,8 +53,8 @@ def bench(
             return False
 
         loop.train(
-            trial, family=model.family, methods=Stack(), reals=reals, recipe=recipe, steps=steps, seed=seed,
-            draw=prior(model, trial.g), after=report,
+            trial, family=model.family, methods=Stack(), reals=fed.reals, recipe=recipe, steps=steps,
+            seed=seed, draw=fed.drawing(trial.g), after=report,
         )  # fmt: skip
         start = dict(source.named_parameters())
         return Pilot(

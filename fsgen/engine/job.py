@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import fsgen
 from fsgen import config as configs
 from fsgen.data.images import ImageSet, load_images
 from fsgen.engine import loop, nearness, outcome
 from fsgen.engine.bench import bench
 from fsgen.engine.run import Run
-from fsgen.engine.supply import supply
+from fsgen.engine.settings import Settings
+from fsgen.engine.supply import Supply, supply
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.methods.stack import Stack
@@ -30,34 +30,6 @@ from fsgen.models.classes import with_class
 from fsgen.models.model import Model
 
 LOG_EVERY = 10  # steps between lines of log.jsonl
-STEPS = 400
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What was asked for, resolved: the config.toml of a run."""
-
-    images: str = ""
-    images_digest: str = ""  # SHA-256 over the files' own
-    source: str = "peeps64"
-    new_class: str = ""  # what the images are to the source; empty: no class of their own
-    features: str = ""  # of the images, for a source that draws after them; empty: its own
-    neighbours: int | None = None  # of each of those images; None: as published
-    fresh: dict[str, Any] | None = None  # trained from scratch: family, size, ...
-    source_hash: str = ""
-    method: str = "ewc"
-    steps: int = STEPS
-    seed: int = 0
-    device: str = "cpu"
-    fit: str = "crop"  # crop | pad
-    mirror: bool = False  # show each image also flipped left to right
-    sample_every: int = 100  # steps between grids in samples/
-    save_every: int = 100  # steps between saved states
-    fsgen: str = fsgen.__version__
-
-    def seen(self, images_digest: str, source_hash: str) -> Settings:
-        """The same, with what it is made from by its hashes."""
-        return dataclasses.replace(self, images_digest=images_digest, source_hash=source_hash)
 
 
 @dataclass(frozen=True)
@@ -83,15 +55,12 @@ def go(job: Job) -> Path:
     if d is None:
         watch.say("the source has no discriminator: training starts with a fresh one")
         d = model.fresh_discriminator(job.settings.seed, device)
-    fed = supply(
-        model, job.shots, mirror=job.settings.mirror, features=job.settings.features,
-        neighbours=job.settings.neighbours, seed=job.settings.seed, device=device, watch=watch,
-    )  # fmt: skip
+    fed = supply(model, job.shots, job.settings, job.methods, device, watch)
     model = fed.model
     trains = partial(job.methods.trains, model.family)
     state = loop.begin(model.family, model.generator(model.start, device), d, job.recipe, trains)
     tools = bench(
-        job.source, model, fed.reals, recipe=job.recipe, steps=job.settings.steps, shots=len(job.shots),
+        job.source, fed, recipe=job.recipe, steps=job.settings.steps, shots=len(job.shots),
         seed=job.settings.seed, device=device, watch=watch,
     )  # fmt: skip
     saved = job.run.restore(state) if job.resumed else None
@@ -105,7 +74,7 @@ def go(job: Job) -> Path:
     else:
         job.methods.restore(saved, tools)
         watch.say(f"resuming at step {state.step} of {job.settings.steps}")
-    follow = _Follow(job, model, state, device, began)
+    follow = _Follow(job, fed, state, device, began)
     if saved is None:
         follow.save(state)
     loop.train(
@@ -120,6 +89,7 @@ def go(job: Job) -> Path:
             f"stopped after step {state.step} of {job.settings.steps}; everything is saved",
             hint=f"go on: fsgen {verb} --resume {shlex.quote(str(job.run.path))}",
         )
+    model = dataclasses.replace(model, extra=fed.kept(state.g_ema))
     outcome.write(
         model, state, job.run, settings=dataclasses.asdict(job.settings),
         recipe=dataclasses.asdict(job.recipe), options=job.methods.options(), source_g=tools.source,
@@ -132,7 +102,7 @@ class _Follow:
     """What happens after each step besides training: log, grid, save, stop."""
 
     def __init__(
-        self, job: Job, model: Model, state: loop.State, device: torch.device, began: float
+        self, job: Job, fed: Supply, state: loop.State, device: torch.device, began: float
     ) -> None:  # fmt: skip
         self.job = job
         self.interrupted = False
@@ -141,7 +111,7 @@ class _Follow:
         self.before = began - job.run.seconds
         self.began = time.perf_counter()
         self.first = state.step
-        self.preview = outcome.Preview(model, device, beside=job.settings.fresh is None)
+        self.preview = outcome.Preview(fed, device, beside=job.settings.fresh is None)
 
     @property
     def seconds(self) -> float:

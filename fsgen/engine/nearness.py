@@ -56,10 +56,10 @@ def probes(model: Model, device: torch.device, n: int = PROBES, seed: int = 0) -
 def farness(model: Model, shots: ImageSet, device: torch.device) -> float | None:
     """Median distance of the shots to their nearest source samples, over that among the samples themselves.
 
-    None where the source has no discriminator to look through.
+    None where the source has no discriminator to look through, or draws nothing by itself.
     """
     d = model.discriminator(device)
-    if d is None:
+    if d is None or "translation" in model.family.traits:
         return None
     own = embed(d, probes(model, device))
     theirs = embed(d, shots.floats(slice(0, 64)))

@@ -14,21 +14,23 @@ import fsgen
 from fsgen.data import pictures
 from fsgen.engine import loop, plots, reports
 from fsgen.engine.run import Run
-from fsgen.engine.seeds import inputs_of, prior
+from fsgen.engine.seeds import prior
+from fsgen.engine.supply import Supply
 from fsgen.models.model import Model
-
-PREVIEWS = 16  # latents in the grids of a run
 
 
 class Preview:
-    """The same latents through the generator in training and, ``beside`` it, through its source."""
+    """The same inputs through the generator in training and, above, the contents that it translates or,
+    ``beside``, what its source makes of them."""
 
-    def __init__(self, model: Model, device: torch.device, *, beside: bool) -> None:
-        g = model.generator(device=device)
-        self.model = model
-        self.inputs = inputs_of(model, g, list(range(PREVIEWS)), device)
+    def __init__(self, fed: Supply, device: torch.device, *, beside: bool) -> None:
+        g = fed.model.generator(device=device)
+        self.model = fed.model
+        self.inputs = fed.shown(g)
         self.source = _images(g, self.inputs) if beside else None
-        self.hash = model.hash
+        if self.inputs.content is not None:
+            self.source = self.inputs.content.cpu()
+        self.hash = fed.model.hash
 
     def write(self, state: loop.State, path: Path) -> Path:
         """Eight a row; a source above what became of it, as it would be if the run ended here."""
@@ -37,7 +39,7 @@ class Preview:
         images = _images(g, self.inputs)
         beside = self.source is not None
         sheet = pictures.pairs(self.source, images, columns=8) if beside else pictures.grid(images, columns=8)
-        text = {"seeds": f"0-{PREVIEWS - 1}", "step": str(step), "source": self.hash, "Software": "fsgen"}
+        text = {"seeds": f"0-{len(images) - 1}", "step": str(step), "source": self.hash, "Software": "fsgen"}
         pictures.save_png(sheet, path, text)
         return path
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fsgen import rng as random
 from fsgen.data.pictures import to_uint8
 from fsgen.engine import device as devices
-from fsgen.engine import instances
+from fsgen.engine import instances, translation
 from fsgen.engine.seeds import inputs_of
 from fsgen.errors import FsgenError, near
 from fsgen.models import model as models
@@ -68,6 +68,14 @@ class Loaded:
             FsgenError: the model draws after no images; the features' weights are absent.
         """
         return replace(self, model=instances.after(self.model, images, features, fit, self.device))
+
+    def translating(self, contents: str | Path, fit: str = "crop") -> Loaded:
+        """The same model, translating ``contents``, a picture, a folder or a zip: seed s is the s-th of them.
+
+        Raises:
+            FsgenError: the model translates nothing (FUNIT does).
+        """
+        return replace(self, model=translation.translating(self.model, contents, fit))
 
     def chosen(
         self, seeds: Sequence[int], candidates: int, truncation: float = 1.0, noise: str = "const",

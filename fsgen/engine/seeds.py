@@ -25,18 +25,17 @@ def prior(model: Model, g: nn.Module, label: int | None = None) -> Draw:
         g: a generator of it.
         label: the class of all, in place of the model's own or of those drawn; the latents stay.
 
-    Raises:
-        FsgenError: a model of instances that holds none.
+    What is drawn raises FsgenError for a model of instances that holds none.
     """
     label = drawn_class(model) if label is None else label
     conditions = model.extra.get("conditions")
-    if conditions is None and model.spec.get("h_dim"):
-        raise FsgenError(
-            f"{model.about.get('title', 'this model')} draws after an image, and holds none to draw after",
-            hint="fsgen adapt IMAGES --source MODEL --method instances",
-        )
 
     def draw(n: int, rng: torch.Generator) -> Inputs:
+        if conditions is None and model.spec.get("h_dim"):
+            raise FsgenError(
+                f"{model.about.get('title', 'this model')} draws after an image, and holds none",
+                hint="fsgen adapt IMAGES --source MODEL --method instances",
+            )
         inputs = g.draw(n, rng)
         if label is not None:
             number = torch.tensor([label], device=inputs.y.device)
@@ -52,10 +51,34 @@ def prior(model: Model, g: nn.Module, label: int | None = None) -> Draw:
 def inputs_of(
     model: Model, g: nn.Module, seeds: Sequence[int], device: torch.device | str, label: int | None = None
 ) -> Inputs:
-    """Generator inputs of ``seeds``, each drawn on the CPU from a generator of its own: see ``prior``."""
+    """Generator inputs of ``seeds``, each drawn on the CPU from a generator of its own: see ``prior``.
+
+    A model that translates has no prior: seed s names the content s, counted round and round.
+    """
+    if "translation" in model.family.traits:
+        return _translated(model, seeds, label).to(device)
     draw = prior(model, g, label)
     parts = [draw(1, random.generator(seed, "picture")).parts() for seed in seeds]
     return Inputs(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]}).to(device)
+
+
+def _translated(model: Model, seeds: Sequence[int], label: int | None) -> Inputs:
+    """Contents of ``seeds`` as the class ``label``, or each as one of those that the model has codes of."""
+    title = model.about.get("title", "this model")
+    contents, codes = model.extra.get("contents"), model.extra.get("conditions")
+    if contents is None:
+        raise FsgenError(f"{title} translates pictures, and was given none", hint="--content PICTURES")
+    if codes is None:
+        raise FsgenError(
+            f"{title} draws as the class of some images, and was given none",
+            hint="fsgen adapt IMAGES --source MODEL --method classcode",
+        )
+    if label is None:
+        rows = [int(torch.randint(len(codes), [], generator=random.generator(s, "class"))) for s in seeds]
+    else:
+        rows = [label] * len(seeds)
+    shown = contents[[seed % len(contents) for seed in seeds]].float() / 127.5 - 1
+    return Inputs(content=shown, h=codes[rows])
 
 
 def parse(text: str) -> list[int]:

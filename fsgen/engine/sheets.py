@@ -35,6 +35,7 @@ class Job:
     label: str | None = None  # a class, by number or name
     instance: Path | None = None  # images to draw after
     features: str = ""  # of those images; empty: the model's own
+    content: Path | None = None  # pictures to translate
     candidates: int = 1  # latents tried for each picture drawn after an image
     columns: int | None = None  # of a sheet; None: as square as it comes
     compare: str | None = None
@@ -87,6 +88,8 @@ def _ready(job: Job) -> Loaded:
     loaded = sample.ready(_model(job), job.device)
     if job.instance is not None:
         return loaded.after(job.instance, job.features)
+    if job.content is not None:
+        return loaded.translating(job.content)
     if job.candidates > 1 and not instances.wanted(loaded.model):
         raise FsgenError("--candidates are chosen by the image they are drawn after, and this model has none")
     return loaded

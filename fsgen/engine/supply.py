@@ -5,49 +5,78 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from fsgen import rng as random
 from fsgen.data.images import ImageSet
-from fsgen.engine import instances
+from fsgen.engine import instances, translation
 from fsgen.engine.reals import Reals, reals
-from fsgen.engine.seeds import Draw, prior
+from fsgen.engine.seeds import Draw, inputs_of, prior
+from fsgen.engine.settings import Settings
 from fsgen.engine.watch import Watch
+from fsgen.methods.stack import Stack
 from fsgen.models.classes import drawn_class
 from fsgen.models.model import Model
+from fsgen.types import Inputs
+
+SHOWN = 16  # pictures in the grids of a run
 
 
 @dataclass(frozen=True)
 class Supply:
-    """How a run's images reach the training loop."""
+    """How a run's images reach the training loop, and what its grids show."""
 
     model: Model  # what the run starts from, with what its pictures are drawn after from now on
     drawing: Callable[[nn.Module], Draw]  # of G: what it is trained on
     reals: Reals
+    shown: Callable[[nn.Module], Inputs]  # of G: what the grids are drawn from
+    kept: Callable[[nn.Module], dict[str, Tensor]]  # of the trained G: what the model holds in the end
 
 
 def supply(
-    model: Model, shots: ImageSet, *, mirror: bool, features: str, neighbours: int | None, seed: int,
-    device: torch.device, watch: Watch,
+    model: Model, shots: ImageSet, settings: Settings, methods: Stack, device: torch.device, watch: Watch
 ) -> Supply:  # fmt: skip
-    """The images ``shots`` as ``model`` takes them: plain, by class, or as instances.
-
-    Args:
-        model: what the run starts from.
-        mirror: show each image also flipped left to right.
-        features, neighbours: of the instances, where the model draws after any.
-    """
+    """The images ``shots`` as ``model`` takes them: plain, by class, as instances, or to be translated."""
     labels = _labels(shots, model.about.get("classes") if drawn_class(model) is None else None)
+    given = reals(shots, device, mirror=settings.mirror, classes=labels)
+    if translation.wanted(model):
+        return _translated(model, shots, given, labels, settings, methods, device)
     drawing: Callable[[nn.Module], Draw] = partial(prior, model)
     if instances.wanted(model):
-        shown = instances.shots_of(
-            model, shots, features, neighbours, labels, device, partial(watch.progress, "features")
-        )
-        about = {**model.about, "features": features or model.about["features"]}
-        model = replace(model, about=about, extra={"conditions": shown.stored(seed)})
-        drawing = shown.drawing
-    return Supply(model, drawing, reals(shots, device, mirror=mirror, classes=labels))
+        found = instances.shots_of(
+            model, shots, settings.features, settings.neighbours, labels, device,
+            partial(watch.progress, "features"),
+        )  # fmt: skip
+        about = {**model.about, "features": settings.features or model.about["features"]}
+        model = replace(model, about=about, extra={"conditions": found.stored(settings.seed)})
+        drawing = found.drawing
+    return Supply(
+        model, drawing, given, shown=lambda g: inputs_of(model, g, range(SHOWN), device),
+        kept=lambda g: model.extra,
+    )  # fmt: skip
+
+
+def _translated(
+    model: Model, shots: ImageSet, given: Reals, labels: list[int] | None, settings: Settings,
+    methods: Stack, device: torch.device,
+) -> Supply:  # fmt: skip
+    """Contents and styles from the images; where nothing is trained, the class of the images alone."""
+    if methods.conditions:
+        model = translation.of_class(model, shots, Path(settings.images).stem)
+        some = replace(model, extra={**model.extra, "contents": shots.pixels[:SHOWN]})
+        return Supply(
+            model, partial(prior, model), given, shown=lambda g: inputs_of(some, g, range(SHOWN), device),
+            kept=lambda g: model.extra,
+        )  # fmt: skip
+    classes = translation.Classes.of(shots, labels, model)
+    return Supply(
+        model, classes.drawing, given,
+        shown=lambda g: classes.drawing(g)(SHOWN, random.generator(settings.seed, "shown")),
+        kept=lambda g: {"conditions": classes.codes(g)},
+    )  # fmt: skip
 
 
 def folders_of(shots: ImageSet) -> list[str | None]:

@@ -13,7 +13,6 @@ from fsgen.engine import device as devices
 from fsgen.engine import instances
 from fsgen.engine.job import (
     Job,
-    Settings,
     check_times,
     config_of,
     go,
@@ -23,6 +22,7 @@ from fsgen.engine.job import (
     source_of,
 )
 from fsgen.engine.run import Run
+from fsgen.engine.settings import Settings
 from fsgen.engine.supply import folders_of
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
