@@ -18,6 +18,7 @@ FAMILIES = {
     "fastgan": "fsgen.models.fastgan.family:FastGAN",
     "dcgan": "fsgen.models.dcgan:DCGAN",
     "cgan": "fsgen.models.cgan:CGAN",
+    "funit": "fsgen.models.funit.family:FUNIT",
     "biggan": "fsgen.models.biggan.family:BigGAN",
 }
 

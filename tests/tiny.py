@@ -27,6 +27,11 @@ SPECS: dict[str, dict[str, Any]] = {  # by family; of 16 px where nothing else i
         "resolution": 16, "channels": 3, "z_dim": 6, "c_dim": 3, "g_widths": {"z": 8, "y": 8, "joint": 16},
         "d_widths": {"x": 8, "y": 8, "joint": 8}, "d_pieces": {"x": 2, "y": 3, "joint": 2},
     },
+    "funit": {  # 32 px: the least that its discriminator can see
+        "resolution": 32, "channels": 3, "c_dim": 3, "content_widths": [2, 4, 4, 8], "content_blocks": 1,
+        "class_widths": [2, 4, 4, 4, 4], "latent_dim": 6, "mlp_widths": [8, 8], "decoder_blocks": 1,
+        "decoder_widths": [4, 4, 2], "d_widths": [2, 4, 4, 8, 8, 8],
+    },
     "fastgan": {  # 64 px: the least with each of its parts (at 32 px there is nothing to gate)
         "resolution": 64, "channels": 3, "z_dim": 6, "sle": True,
         "g_widths": {"4": 8, "8": 6, "16": 4, "32": 4, "64": 4},

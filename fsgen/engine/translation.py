@@ -1,4 +1,4 @@
-"""What a generator that translates is fed: pictures as contents, and others of the classes to draw them as."""
+"""What a generator that translates is fed: pictures as contents, others of the classes to draw them as."""
 
 from __future__ import annotations
 
