@@ -29,6 +29,7 @@ TESTED = {
     "icgan-biggan-g-cc": "test_biggan",
     "icgan-ckpt": "test_biggan",
     "icgan-knn": "test_biggan",
+    "icgan-sg2": "test_icgan_stylegan2",
     "nvidia-pkl": "test_stylegan2",
     "nvidia-pkl-sg3": "test_stylegan2",
     "nvidia-pkl-torch2": "test_stylegan2",
