@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -16,26 +15,19 @@ FAMILY = FUNIT()
 CLASSES = 3
 
 
-@dataclass(frozen=True)
-class Pairs(Inputs):
-    """What training takes besides: the labels of the contents, [n, classes]."""
-
-    content_y: Tensor | None = None
-
-
 class Data:
     """Labelled images as a training loop must draw them."""
 
     def __init__(self, images: Tensor, labels: Tensor, k: int = 1) -> None:
         self.images, self.labels, self.k = images, labels, k
 
-    def draw(self, n: int, rng: torch.Generator) -> Pairs:
+    def draw(self, n: int, rng: torch.Generator) -> Inputs:
         """n contents, and for each k images of a class of its own, any class; all with their labels."""
         labels = torch.randint(CLASSES, (2, n), generator=rng)
         content = self._of(labels[0], rng)
         style = torch.stack([self._of(labels[1], rng) for _ in range(self.k)], dim=1)
         content_y, y = torch.nn.functional.one_hot(labels, CLASSES).float()
-        return Pairs(content=content, content_y=content_y, style=style, y=y)
+        return Inputs(content=content, content_y=content_y, style=style, y=y)
 
     def reals(self, inputs: Inputs, rng: torch.Generator) -> Tensor:
         """Images of the classes translated to."""

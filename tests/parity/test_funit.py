@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,6 @@ INPUTS = {
     "funit-ckpt": ("content", "class_images"),
 }
 Outputs = tuple[tuple[str, Callable[[Any, re.Match], Tensor | float]], ...]
-
-
-@dataclass(frozen=True)
-class Pairs(Inputs):
-    """What training takes besides: the labels of the contents, [n, classes]."""
-
-    content_y: Tensor | None = None
 
 
 # ---- what the cases have in common -----------------------------------------------------------------------
@@ -310,7 +302,7 @@ class Step:
             lr=config["lr_gen"], weight_decay=config["weight_decay"], adversarial=float(config["gan_w"]),
             reconstruction=float(config["r_w"]), matching=float(config["fm_w"]),
         )  # fmt: skip
-        self.inputs = Pairs(
+        self.inputs = Inputs(
             content=self.io["xa"], content_y=one_hot(self.io["la"], classes),
             style=self.io["xb"][:, None], y=one_hot(self.io["lb"], classes),
         )  # fmt: skip
