@@ -15,15 +15,16 @@ import fsgen
 from fsgen import registry
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, near
-from fsgen.io import checkpoint, pickles
+from fsgen.io import archives, checkpoint, pickles
 from fsgen.io.catalog import Entry, catalog
 from fsgen.io.download import drive_id, fetch, fetch_any
 from fsgen.io.home import home, made, sources_dir
 from fsgen.io.ledger import hash_file, recorded
+from fsgen.metrics import instances as networks
 from fsgen.metrics import weights
 from fsgen.models import model as models
 from fsgen.models.model import Model
-from fsgen.types import Converted, Family, Foreign
+from fsgen.types import Converted, Family, Foreign, Spec
 
 Consent = Callable[[Entry], bool]
 """Whether the person accepts an entry's non-commercial terms."""
@@ -50,8 +51,8 @@ def pull(
     """Fetch ``source``, convert it, store it under ``FSGEN_HOME/sources``.
 
     Args:
-        source: a catalogue name, a local file, an https URL, ``hf://owner/repo/file[@revision]``, or a
-            Google Drive id or link.
+        source: a catalogue name, a local file, a folder or archive of an IC-GAN, an https URL,
+            ``hf://owner/repo/file[@revision]``, or a Google Drive id or link.
         name: what to call it; default: the catalogue's name or the file's.
         consent: asked once when the terms forbid commercial use.
         force: replace a source of that name.
@@ -134,9 +135,9 @@ def pull_metrics(*, everything: bool = False, watch: Watch | None = None) -> lis
 
 def import_file(path: Path, *, title: str, entry: Entry | None = None) -> tuple[Model, tuple[str, ...]]:
     """The model in a foreign or native file, and notes on what was absent, inferred or computed."""
-    if checkpoint.header(path) is not None:
+    if path.is_file() and checkpoint.header(path) is not None:
         return models.load(path), ("a native file: copied as it is",)
-    foreign = pickles.read_foreign(path)
+    foreign = archives.read_archive(path) if archives.is_archive(path) else pickles.read_foreign(path)
     family = _recognise(foreign, path)
     if entry and entry.family != family.name:
         raise FsgenError(f"{path} holds a {family.name}; the catalogue says {entry.family}")
@@ -149,13 +150,27 @@ def import_file(path: Path, *, title: str, entry: Entry | None = None) -> tuple[
         "subject": entry.subject if entry else "unknown",
         "licence": entry.licence if entry else "unknown: ask whoever trained it",
         "commercial": entry.commercial if entry else None,
-        "provenance": {"file": path.name, "sha256": hash_file(path), "url": entry.url if entry else None,
-                       "layout": foreign.layout, "notes": list(converted.notes)},
+        "provenance": {"file": path.name, "sha256": foreign.extras.get("sha256") or hash_file(path),
+                       "url": entry.url if entry else None, "layout": foreign.layout,
+                       "notes": list(converted.notes)},
         "fsgen": fsgen.__version__,
     }  # fmt: skip
+    notes = converted.notes
+    if features := _features(converted.spec):
+        about["features"] = features
+        notes += (
+            f"draws after {converted.spec['h_dim']} features of an image: taken for those of {features}",
+        )
     model = Model(family, converted.spec, _networks(converted), about)
     model.generator(), model.discriminator()  # strict: every tensor has its place, none is missing
-    return model, converted.notes
+    return model, notes
+
+
+def _features(spec: Spec) -> str | None:
+    """What an IC-GAN draws after, as published: SwAV's features, the classifier's where it has classes."""
+    if spec.get("h_dim") != networks.Swav.dim:
+        return None
+    return networks.ResNetClassifier.name if spec["c_dim"] else networks.Swav.name
 
 
 def _recognise(foreign: Foreign, path: Path) -> Family:
@@ -182,11 +197,9 @@ def _networks(converted: Converted) -> dict[str, Any]:
 def _file(source: str, entry: Entry | None, watch: Watch) -> Path:
     """The file itself, fetched where it is not on this machine."""
     address = entry.url if entry else source
-    if not entry and Path(source).is_file():
+    if not entry and (Path(source).is_file() or archives.is_archive(source)):
         return Path(source)
     if "://" not in address and not drive_id(address):
-        if Path(source).is_dir():
-            raise FsgenError(f"{source} is a folder, not a checkpoint", hint="name the file in it")
         if Path(source).suffix or "/" in source:
             raise FsgenError(f"no such file: {source}")
         raise FsgenError(f"there is no source '{source}'", hint=near(source, list(catalog()), models.LISTED))
@@ -202,7 +215,8 @@ def _stem(source: str) -> str:
     """A file's name without its suffix, wherever it is."""
     if source.startswith("hf://"):
         source = source.split("@")[0]  # the revision
-    return Path(source.rstrip("/") if Path(source).exists() else source.split("?")[0].rstrip("/")).stem
+    path = Path(source.rstrip("/") if Path(source).exists() else source.split("?")[0].rstrip("/"))
+    return path.stem.removesuffix(".tar") if not path.is_dir() else path.name
 
 
 def _name(text: str) -> str:

@@ -133,7 +133,7 @@ def test_names_that_are_taken_or_none(home, theirs, tiny):
         ("fffhq", "there is no source 'fffhq'.*did you mean 'ffhq'"),
         ("absent.pkl", "no such file: absent.pkl"),
         ("some/where", "no such file: some/where"),
-        ("FOLDER", "is a folder, not a checkpoint"),
+        ("FOLDER", "holds no generator"),
         ("ftp://x.org/a.pkl", "no https address"),
         ("http://x.org/a.pkl", "no https address"),
         ("hf://owner", "is no file of the Hub"),
