@@ -33,7 +33,7 @@ SOURCES = {
     "cgan": {"size": 8, "steps": 2000},
     "stylegan2": {"size": 16, "width": 32, "steps": 3000, "recipe": {"batch": 16, "path_every": 0}},
 }
-WAYS = {"embedding": 400, "finetune": 400, "ewc": 400}  # steps
+WAYS = (("embedding", 400), ("embedding", 1500), ("finetune", 400), ("ewc", 400))  # method, steps
 
 
 def shrunk(images: torch.Tensor) -> torch.Tensor:
@@ -75,18 +75,17 @@ def main() -> None:
                 device="cpu", **shape,
             )  # fmt: skip
             print(f"{family}: {time.perf_counter() - began:.0f} s", flush=True)
-            for way, steps in WAYS.items():
+            for way, steps in WAYS:
                 began = time.perf_counter()
                 run = fsgen.adapt(
-                    shots, out=given.out / f"{family}-{way}", source=source, new_class=str(NEW), method=way,
-                    steps=steps, force=True, device="cpu",
+                    shots, out=given.out / f"{family}-{way}-{steps}", source=source, new_class=str(NEW),
+                    method=way, steps=steps, force=True, device="cpu",
                 )  # fmt: skip
                 found = judged(run, judge.network, nines)
                 sheets.append(shrunk(found.pop("samples")))
-                rows[f"{family} {way}"] = {
-                    **found, "steps": steps, "seconds": round(time.perf_counter() - began)
-                }  # fmt: skip
-                print(way, rows[f"{family} {way}"], flush=True)
+                name = f"{family} {way}, {steps} steps"
+                rows[name] = {**found, "seconds": round(time.perf_counter() - began)}
+                print(name, rows[name], flush=True)
     save_png(grid(torch.cat(sheets), columns=16), HERE.with_suffix(".png"))
     about = {
         "threads": torch.get_num_threads(), "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"),
