@@ -44,6 +44,7 @@ def test_two_steps_run_or_are_refused(tmp_path, source, drawings, stack, monkeyp
             source=source,
             method=stack,
             options=options,
+            recipe={"batch": 4},  # some are published with hundreds
             steps=2,
             device="cpu",
         )

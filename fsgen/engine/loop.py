@@ -56,9 +56,16 @@ def begin(
 def _freed(net: nn.Module, trains: Callable[[str], bool]) -> list[nn.Parameter]:
     """The parameters of ``net`` that are trained; modules of which none is are left in evaluation mode."""
     free = {name: p for name, p in net.requires_grad_(False).named_parameters() if trains(name)}
-    for name, module in net.train().named_modules():
-        own = [f"{name}.{key}".lstrip(".") for key, _ in module.named_parameters(recurse=False)]
-        module.training = not own or any(key in free for key in own)
+    known = {id(p) for p in free.values()}
+
+    def set_mode(module: nn.Module, training: bool) -> None:
+        """A module without parameters, such as a normalisation without scales, is as the one it is in."""
+        held = list(module.parameters())
+        module.training = any(id(p) in known for p in held) if held else training
+        for child in module.children():
+            set_mode(child, module.training)
+
+    set_mode(net, True)
     return list(free.values())
 
 

@@ -156,7 +156,7 @@ def import_file(path: Path, *, title: str, entry: Entry | None = None) -> tuple[
         "fsgen": fsgen.__version__,
     }  # fmt: skip
     notes = converted.notes
-    if features := _features(converted.spec):
+    if features := _features(converted.spec, foreign.settings.get("G", {})):
         about["features"] = features
         notes += (
             f"draws after {converted.spec['h_dim']} features of an image: taken for those of {features}",
@@ -166,11 +166,13 @@ def import_file(path: Path, *, title: str, entry: Entry | None = None) -> tuple[
     return model, notes
 
 
-def _features(spec: Spec) -> str | None:
-    """What an IC-GAN draws after, as published: SwAV's features, the classifier's where it has classes."""
+def _features(spec: Spec, told: dict[str, Any]) -> str | None:
+    """What an IC-GAN draws after: as its file says, or as published: the classifier's where it has classes."""
     if spec.get("h_dim") != networks.Swav.dim:
         return None
-    return networks.ResNetClassifier.name if spec["c_dim"] else networks.Swav.name
+    known = {"selfsupervised": networks.Swav.name, "classification": networks.ResNetClassifier.name}
+    usual = networks.ResNetClassifier.name if spec["c_dim"] else networks.Swav.name
+    return known.get(str(told.get("feature_extractor")), usual)
 
 
 def _recognise(foreign: Foreign, path: Path) -> Family:

@@ -54,7 +54,7 @@ class Model:
 
     def generator(self, which: str | None = None, device: torch.device | str = "cpu") -> nn.Module:
         """A generator with the weights called ``which`` (default ``best``), float32, in eval mode."""
-        g = self._bare().g
+        g = self._bare("g")
         _load(g, self.networks[which or self.best], which or self.best)
         return g.eval().to(device)
 
@@ -62,7 +62,7 @@ class Model:
         """The discriminator, or None where the file has none."""
         if "d" not in self.networks:
             return None
-        d = self._bare().d
+        d = self._bare("d")
         _load(d, self.networks["d"], "d")
         return d.eval().to(device)
 
@@ -86,10 +86,11 @@ class Model:
         about = {"family": self.family.name, "spec": self.spec, **self.about}
         checkpoint.write(path, self._tensors(), about)
 
-    def _bare(self) -> Any:
-        # Untrained weights are drawn only to be overwritten: keep the caller's global stream as it was.
-        with torch.random.fork_rng(devices=[]):
-            return self.family.build(self.spec, discriminator=True)
+    def _bare(self, which: str) -> nn.Module:
+        """G or D with room for its weights, which are about to be filled in: none are drawn before."""
+        with torch.device("meta"):
+            built = self.family.build(self.spec, discriminator=which == "d")
+        return getattr(built, which).to_empty(device="cpu")
 
 
 def _load(net: nn.Module, state: Mapping[str, Tensor], which: str) -> None:

@@ -1,18 +1,21 @@
-"""The networks of instance features: ResNet-50 against timm's, published layouts, timm's own."""
+"""The networks of instance features: ResNet-50 against timm's, published layouts, timm's own, what ships."""
 
 from __future__ import annotations
 
 import socket
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
+import fsgen
 from fsgen.errors import FsgenError
-from fsgen.metrics import instances, weights
+from fsgen.metrics import bundled, instances, weights
+from fsgen.metrics.bundled import Network
 from fsgen.metrics.resnet import ResNet50
 from fsgen.metrics.torchvision_shim import import_torchvision
 from fsgen.metrics.weights import CATALOGUE
@@ -259,3 +262,55 @@ def test_without_timm(monkeypatch, timm_file):
     with pytest.raises(FsgenError, match="need the timm package") as caught:
         instances.build(f"timm:{MODEL}", timm_file)
     assert "fsgen[vit]" in caught.value.hint
+
+
+# ---- the one that ships ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawings():
+    """uint8 [24, 3, 64, 64]: drawn by the source that ships."""
+    return fsgen.load("peeps64", device="cpu").sample(24, seed=0)
+
+
+def test_what_ships_is_small_and_free():
+    from safetensors import safe_open
+
+    assert bundled.FILE.stat().st_size < 1_500_000
+    with safe_open(bundled.FILE, "pt") as file:
+        assert file.metadata()["licence"] == "CC0-1.0"
+        tensors = [file.get_tensor(key) for key in file.keys()]  # noqa: SIM118 - no mapping
+    assert sum(tensor.numel() for tensor in tensors) < 600_000
+    assert all(tensor.dtype == torch.float16 and tensor.isfinite().all() for tensor in tensors)
+
+
+def test_bundled_features_are_a_plain_networks(drawings):
+    extractor = instances.build("bundled")
+    found = extractor(drawings)
+    assert found.shape == (24, 128) and found.dtype == torch.float32
+    state = {k: v.double() for k, v in load_file(bundled.FILE).items()}
+    x = drawings.double() / 127.5 - 1
+    for i, stride in enumerate((2, 2, 1, 2, 2)):
+        weight, bias = state[f"convolutions.{i}.weight"], state[f"convolutions.{i}.bias"]
+        x = F.conv2d(x, weight, bias, stride=stride, padding=1).clamp(min=0)
+    x = x.flatten(1) @ state["out.weight"].T + state["out.bias"]
+    torch.testing.assert_close(found, (x / x.norm(dim=1, keepdim=True)).float(), rtol=1e-4, atol=1e-5)
+
+
+def test_bundled_features_tell_drawings_apart_whatever_their_size(drawings):
+    extractor = instances.build("bundled")
+    points = extractor(drawings)
+    large = F.interpolate(drawings.float(), (256, 256), mode="bicubic").clamp(0, 255).to(torch.uint8)
+    wide = F.pad(large, (30, 30), value=255)
+    for seen in (large, wide, drawings.roll(1, dims=2)):
+        alike = extractor(seen) @ points.T
+        assert torch.equal(alike.argmax(dim=1), torch.arange(24))
+        assert alike.diagonal().min() > 0.9
+
+
+def test_bundled_can_be_given_another_file(tmp_path):
+    torch.manual_seed(0)
+    save_file(Network().state_dict(), tmp_path / "mine.safetensors")
+    other = instances.build("bundled", tmp_path / "mine.safetensors")
+    assert other.key != instances.build("bundled").key
+    assert not np.allclose(other(pictures(64, 64)), instances.build("bundled")(pictures(64, 64)))
