@@ -18,7 +18,7 @@ def test_every_entry_can_be_fetched_and_judged(entry):
     assert re.fullmatch(r"[a-z0-9-]+", entry.name)
     address = entry.url
     assert (
-        re.fullmatch(r"https://[^/\s]+/\S+\.(pkl|pt|pth|safetensors)", address)
+        re.fullmatch(r"https://[^/\s]+/\S+\.(pkl|pt|pth|safetensors|tar\.gz)", address)
         or re.fullmatch(r"hf://[^/\s]+/[^/\s]+/\S+", address)
         or re.fullmatch(r"bundled:[\w.-]+\.safetensors", address)
         or drive_id(address)
