@@ -57,7 +57,7 @@ def hundred(avatars: Path, folder: Path) -> Path:
 def run(
     family: str, without: list[str], avatars: Path, minutes: float, steps: int | None, out: Path
 ) -> None:  # fmt: skip
-    name = "-".join([family, *without])
+    name = "-without-".join([family, *without])
     with tempfile.TemporaryDirectory() as scratch:
         shots = hundred(avatars, Path(scratch))
         options = {
@@ -102,7 +102,7 @@ def table() -> None:
     for line in RESULTS.read_text().splitlines():
         row = json.loads(line)
         print(
-            f"| {row['name']} | {row['steps']:,} | {row['cpu_seconds']} | {row['parameters']:,} "
+            f"| {row['name']} | {row['steps']:,} | {row.get('cpu_seconds', '')} | {row['parameters']:,} "
             f"| {row['frechet']:.0f} | {row['diversity']:.1f} | {row['near_copies']:.1%} |"
         )
 
