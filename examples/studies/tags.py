@@ -14,7 +14,8 @@ ten most often named are its tags.
   case. The question is whether G learns all tags of a picture or settles on one.
 - Isolated points are no manifold: D is shown all vectors blurred by noise, as the paper does not.
 
-Vectors, widths, noise and recipe were chosen in short tries on the validation pictures. Writes tags.json and tags.png here.
+Vectors, widths, noise and recipe were chosen in short tries on the validation pictures. Writes tags.json
+and tags.png beside this file.
 """
 
 from __future__ import annotations
