@@ -72,14 +72,14 @@ class Dealer:
 
     def __init__(self, pictures: Pictures, vectors: Tensor, z_dim: int) -> None:
         self.pictures, self.vectors, self.z_dim = pictures, vectors, z_dim
-        self.rows = torch.empty(0)  # of the latest draw
 
     def draw(self, n: int, rng: torch.Generator) -> Inputs:
-        self.rows = torch.randint(len(self.pictures.features), (n,), generator=rng)
-        return Inputs(z=torch.rand(n, self.z_dim, generator=rng), y=self.pictures.features[self.rows])
+        rows = torch.randint(len(self.pictures.features), (n,), generator=rng)
+        z = torch.rand(n, self.z_dim, generator=rng)
+        return Inputs(z=z, y=self.pictures.features[rows], rows=rows)
 
     def reals(self, n: int, rng: torch.Generator, inputs: Inputs) -> Tensor:
-        words = torch.multinomial(self.pictures.has[self.rows], 1, generator=rng)[:, 0]
+        words = torch.multinomial(self.pictures.has[inputs.rows], 1, generator=rng)[:, 0]
         return self.vectors[words].view(n, 1, SIDE, SIDE)
 
 
@@ -128,7 +128,7 @@ def trained(
     recipe = replace(family.recipe(spec), dropout=0.0)
     torch.manual_seed(0)  # the networks' first weights
     networks = family.build(spec)
-    state = loop.begin(networks.g, networks.d, recipe)
+    state = loop.begin(family, networks.g, networks.d, recipe)
     dealer = Dealer(pictures, vectors, spec["z_dim"])
     loop.train(
         state, family=family, methods=Stack([Blur()]), reals=dealer.reals, recipe=recipe, steps=steps, seed=0,
