@@ -2,7 +2,7 @@
 
     python examples/studies/bundled_features.py references --avatars DIR
     python examples/studies/bundled_features.py train layout,attributes --avatars DIR --steps 400
-    python examples/studies/bundled_features.py train layout,attributes --avatars DIR --steps 6000 --ship FILE
+    python examples/studies/bundled_features.py train layout,attributes --avatars DIR --steps 1500 --ship FILE
     python examples/studies/bundled_features.py table
 
 Trained on what is in the public domain (CC0 1.0): peeps, sketches and pixel_faces without the last 2,000,
@@ -16,8 +16,8 @@ Trained on what is in the public domain (CC0 1.0): peeps, sketches and pixel_fac
 Pictures are shown augmented by ``--policy``, one of fsgen's own. The figure, on pictures that nothing was
 trained on: the mean distance to the 5 nearest neighbours over the mean distance to all others of the style.
 The features find the neighbours; distances are measured in the avatars' features.pt, which no lesson has
-seen. 1 is chance, less is better. Lessons and policy were chosen by the three styles trained on, at 400
-steps; doodles had no say. Writes bundled_features.json. bfloat16 as torch's autocast has it on CPUs.
+seen. 1 is chance, less is better. Lessons, policy and steps were chosen by the three styles trained on;
+doodles had no say. Writes bundled_features.json. bfloat16 as torch's autocast has it on CPUs.
 """
 
 from __future__ import annotations

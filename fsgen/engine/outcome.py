@@ -67,7 +67,8 @@ def write(
     scratch = settings["fresh"] is not None
     change = {} if scratch else rate_of_change(source_g, state.g, source.family.layers(source.spec))
     history = run.history()
-    plots.losses(history, run.plots / "losses.png")
+    if history:
+        plots.losses(history, run.plots / "losses.png")
     if change:
         plots.by_layer(change, run.plots / "change.png", "mean |change| / mean |weight|")
     if any("ewc" in line for line in history):
