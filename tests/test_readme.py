@@ -18,7 +18,11 @@ COMMANDS = [
 ]
 # Needs the network or a terminal: shown in the README, proved elsewhere (tests/engine/test_pull.py).
 ELSEWHERE = ("fsgen pull ffhq", "fsgen adapt --resume")
-QUICK = {"adapt": ["--steps", "3", "--ewc-samples", "2"], "train": ["--steps", "3"], "fisher": ["--samples", "2"]}
+QUICK = {
+    "adapt": ["--steps", "3", "--ewc-samples", "2"],
+    "train": ["--steps", "3"],
+    "fisher": ["--samples", "2"],
+}
 
 
 def run(command: str, monkeypatch: pytest.MonkeyPatch) -> int:

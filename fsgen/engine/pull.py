@@ -167,7 +167,7 @@ def import_file(path: Path, *, title: str, entry: Entry | None = None) -> tuple[
 
 
 def _features(spec: Spec, told: dict[str, Any]) -> str | None:
-    """What an IC-GAN draws after: as its file says, or as published: the classifier's where it has classes."""
+    """What an IC-GAN draws after: as its file says or, as published, SwAV's or the classifier's features."""
     if spec.get("h_dim") != networks.Swav.dim:
         return None
     known = {"selfsupervised": networks.Swav.name, "classification": networks.ResNetClassifier.name}
