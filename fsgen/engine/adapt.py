@@ -137,6 +137,8 @@ def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = N
             hint="restore them, or start a new run",
         )
     methods = Stack.parse(settings.method, config.get("method", {})) if settings.method else Stack()
+    if methods.conditions and steps:
+        raise FsgenError(f"{methods.name} trains nothing, so there are no steps to go on with")
     model = start_of(source, settings.new_class, methods)
     recipe = resolved(model, config.get("recipe", {}))
     devices.pick(settings.device)

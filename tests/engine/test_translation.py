@@ -77,6 +77,8 @@ def test_a_class_is_stored_without_training(tmp_path, source, drawings):
     assert after.about["classes"] == [drawings.name]
     resume(run)
     assert models.load(run).hash == after.hash
+    with pytest.raises(FsgenError, match="classcode trains nothing, so there are no steps"):
+        resume(run, steps=3)
 
 
 def test_pictures_are_translated_in_their_order(tmp_path, source, drawings):
