@@ -33,6 +33,12 @@ def _no_plots(monkeypatch):
         monkeypatch.setattr(plots, plot, lambda values, path, *rest, **options: Path(path).touch())
 
 
+@pytest.fixture(autouse=True)
+def _settles_quickly(monkeypatch):
+    for family in ("fastgan", "biggan"):
+        monkeypatch.setattr(f"fsgen.models.{family}.family.SETTLE", (2, 4))
+
+
 @pytest.mark.parametrize("stack", STACKS)
 def test_two_steps_run_or_are_refused(tmp_path, source, drawings, stack, monkeypatch):
     monkeypatch.setattr("fsgen.methods.ewc.PILOT", 2)

@@ -155,6 +155,7 @@ def test_a_protocol_fixes_what_it_fixes(run, reals):
     assert plan["samples"] == 5000 and plan["protocol"] == "crdi"
 
 
+@pytest.mark.slow
 def test_the_kind_of_fid_can_be_chosen(run, reals, inception_file, inception_pytorch_file):
     options = {"real": reals, "samples": 4, "metrics": ["fid"], "weights_dir": inception_file.parent}
     modes = (None, "clean", "legacy_tensorflow", "legacy_pytorch")
