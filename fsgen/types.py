@@ -258,7 +258,7 @@ class Method:
 
     def trains(self, family: Family, network: Literal["g", "d"], name: str) -> bool:
         """Whether the parameter ``name`` of ``network`` is trained; the others keep their source's values."""
-        return True
+        return not self.conditions
 
     def enter(self, bench: Bench) -> None:
         """Prepare before step 0."""

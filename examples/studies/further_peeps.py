@@ -19,7 +19,7 @@ import json
 import time
 from pathlib import Path
 
-import torch
+from hundred_sketches import features
 
 import fsgen
 from fsgen.data.images import load_images
@@ -30,12 +30,6 @@ from fsgen.metrics.frechet import frechet
 RESULTS = Path(__file__).with_suffix(".jsonl")
 SAMPLES, REALS, SHOWN = 10_000, 20_000, 96
 RECIPE = {"batch": 16, "r1_gamma": 0.5, "path_every": 0, "ema_half_life": 2000.0}
-
-
-def features(avatars: Path, images: torch.Tensor) -> torch.Tensor:
-    network = torch.jit.load(avatars / "features.pt").eval()
-    with torch.no_grad():
-        return torch.cat([network(part.float() / 127.5 - 1) for part in images.split(250)])
 
 
 def measure(name: str, avatars: Path, picture: Path | None) -> None:

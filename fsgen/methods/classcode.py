@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from fsgen.types import Family, Method
+from fsgen.types import Method
 
 
 class ClassCode(Method):
@@ -17,6 +15,3 @@ class ClassCode(Method):
     adapts = True
     conditions = True
     starts = "g_ema"
-
-    def trains(self, family: Family, network: Literal["g", "d"], name: str) -> bool:
-        return False
