@@ -68,7 +68,7 @@ def adapt(
         seed: of everything random.
         device: auto, cpu, cuda or mps.
         fit: how a picture becomes square: ``crop`` or ``pad`` (white).
-        mirror: also show the critic flipped images; only for domains without a left and right.
+        mirror: also show flipped images, and draw after them; only for domains without a left and right.
         sample_every, save_every: steps between grids and between saved states.
         force: replace a run that is in ``out``.
         dry_run: check everything, change nothing, return the resolved configuration.

@@ -82,13 +82,16 @@ class Instances:
     features: Tensor  # [N, h_dim]
     near: Tensor  # [N, k]: the neighbours of each
     labels: Tensor | None  # [N]: the class of each
+    flipped: Tensor | None = None  # [N, h_dim]: of each flipped left to right, where those are shown as well
 
     @classmethod
-    def of(cls, features: Tensor, k: int, labels: list[int] | None) -> Instances:
+    def of(
+        cls, features: Tensor, k: int, labels: list[int] | None, flipped: Tensor | None = None
+    ) -> Instances:  # fmt: skip
         """A single image is its own neighbour."""
         alone = torch.zeros(1, 1, dtype=torch.int64)
         near = neighbours.nearest(features, k).images if len(features) > 1 else alone
-        return cls(features, near, None if labels is None else torch.tensor(labels))
+        return cls(features, near, None if labels is None else torch.tensor(labels), flipped)
 
     def stored(self, seed: int) -> Tensor:
         """Up to a thousand of them, what pictures are drawn after once the run is done."""
@@ -98,18 +101,24 @@ class Instances:
     def drawing(self, g: nn.Module) -> Draw:
         """Inputs for training: an instance, and one of its neighbours as its real image.
 
-        With classes the label is the neighbour's (the paper's section 3.2).
+        With classes the label is the neighbour's (the paper's section 3.2). Where pictures are mirrored, an
+        instance is as often its flipped image. Its neighbours stay the same images, each then shown flipped
+        or not by a toss of its own: features and images are flipped by two settings where it is published.
         """
 
         def draw(n: int, rng: torch.Generator) -> Inputs:
             inputs = g.draw(n, rng)
             seed = int(torch.randint(2**62, [], generator=rng, device=rng.device))
-            pairs = neighbours.draw_instances(self.near, n, torch.Generator().manual_seed(seed))
+            own = torch.Generator().manual_seed(seed)
+            pairs = neighbours.draw_instances(self.near, n, own)
             y = inputs.y
             if y is not None and self.labels is not None:
                 y = nn.functional.one_hot(self.labels[pairs.images], y.shape[1]).to(y)
-            h = self.features[pairs.instances].to(inputs.z.device)
-            return replace(inputs, y=y, h=h, rows=pairs.images)
+            h = self.features[pairs.instances]
+            if self.flipped is not None:
+                turned = torch.rand(n, 1, generator=own) < 0.5
+                h = torch.where(turned, self.flipped[pairs.instances], h)
+            return replace(inputs, y=y, h=h.to(inputs.z.device), rows=pairs.images)
 
         return draw
 
@@ -128,9 +137,14 @@ def after(
 
 
 def shots_of(
-    model: Model, shots: ImageSet, name: str, k: int | None, labels: list[int] | None,
+    model: Model, shots: ImageSet, name: str, k: int | None, labels: list[int] | None, mirror: bool,
     device: torch.device, progress: Callable[[int, int], None],
 ) -> Instances:  # fmt: skip
-    """The images of a run as instances of ``model``; ``k`` neighbours each, or as the paper has it."""
-    features = features_of(extractor_of(model, name, device), shots.pixels, progress)
-    return Instances.of(features, neighbours_for(len(shots), k) if len(shots) > 1 else 1, labels)
+    """The images of a run as instances of ``model``; ``k`` neighbours each, or as the paper has it.
+
+    ``mirror``: flipped images are instances too.
+    """
+    extractor = extractor_of(model, name, device)
+    features = features_of(extractor, shots.pixels, progress)
+    flipped = features_of(extractor, shots.pixels.flip(3), progress) if mirror else None
+    return Instances.of(features, neighbours_for(len(shots), k) if len(shots) > 1 else 1, labels, flipped)

@@ -47,8 +47,8 @@ def supply(
     drawing: Callable[[nn.Module], Draw] = partial(prior, model)
     if instances.wanted(model):
         found = instances.shots_of(
-            model, shots, settings.features, settings.neighbours, labels, device,
-            partial(watch.progress, "features"),
+            model, shots, settings.features, settings.neighbours, labels,
+            settings.mirror and not methods.conditions, device, partial(watch.progress, "features"),
         )  # fmt: skip
         about = {**model.about, "features": settings.features or model.about["features"]}
         model = replace(model, about=about, extra={"conditions": found.stored(settings.seed)})

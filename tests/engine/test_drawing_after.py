@@ -88,6 +88,45 @@ def test_what_is_drawn_belongs_together():
     assert len({*inputs.rows.tolist()}) > 10
 
 
+def test_an_instance_may_be_its_flipped_image():
+    rng = torch.Generator().manual_seed(0)
+    features, flipped = torch.nn.functional.normalize(torch.randn(2, 12, 5, generator=rng), dim=2)
+    plain, both = (instances.Instances.of(features, 3, None, other) for other in (None, flipped))
+    assert torch.equal(plain.near, both.near) and torch.equal(plain.stored(0), both.stored(0))
+
+    class G:
+        def draw(self, n, rng):
+            from fsgen.types import Inputs
+
+            return Inputs(z=torch.zeros(n, 2))
+
+    one, other = (x.drawing(G())(400, torch.Generator().manual_seed(1)) for x in (plain, both))
+    assert torch.equal(one.rows, other.rows)  # the neighbours are those of the image as it was
+    instance = [int((features @ h).argmax()) for h in one.h]
+    turned = (other.h != one.h).any(dim=1)
+    assert torch.equal(other.h, torch.where(turned[:, None], flipped[instance], features[instance]))
+    assert 160 < turned.sum() < 240
+
+
+def test_mirroring_flips_instances_too(tmp_path, pictures, monkeypatch, one_thread):
+    looked = []
+    call = MeanColours.__call__
+    monkeypatch.setattr(MeanColours, "__call__", lambda self, x: looked.append(x) or call(self, x))
+    options = {"features": "colours", "neighbours": 3, **SMALL}
+    train(pictures, out=tmp_path / "plain", steps=1, **options)
+    assert len(looked) == 1
+    run = train(pictures, out=tmp_path / "run", steps=2, mirror=True, **options)
+    assert len(looked) == 3 and torch.equal(looked[1].flip(3), looked[2])
+    kept = models.load(run).extra["conditions"]
+    torch.testing.assert_close(kept, instances.features_of(MeanColours(), looked[0]))
+    part = train(pictures, out=tmp_path / "part", steps=1, mirror=True, **options)
+    resume(part, steps=2)
+    assert models.load(run).hash == models.load(part).hash
+    looked.clear()
+    fsgen.adapt(pictures, out=tmp_path / "swap", source=run, method="instances", mirror=True, device="cpu")
+    assert len(looked) == 1  # nothing is trained: pictures are drawn after the images as they are
+
+
 def test_instances_are_swapped_without_training(tmp_path, source, drawings):
     run = fsgen.adapt(drawings, out=tmp_path / "run", source=source, method="instances", device="cpu")
     before, after = models.load(source), models.load(run)
