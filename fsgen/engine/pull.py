@@ -51,8 +51,8 @@ def pull(
     """Fetch ``source``, convert it, store it under ``FSGEN_HOME/sources``.
 
     Args:
-        source: a catalogue name, a local file, a folder or archive of an IC-GAN, an https URL,
-            ``hf://owner/repo/file[@revision]``, or a Google Drive id or link.
+        source: a catalogue name, a local file, a folder of a checkpoint's files or an archive of it, an https
+            URL, ``hf://owner/repo/file[@revision]``, or a Google Drive id or link.
         name: what to call it; default: the catalogue's name or the file's.
         consent: asked once when the terms forbid commercial use.
         force: replace a source of that name.
@@ -81,7 +81,7 @@ def pull(
         )
     file = _file(source, entry, watch)
     watch.say(f"reading {file}")
-    model, notes = import_file(file, title=name, entry=entry)
+    model, notes = import_file(file, title=name, entry=entry, beside=file == Path(source))
     made(target.parent)
     model.save(target)
     return Pulled(name, target, model, notes)
@@ -133,11 +133,19 @@ def pull_metrics(*, everything: bool = False, watch: Watch | None = None) -> lis
     return pulled
 
 
-def import_file(path: Path, *, title: str, entry: Entry | None = None) -> tuple[Model, tuple[str, ...]]:
-    """The model in a foreign or native file, and notes on what was absent, inferred or computed."""
+def import_file(
+    path: Path, *, title: str, entry: Entry | None = None, beside: bool = True
+) -> tuple[Model, tuple[str, ...]]:
+    """The model in a foreign or native file, and notes on what was absent, inferred or computed.
+
+    ``beside``: whether what lies beside the file may belong to it (not so among downloads).
+    """
     if path.is_file() and checkpoint.header(path) is not None:
         return models.load(path), ("a native file: copied as it is",)
-    foreign = archives.read_archive(path) if archives.is_archive(path) else pickles.read_foreign(path)
+    if archives.is_archive(path):
+        foreign = archives.read_archive(path)
+    else:
+        foreign = archives.read_beside(path) if beside else pickles.read_foreign(path)
     family = _recognise(foreign, path)
     if entry and entry.family != family.name:
         raise FsgenError(f"{path} holds a {family.name}; the catalogue says {entry.family}")
@@ -145,17 +153,18 @@ def import_file(path: Path, *, title: str, entry: Entry | None = None) -> tuple[
         converted = family.convert(foreign)
     except FsgenError as error:
         raise FsgenError(f"{path}: {error.message}", hint=error.hint) from None
+    files = foreign.extras["sha256"] if foreign.layout == "folder" else {}
     about: dict[str, Any] = {
         "title": title,
         "subject": entry.subject if entry else "unknown",
         "licence": entry.licence if entry else "unknown: ask whoever trained it",
         "commercial": entry.commercial if entry else None,
-        "provenance": {"file": path.name, "sha256": foreign.extras.get("sha256") or hash_file(path),
+        "provenance": {"file": path.name, "sha256": files or hash_file(path),
                        "url": entry.url if entry else None, "layout": foreign.layout,
                        "notes": list(converted.notes)},
         "fsgen": fsgen.__version__,
     }  # fmt: skip
-    notes = converted.notes
+    notes = (*([f"read: {', '.join(files)}"] if files else []), *converted.notes)
     if features := _features(converted.spec, foreign.settings.get("G", {})):
         about["features"] = features
         notes += (

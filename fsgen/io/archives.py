@@ -1,9 +1,12 @@
-"""Checkpoints that are a folder of files, as BigGAN's and IC-GAN's programs leave it, or an archive of one.
+"""Checkpoints that are several files: a folder as the program that trained it leaves it, or an archive of it.
 
-The folder has ``G_best0.pth``, ``G_ema_best0.pth``, ``D_best0.pth`` and ``state_dict_best0.pth``, and the
-same with ``best1``: of both, the one of the lower Frechet distance counts. Archives (.tar, .tar.gz) are
-unpacked for as long as reading takes, only these files and under names of ours. One with links, devices,
-names that lead out of it, or more in it than its size allows, is refused whole.
+BigGAN's and IC-GAN's have ``G_best0.pth``, ``G_ema_best0.pth``, ``D_best0.pth`` and ``state_dict_best0.pth``,
+and the same with ``best1``: of both, the one of the lower Frechet distance counts. FUNIT's have
+``gen_00100000.pt``, with both generators, and ``dis_00100000.pt``: of several, the last step counts, which is
+where FUNIT's own program goes on.
+
+Archives (.tar, .tar.gz) are unpacked for as long as reading takes, only these files and under names of ours.
+One with links, devices, names that lead out of it, or more in it than its size allows, is refused whole.
 """
 
 from __future__ import annotations
@@ -15,24 +18,23 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
 from fsgen.errors import FsgenError
 from fsgen.io.ledger import hash_file
-from fsgen.io.pickles import read_torch
+from fsgen.io.pickles import read_foreign, read_torch
 from fsgen.io.unpickle import printable
 from fsgen.types import Foreign
 
-_FILE = re.compile(r"(?P<part>G_ema|state_dict|G|D)(?P<run>_best\d+)?\.pth")
 _GZIP, _TAR = b"\x1f\x8b", b"ustar"  # a tar says so at byte 257
 NETWORKS = ("G", "G_ema", "D")
 GROWTH = 16  # an archive's content is at most so many times its size: weights hardly shrink
 
 Runs = dict[str, dict[str, Path]]
-"""``_best0`` or nothing -> part -> its file."""
+"""``_best0``, a step or nothing -> part -> its file."""
 
 
 def is_archive(path: str | Path) -> bool:
@@ -46,10 +48,10 @@ def is_archive(path: str | Path) -> bool:
 
 
 def read_archive(path: str | Path) -> Foreign:
-    """The networks G, G_ema and D, those that are there, of the better run in a folder or an archive of it.
+    """The networks, those that are there, of the run that counts in a folder or an archive of it.
 
-    ``settings["G"]`` has the program's own settings, ``extras`` the run, its ``best_FID``, and the SHA-256
-    of each file that was read.
+    Its layout is "folder", and ``extras`` has the SHA-256 of each file that was read; of a BigGAN also the
+    run and its ``best_FID``, and ``settings["G"]`` the program's own settings.
 
     Raises:
         FsgenError: no such folder or archive, none or several checkpoints in it, damaged, or unsafe.
@@ -62,34 +64,55 @@ def read_archive(path: str | Path) -> Foreign:
         return _read(_found(Path(folder)), path.name)
 
 
+def read_beside(path: str | Path) -> Foreign:
+    """A file of somebody else's; of FUNIT's ``gen_N.pt`` also ``dis_N.pt``, if it lies beside it.
+
+    Where there are two, layout and ``extras`` are as of a folder.
+
+    Raises:
+        FsgenError: as ``read_foreign``, of either.
+    """
+    path = Path(path)
+    match = _FUNIT.fullmatch(path.name)
+    critic = path.with_name(path.name.replace("gen", "dis"))
+    if match and match["part"] == "gen" and critic.is_file():
+        return _both({"gen": path, "dis": critic})
+    return read_foreign(path)
+
+
 # ---- what is in it ----------------------------------------------------------------------------------------
 
 
-def _found(folder: Path) -> dict[Path, Runs]:
-    """The files of a checkpoint by folder: ``folder`` itself and those right below it."""
-    found: dict[Path, Runs] = {}
-    for file in sorted([*folder.glob("*.pth"), *folder.glob("*/*.pth")]):
-        if (match := _FILE.fullmatch(file.name)) and file.is_file():
-            runs = found.setdefault(file.parent, {})
-            runs.setdefault(match["run"] or "", {})[match["part"]] = file
-    return found
-
-
-def _read(found: dict[Path, Runs], name: str) -> Foreign:
-    checkpoints = [
-        kept for runs in found.values()
-        if (kept := {run: files for run, files in runs.items() if files.keys() & {"G", "G_ema"}})
+def _found(folder: Path) -> list[tuple[Reader, Runs]]:
+    """The checkpoints in ``folder`` itself and right below it, each with what reads it."""
+    found: dict[tuple[Path, re.Pattern], Runs] = {}
+    for file in sorted([*folder.glob("*"), *folder.glob("*/*")]):
+        for known in _LAYOUTS:
+            if (match := known.fullmatch(file.name)) and file.is_file():
+                runs = found.setdefault((file.parent, known), {})
+                runs.setdefault(match["run"] or "", {})[match["part"]] = file
+    return [
+        (reader, kept) for (_, known), runs in found.items() for generators, reader in [_LAYOUTS[known]]
+        if (kept := {run: files for run, files in runs.items() if files.keys() & generators})
     ]  # fmt: skip
+
+
+def _read(checkpoints: list[tuple[Reader, Runs]], name: str) -> Foreign:
     if not checkpoints:
         raise FsgenError(
-            f"{name} holds no generator by the name of G_ema_best0.pth, G_best0.pth, G_ema.pth or G.pth",
-            hint="name a checkpoint file, or the folder that holds those",
+            f"{name} holds no generator by a name that fsgen knows",
+            hint="G_ema_best0.pth, G_best0.pth, G_ema.pth or G.pth (BigGAN), "
+            "gen_00100000.pt (FUNIT); or name the file itself",
         )
     if len(checkpoints) > 1:
         raise FsgenError(
-            f"{name} holds {len(checkpoints)} checkpoints", hint="name the folder of one of them"
+            f"{name} holds {len(checkpoints)} checkpoints", hint="name the folder or the file of one of them"
         )
-    runs = checkpoints[0]
+    reader, runs = checkpoints[0]
+    return reader(runs, name)
+
+
+def _biggan(runs: Runs, name: str) -> Foreign:
     said = {run: _said(files) for run, files in runs.items()}
     best = min(runs, key=lambda run: (_distance(said[run]), run == "", run))
     files, settings = runs[best], said[best].get("config", {})
@@ -101,8 +124,8 @@ def _read(found: dict[Path, Runs], name: str) -> Foreign:
         tensors[part] = read_torch(files[part]).tensors.get("", {})
         if not tensors[part]:
             raise FsgenError(f"{files[part].name} in {name} is no plain dict of a network's tensors")
-    extras = {"run": best.strip("_"), "sha256": {files[part].name: hash_file(files[part]) for part in parts}}
-    extras |= {key: value for key, value in said[best].items() if key != "config"}
+    extras = {key: value for key, value in said[best].items() if key != "config"}
+    extras |= {"run": best.strip("_"), "sha256": _hashes(files[part] for part in parts)}
     return Foreign("folder", tensors, {"G": settings}, extras)
 
 
@@ -116,6 +139,32 @@ def _distance(said: dict[str, Any]) -> float:
     found = said.get("best_FID")
     known = isinstance(found, int | float) and not math.isnan(found)
     return float(found) if known else math.inf
+
+
+def _funit(runs: Runs, name: str) -> Foreign:
+    return _both(runs[max(runs, key=int)])
+
+
+def _both(files: dict[str, Path]) -> Foreign:
+    """The networks of ``gen`` and, where it is there, of ``dis``."""
+    tensors = dict(read_foreign(files["gen"]).tensors)
+    if "dis" in files:
+        tensors |= {name or "dis": state for name, state in read_foreign(files["dis"]).tensors.items()}
+    return Foreign("folder", tensors, extras={"sha256": _hashes(files.values())})
+
+
+def _hashes(files: Iterable[Path]) -> dict[str, str]:
+    return {file.name: hash_file(file) for file in files}
+
+
+Reader = Callable[[Runs, str], Foreign]
+"""(the runs of one checkpoint, the name of what holds it) -> the networks of the one that counts."""
+
+_FUNIT = re.compile(r"(?P<part>gen|dis)_(?P<run>\d+)\.pt")
+_LAYOUTS: dict[re.Pattern, tuple[set[str], Reader]] = {  # files' names -> which hold a generator, what reads
+    re.compile(r"(?P<part>G_ema|state_dict|G|D)(?P<run>_best\d+)?\.pth"): ({"G", "G_ema"}, _biggan),
+    _FUNIT: ({"gen"}, _funit),
+}
 
 
 # ---- unpacking --------------------------------------------------------------------------------------------
@@ -146,7 +195,7 @@ def _unpack(path: Path, folder: Path) -> None:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
                 name = _checked(member, path.name)
-                if member.isdir() or not _FILE.fullmatch(name.name):
+                if member.isdir() or not any(known.fullmatch(name.name) for known in _LAYOUTS):
                     continue
                 into = parents.setdefault(name.parent, folder / str(len(parents)))
                 into.mkdir(exist_ok=True)

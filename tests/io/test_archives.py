@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fsgen.errors import FsgenError
 from fsgen.io import archives
-from fsgen.io.archives import is_archive, read_archive
+from fsgen.io.archives import is_archive, read_archive, read_beside
 
 
 def weights(number: float) -> dict[str, Tensor]:
@@ -104,6 +104,60 @@ def test_what_is_no_archive(tmp_path):
     assert not is_archive(tmp_path / "G.pth") and not is_archive(tmp_path / "nothing")
 
 
+def test_what_a_file_says_of_itself_is_no_hash(tmp_path):
+    write_run(tmp_path, "", 1)
+    torch.save({"itr": 7, "run": "mine", "sha256": "0" * 64}, tmp_path / "state_dict.pth")
+    extras = read_archive(tmp_path).extras
+    assert extras["itr"] == 7 and extras["run"] == "" and extras["sha256"].keys() == {
+        "G.pth", "G_ema.pth", "D.pth"
+    }  # fmt: skip
+
+
+# ---- FUNIT: a generator's file, and its discriminator's ----------------------------------------------------
+
+
+def write_snapshot(folder: Path, step: str, number: float, critic: bool = True) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"gen": weights(number), "gen_test": weights(number + 1)}, folder / f"gen_{step}.pt")
+    if critic:
+        torch.save({"dis": weights(number + 2)}, folder / f"dis_{step}.pt")
+    torch.save({"gen": {"state": {0: {"square_avg": torch.zeros(3)}}}}, folder / "optimizer.pt")
+    return folder / f"gen_{step}.pt"
+
+
+def test_a_discriminator_is_read_where_it_lies_beside_its_generator(tmp_path):
+    one = write_snapshot(tmp_path, "00100000", 1)
+    other = write_snapshot(tmp_path, "00200000", 5, critic=False)
+    foreign = read_beside(one)
+    assert (number(foreign, "gen"), number(foreign, "gen_test"), number(foreign, "dis")) == (1, 2, 3)
+    assert foreign.layout == "folder"
+    assert foreign.extras["sha256"].keys() == {"gen_00100000.pt", "dis_00100000.pt"}
+    alone = read_beside(other)  # that of another step is not its own
+    assert alone.tensors.keys() == {"gen", "gen_test"} and alone.layout == "torch"
+    assert read_beside(tmp_path / "dis_00100000.pt").tensors.keys() == {"dis"}
+    renamed = one.rename(tmp_path / "gen_animals.pt")
+    (tmp_path / "dis_00100000.pt").rename(tmp_path / "dis_animals.pt")
+    assert read_beside(renamed).layout == "torch"  # no names of FUNIT's
+
+
+@pytest.mark.parametrize("form", ["folder", ".tar.gz"])
+def test_of_several_snapshots_the_last_counts(tmp_path, form):
+    folder = tmp_path / "checkpoints"
+    for step, start in (("00000900", 1), ("00001000", 5), ("00000950", 9)):
+        write_snapshot(folder, step, start)
+    torch.save({"dis": weights(20)}, folder / "dis_00002000.pt")  # its generator was never written
+    foreign = read_archive(folder if form == "folder" else packed(tmp_path / "x.tar.gz", folder))
+    assert (number(foreign, "gen"), number(foreign, "dis")) == (5, 7)
+    assert foreign.extras["sha256"].keys() == {"gen_00001000.pt", "dis_00001000.pt"}
+
+
+def test_a_damaged_discriminator_is_named(tmp_path):
+    file = write_snapshot(tmp_path, "00000001", 1)
+    (tmp_path / "dis_00000001.pt").write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(FsgenError, match=r"dis_00000001\.pt"):
+        read_beside(file)
+
+
 # ---- what is refused ---------------------------------------------------------------------------------------
 
 
@@ -133,7 +187,7 @@ def test_no_generator_is_refused(tmp_path, content):
         torch.save(weights(1), tmp_path / "model_best0.pth")
     if content == "settings alone":
         torch.save({"itr": 1}, tmp_path / "state_dict_best0.pth")
-    with pytest.raises(FsgenError, match="holds no generator by the name of"):
+    with pytest.raises(FsgenError, match="holds no generator by a name"):
         read_archive(tmp_path)
 
 

@@ -32,6 +32,7 @@ def test_a_folder_and_an_archive_of_it_are_one_source(tmp_path, folder):
     assert one.name == "icgan_tiny" and one.model.hash == other.model.hash
     assert set(one.model.networks) == {"g", "g_ema", "d"}
     assert one.model.about["features"] in ("swav", "resnet50") and any("features" in n for n in one.notes)
+    assert "read: G.pth, G_ema.pth, D.pth" in one.notes
     assert set(one.model.about["provenance"]["sha256"]) == {"G.pth", "G_ema.pth", "D.pth"}
     with pytest.raises(FsgenError, match="there is a source 'icgan_tiny' already"):
         pull(str(tmp_path / "icgan_tiny.tar.gz"))

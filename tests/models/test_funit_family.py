@@ -10,7 +10,7 @@ import torch
 from published_funit import Shape
 
 from fsgen import registry
-from fsgen.engine.pull import import_file
+from fsgen.engine.pull import import_file, pull
 from fsgen.errors import FsgenError
 from fsgen.models.funit import convert
 from fsgen.models.funit.family import FUNIT
@@ -195,6 +195,21 @@ def test_the_published_file(tmp_path, known, shape, legacy):
         published.class_code(state, shape, content.double()),
     )  # fmt: skip
     torch.testing.assert_close(again.generator()(inputs), expected.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_published_files_are_pulled_together(tmp_path, known, monkeypatch):
+    monkeypatch.setenv("FSGEN_HOME", str(tmp_path / "home"))
+    shape = SHAPES["deep"]
+    file = saved(tmp_path / "gen_00100000.pt", file_of(shape))
+    saved(tmp_path / "dis_00100000.pt", {"dis": published.discriminator(shape)})
+    pulled = pull(str(file))
+    assert pulled.model.networks.keys() == {"g", "g_ema", "d"} and pulled.model.spec["c_dim"] == 7
+    assert pulled.notes[0] == "read: gen_00100000.pt, dis_00100000.pt"
+    assert not any("no discriminator" in note for note in pulled.notes)
+    whole = saved(tmp_path / "whole.pt", file_of(shape) | {"dis": published.discriminator(shape)})
+    assert pulled.model.hash == import_file(whole, title="whole")[0].hash
+    downloaded, _ = import_file(file, title="alone", beside=False)  # what lies there is of other models
+    assert "d" not in downloaded.networks
 
 
 def test_both_halves_in_one_file_under_whatever_names_stand_before(tmp_path, known):

@@ -126,7 +126,8 @@ class FUNIT(Family):
                 check(net, state, f"a FUNIT '{what}'")
         notes = [f"no tensor shows the size of the pictures: {PUBLISHED} px, as published"]
         if d is None:
-            notes.append("no discriminator in the file, which alone knows how many classes there were")
+            notes.append("no discriminator in the file, which alone knows how many classes there were "
+                         "(dis_N.pt is read where it lies beside gen_N.pt)")  # fmt: skip
         others = sorted(found.keys() - generators.keys() - critics.keys())
         notes += [f"left out, since no network of a FUNIT is of that shape: '{name}'" for name in others]
         return Converted(spec, g, g_ema, d, tuple(notes))
