@@ -16,8 +16,12 @@ class Measure:
     title: str  # in tables
     style: Literal["number", "percent", "thousandth"]
     better: Literal["lower", "higher", ""]  # "": neither, it describes
-    space: str  # whose features it is taken in: of metrics.weights, or "critic", the source's discriminator
+    space: str  # whose features it is taken in: of metrics.weights, or one of ``OWN``
     summary: str  # what it says, for people
+    of: Literal["pictures", "translations"] = "pictures"  # the latter by the protocol funit alone
+
+
+OWN = {"critic": "discriminator", "judge": "classifier"}  # spaces without a file: the source's, one trained
 
 
 MEASURES = {
@@ -56,6 +60,25 @@ MEASURES = {
                 "(50% by chance)"),
         Measure("diversity", "diversity", "number", "higher", "critic",
                 "mean distance between samples"),
+        Measure("top1_all", "top-1 (all)", "percent", "higher", "judge",
+                "share of translations that a classifier of all classes, seen and unseen, takes for their "
+                "class (Liu et al. 2019)", "translations"),
+        Measure("top5_all", "top-5 (all)", "percent", "higher", "judge",
+                "share with their class among the five that this classifier finds likeliest", "translations"),
+        Measure("top1_unseen", "top-1 (unseen)", "percent", "higher", "judge",
+                "as top-1 (all), by a classifier of the unseen classes alone", "translations"),
+        Measure("top5_unseen", "top-5 (unseen)", "percent", "higher", "judge",
+                "as top-5 (all), by a classifier of the unseen classes alone", "translations"),
+        Measure("dipd", "DIPD", "number", "lower", "vgg16",
+                "how far a translation is from its content, whatever the class (Huang et al. 2018)",
+                "translations"),
+        Measure("is_all", "IS (all)", "number", "higher", "judge",
+                "Inception Score of translations by the classifier of all classes", "translations"),
+        Measure("is_unseen", "IS (unseen)", "number", "higher", "judge",
+                "Inception Score of translations by the classifier of the unseen classes", "translations"),
+        Measure("mfid", "mFID", "number", "lower", "inception",
+                "mean over the unseen classes of the FID between translations and the class's pictures",
+                "translations"),
     )
 }  # fmt: skip
 

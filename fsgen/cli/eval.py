@@ -10,7 +10,7 @@ import typer
 from fsgen.cli import common, figures
 
 if TYPE_CHECKING:
-    from fsgen.evaluation.evaluate import Evaluation
+    from fsgen.evaluation.evaluation import Evaluation
 
 
 def evaluate(
@@ -30,9 +30,13 @@ def evaluate(
         Optional[str],  # noqa: UP045
         typer.Option(help="The source it came from. (default: the one the run records)"),
     ] = None,
+    content: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="With --protocol funit: what is translated, a sub-folder for each class."),
+    ] = None,
     protocol: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="As a paper measures: cdc, adam, wedit, lfs, crdi, diffaugment."),
+        typer.Option(help="As a paper measures: cdc, adam, wedit, lfs, crdi, diffaugment, funit."),
     ] = None,
     fid: Annotated[
         Optional[str],  # noqa: UP045
@@ -44,7 +48,9 @@ def evaluate(
     ] = None,
     samples: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="How many pictures. (default: 1000 of a model, all images of a folder)"),
+        typer.Option(
+            help="How many pictures. (default: 1000 of a model, all images of a folder; funit: 100)"
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many sets of pictures to take the mean over.")] = 1,
     truncation: Annotated[float, typer.Option(help="1: as trained; below: nearer to the mean.")] = 1.0,
@@ -73,6 +79,7 @@ def evaluate(
     """Measure a model, or images made by anything, against real images.
 
     [dim]fsgen eval runs/sketches --real sketches.zip[/dim]
+    [dim]fsgen eval runs/animals --protocol funit --real unseen/ --content seen/[/dim]
     """
     common.setup(debug)
     from fsgen.evaluation import gate, report
@@ -82,8 +89,8 @@ def evaluate(
     folder = report.folder(path, out, study=study)
     with common.watching() as watch:
         found = run(
-            path, real=real, shots=shots, source=source, protocol=protocol, fid=fid, samples=samples,
-            metrics=common.listed(metrics),
+            path, real=real, shots=shots, source=source, content=content, protocol=protocol, fid=fid,
+            samples=samples, metrics=common.listed(metrics),
             needed=[bound.metric for bound in bounds], seeds=seeds, seed=seed, truncation=truncation, fit=fit,
             weights_dir=weights_dir, download=download, device=device, batch=batch, dry_run=dry_run,
             watch=watch,
@@ -102,7 +109,13 @@ def evaluate(
 def show(found: Evaluation, files: list[Path]) -> None:
     """The table, what nobody should overlook, and where the pages are."""
     out = common.stdout()
-    out.print(figures.evaluated(found.rows))
+    out.print(figures.evaluated(found.rows) if found.content is None else figures.translated(found.rows))
+    for name, judge in found.settings.get("classifiers", {}).items():
+        out.print(
+            f"the classifier ({name}) tells {judge['classes']} classes apart: {judge['accuracy']:.1%} of "
+            f"{judge['held_out']:,} pictures it was not trained on, {judge['chance']:.1%} by chance",
+            soft_wrap=True,
+        )
     for flag in found.flags:
         out.print(f"[bold]{common.escape(flag['text'])}[/bold]", soft_wrap=True)
     for file in files:

@@ -18,6 +18,16 @@ def evaluated(rows: Sequence[Mapping[str, Any]]) -> Any:
     return table
 
 
+def translated(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Translations from K shots, a line for each K, a column for each metric, as a table to print."""
+    names = _known([row["metrics"] for row in rows])
+    table = _table(["images", *(MEASURES[name].title for name in names)])
+    for row in rows:
+        count = "[dim]-[/dim]" if row["n"] is None else f"{row['n']:,}"
+        table.add_row(row["name"], count, *(cell(name, row["metrics"].get(name)) for name in names))
+    return table
+
+
 def compared(reports: Sequence[Mapping[str, Any]]) -> Any:
     """Many reports, and what each run cost, as a table to print."""
     table = _table([report["title"] for report in reports])

@@ -111,7 +111,7 @@ def _tables(sources: list[dict[str, Any]], families: list[str], methods: list[di
 
 def _metrics(as_json: bool) -> None:
     """What can be measured, and the networks that measure it."""
-    from fsgen.measures import MEASURES
+    from fsgen.measures import MEASURES, OWN
     from fsgen.metrics import weights
 
     files = weights.table()
@@ -127,8 +127,7 @@ def _metrics(as_json: bool) -> None:
     out = common.stdout()
     table = Table("metric", "what it says", "better", "network", box=None)
     for m in MEASURES.values():
-        space = "discriminator" if m.space == "critic" else m.space
-        table.add_row(m.name, common.escape(m.summary), m.better, space)
+        table.add_row(m.name, common.escape(m.summary), m.better, OWN.get(m.space, m.space))
     out.print(table)
     out.print("")
     table = Table("network", "file", "MB", "here", "for", box=None)

@@ -16,15 +16,16 @@ The schema, ``fsgen-report/1``; parts that do not apply are null or absent, a ne
     evaluation
       path                        what was asked for
       what                        kind ("model" or "images"); title, hash, licence or count, digest, skipped
-      real, shots                 path (of reals), count, digest, skipped
+      real, content, shots        path (not of shots), count, digest, skipped
       source                      title, hash
       protocol                    name, title, choices (what, value, source of each)
       settings                    samples, seeds, seed, truncation, resolution, fit, device, weights
-                                  (file -> sha256, space)
+                                  (file -> sha256, space); of translations: shots (each K), classes (seen,
+                                  unseen), classifiers (all, unseen: classes, accuracy, held_out, chance)
       near_copy                   space, discriminator, threshold, percentile, source_samples, compared,
                                   nearest (of each sample: number of the training image, distance)
       clusters                    of intra-LPIPS: sizes, values, deviation over them
-      rows                        name, kind ("subject", "source", "real"), n, metrics
+      rows                        name, kind ("subject", "source", "real"; "content", "chance"), n, metrics
                                   (name -> value, low, high: a 95 % interval)
       flags                       name, value, text: what nobody should overlook
       left_out                    metric -> why, remedy

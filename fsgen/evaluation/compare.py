@@ -11,7 +11,7 @@ from typing import Any
 
 import fsgen
 from fsgen.atomic import atomic
-from fsgen.engine import reports
+from fsgen.engine import reports, translation
 from fsgen.engine import sample as pictures
 from fsgen.engine.run import Run
 from fsgen.engine.watch import Watch
@@ -109,6 +109,8 @@ def _left(path: Path, device: str) -> tuple[dict[str, Any], Exhibits]:
     if subjects.is_images(subject):
         return report, Exhibits()
     loaded = pictures.load(subject, device=device)
+    if translation.wanted(loaded.model):  # pictures of its own it has none
+        return report, Exhibits(history=[] if run is None else run.history())
     samples = thumbnails(loaded.sample(COLUMNS))
     pairs = None
     if loaded.model.about.get("source"):

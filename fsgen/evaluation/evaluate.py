@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fsgen.data.images import ImageSet
+from fsgen.engine import translation as translating
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
-from fsgen.evaluation import cautions, networks, subjects
+from fsgen.evaluation import cautions, networks, subjects, translation
 from fsgen.evaluation.critic import Critic
+from fsgen.evaluation.evaluation import Evaluation
 from fsgen.evaluation.figures import Row, Seen
 from fsgen.evaluation.networks import Networks
 from fsgen.evaluation.notes import Notes
+from fsgen.evaluation.protocols import Translations
 from fsgen.evaluation.request import Request, checked
 from fsgen.evaluation.seeing import Sight
 from fsgen.evaluation.subjects import Subject
 from fsgen.io.ledger import hash_file
-from fsgen.measures import MEASURES, measure
+from fsgen.measures import MEASURES
 from fsgen.metrics import intervals
 from fsgen.metrics.intervals import Estimate
 from fsgen.models import model as models
@@ -31,44 +32,13 @@ BATCH = 32
 SHOWN = 1000  # samples of the subject a page may show, as thumbnails
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What came out. ``plain`` is what report.json holds of it."""
-
-    path: str
-    what: dict[str, Any]  # kind: model (title, hash, licence) or images (count, digest, skipped)
-    real: dict[str, Any]  # path, count, digest, skipped
-    shots: dict[str, Any] | None  # the training images, likewise
-    source: dict[str, Any] | None  # title, hash
-    protocol: dict[str, Any]  # name, title, choices with the source of each
-    settings: dict[str, Any]  # samples, seed, truncation, resolution, device, files of weights, ...
-    near_copy: dict[str, Any] | None  # how near copies were told
-    clusters: dict[str, Any] | None  # of intra-LPIPS: size and value of each, deviation (the published +-)
-    rows: list[dict[str, Any]]  # name, kind, n, metrics: name -> value, low, high; the first was evaluated
-    flags: list[dict[str, Any]]  # name, value, text: what nobody should overlook
-    left_out: dict[str, dict[str, str]]  # metric -> why, remedy
-    warnings: list[str]
-    seconds: float
-    seen: dict[str, Seen] = field(repr=False)  # kind of row -> what was kept of its images
-    training: ImageSet | None = field(repr=False)
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Of what was evaluated."""
-        return {name: figure["value"] for name, figure in self.rows[0]["metrics"].items()}
-
-    def plain(self) -> dict[str, Any]:
-        """Values for JSON."""
-        hidden = ("seen", "training")
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in hidden}
-
-
 def evaluate(
     path: str | Path,
     *,
     real: str | Path,
     shots: str | Path | None = None,
     source: str | Path | None = None,
+    content: str | Path | None = None,
     protocol: str | None = None,
     fid: str | None = None,
     samples: int | None = None,
@@ -90,11 +60,16 @@ def evaluate(
     Args:
         path: a model (run folder, native file, name), or a folder or zip of images.
         real: images of the target: a folder or zip; they are brought to the resolution of what is measured.
+            For the protocol funit a sub-folder for each of several classes that the model was not trained on.
         shots: the training images; default: those the model records, where they are still the same.
         source: the model's source, if it does not record it; its discriminator tells near copies.
-        protocol: of ``protocols.toml``; default: fsgen's own.
+        content: for the protocol funit: images that are translated, likewise by class, of those that the
+            model was trained on.
+        protocol: of ``protocols.toml``; default: fsgen's own. See ``translation`` for funit, whose rows, the
+            first with the most shots, are of translations.
         fid: which Inception and resizing, of ``protocols.FIDS``; default: the protocol's.
-        samples: how many pictures; default: the protocol's number of a model, all images of a folder.
+        samples: how many pictures; default: the protocol's number of a model, all images of a folder. For
+            the protocol funit: contents of each class and number of shots.
         metrics: of ``measures.MEASURES``; default: all that can be computed here, the others are named in
             ``left_out``.
         needed: metrics that must be computed besides, whatever ``metrics`` says.
@@ -115,9 +90,18 @@ def evaluate(
     """
     began, watch = time.perf_counter(), watch or Watch()
     request = checked(protocol, fid, samples, seeds, seed, truncation, fit, batch, device)
-    named = {measure(name).name for name in (*(metrics or ()), *needed)}
-    asked = [name for name in MEASURES if metrics is None or name in named]
-    notes = Notes(asked, frozenset(named))
+    notes = Notes.of(request.protocol, metrics, needed)
+    if isinstance(request.protocol, Translations):
+        if shots is not None or source is not None:
+            raise FsgenError("the protocol funit takes its shots from --real, and knows of no source",
+                             hint="leave --shots and --source out")  # fmt: skip
+        return translation.translated(
+            path, real, content, request, notes, weights_dir=weights_dir, download=download,
+            dry_run=dry_run, watch=watch,
+        )  # fmt: skip
+    if content is not None:
+        raise FsgenError(f"the protocol {request.protocol.name} translates no contents",
+                         hint="--protocol funit, or leave --content out")  # fmt: skip
     files = networks.locate(request.protocol, weights_dir, download, notes, watch)
     subject = _subject(path, request, watch)
     flip = seed if request.protocol.flip_reals else None
@@ -139,7 +123,7 @@ def evaluate(
         watch.say(line)
     return Evaluation(
         path=str(path), what=subject.about, real={"path": str(real), **subjects.described(pile)},
-        shots=None if training is None else subjects.described(training),
+        content=None, shots=None if training is None else subjects.described(training),
         source=None if origin is None else {"title": origin.about.get("title"), "hash": origin.hash},
         protocol={"name": request.protocol.name, "title": request.protocol.title,
                   "choices": request.protocol.choices()},
@@ -203,6 +187,8 @@ def _at(subject: Subject, request: Request, turn: int) -> Subject:
 def _subject(path: str | Path, request: Request, watch: Watch) -> Subject:
     if not subjects.is_images(path):
         model, seeds = models.load(path), request.pictures()
+        if translating.wanted(model):
+            raise FsgenError(f"{path} translates pictures to classes", hint=translation.USAGE)
         return subjects.of_model(model, str(path), "subject", seeds, request.truncation, request.device)
     if request.seeds > 1:
         raise FsgenError("--seeds makes several sets of a model's pictures; a folder is one set")

@@ -15,9 +15,9 @@ from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
 from fsgen.evaluation.critic import Critic
 from fsgen.evaluation.notes import Notes
-from fsgen.evaluation.protocols import Protocol
+from fsgen.evaluation.protocols import Choices
 from fsgen.evaluation.subjects import Subject
-from fsgen.measures import MEASURES
+from fsgen.measures import MEASURES, OWN
 from fsgen.metrics import backbones, weights
 from fsgen.metrics.perceptual import Lpips
 from fsgen.models import model as models
@@ -34,23 +34,22 @@ class Networks:
 
     features: dict[str, Any] = field(default_factory=dict)  # space -> a backbone
     lpips: Any = None  # AlexNet's
-    groups: Any = None  # VGG's LPIPS, for intra-LPIPS
+    groups: Any = None  # VGG's LPIPS, for intra-LPIPS and DIPD
     anchors: Tensor | None = None  # the training images in it, [k, D]
     critic: Critic | None = None
     files: dict[str, Path] = field(default_factory=dict)  # weights that are used, by name
 
 
-def files_of(protocol: Protocol, names: list[str]) -> dict[str, str]:
+def files_of(protocol: Choices, names: list[str]) -> dict[str, str]:
     """Which weights each space of ``names`` reads: space -> name in weights.CATALOGUE."""
-    spaces = dict.fromkeys(MEASURES[name].space for name in names)
-    spaces.pop("critic", None)
+    spaces = dict.fromkeys(MEASURES[name].space for name in names if MEASURES[name].space not in OWN)
     return {
         space: weights.file_for(space, protocol.fid if space == "inception" else None) for space in spaces
     }
 
 
 def locate(
-    protocol: Protocol, folder: Path | None, download: bool, notes: Notes, watch: Watch
+    protocol: Choices, folder: Path | None, download: bool, notes: Notes, watch: Watch
 ) -> dict[str, Path]:
     """Weight files by space. A download that was asked for must succeed; else what is absent is left out."""
     wanted = files_of(protocol, notes.metrics)
@@ -80,7 +79,7 @@ def locate(
 
 
 def build(
-    files: dict[str, Path], protocol: Protocol, resolution: int, device: torch.device, notes: Notes
+    files: dict[str, Path], protocol: Choices, resolution: int, device: torch.device, notes: Notes
 ) -> Networks:
     """The networks of ``files`` (space -> file); those of no use for such pictures are noted."""
     networks = Networks()

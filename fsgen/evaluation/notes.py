@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fsgen.errors import FsgenError
-from fsgen.measures import MEASURES
+from fsgen.evaluation.protocols import Choices
+from fsgen.measures import MEASURES, measure
 
 
 @dataclass
@@ -17,6 +18,20 @@ class Notes:
     strict: frozenset[str] = frozenset()
     left_out: dict[str, dict[str, str]] = field(default_factory=dict)  # metric -> why, remedy
     warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, protocol: Choices, metrics: Iterable[str] | None, needed: Iterable[str]) -> Notes:
+        """Notes on ``metrics`` and those ``needed`` besides; None: on all that the protocol has.
+
+        Raises:
+            FsgenError: there is no such metric, or not in this protocol.
+        """
+        known = [each.name for each in MEASURES.values() if each.of == protocol.of]
+        named = {measure(name).name for name in (*(metrics or ()), *needed)}
+        if strange := sorted(named.difference(known)):
+            raise FsgenError(f"{strange[0]} is none of the metrics of the protocol {protocol.name}",
+                             hint=f"its are {', '.join(known)}")  # fmt: skip
+        return cls([name for name in known if metrics is None or name in named], frozenset(named))
 
     @property
     def metrics(self) -> list[str]:

@@ -7,31 +7,28 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from fsgen.config import read_toml
 from fsgen.errors import FsgenError, near
 
 DEFAULT = "default"
+Kind = TypeVar("Kind", bound="Choices")
 FIDS = ("clean", "legacy_pytorch", "legacy_tensorflow", "torchvision")
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Choices:
     """The choices that make figures comparable. ``protocols.toml`` says where each comes from."""
 
+    of: ClassVar[str]  # what it is about, as in ``Measure.of``
     name: str
     title: str
     samples: int  # of a model
     fid: str  # of FIDS: which Inception, and how images are resized for it
-    reals: Literal["all"]
-    flip_reals: bool  # at random, each real with probability 1/2
-    intra_samples: int  # for intra-LPIPS, the first of them
-    intra_per_cluster: int  # at most so many samples a training image
-    intra_empty: Literal["drop", "zero"]  # what a cluster of fewer than two samples counts
     sources: dict[str, str]  # choice -> where it comes from
 
-    def with_fid(self, mode: str) -> Protocol:
+    def with_fid(self: Kind, mode: str) -> Kind:
         """The same with another Inception or resizing.
 
         Raises:
@@ -49,7 +46,31 @@ class Protocol:
         ]
 
 
-def protocol(name: str | None) -> Protocol:
+@dataclass(frozen=True)
+class Protocol(Choices):
+    """How pictures of one kind are held against real ones."""
+
+    of = "pictures"
+    reals: Literal["all"]
+    flip_reals: bool  # at random, each real with probability 1/2
+    intra_samples: int  # for intra-LPIPS, the first of them
+    intra_per_cluster: int  # at most so many samples a training image
+    intra_empty: Literal["drop", "zero"]  # what a cluster of fewer than two samples counts
+
+
+@dataclass(frozen=True)
+class Translations(Choices):
+    """How contents redrawn as classes that were never seen are judged; ``samples`` is of each class and K."""
+
+    of = "translations"
+    shots: list[int]  # K, the pictures that a class is known by
+    kept: int  # pictures of each class that are no shots, at least
+    contents: Literal["shared"]
+    classifiers: Literal["small"]
+    intervals: Literal["contents"]
+
+
+def protocol(name: str | None) -> Protocol | Translations:
     """The protocol called ``name``; None is fsgen's own.
 
     Raises:
@@ -67,15 +88,16 @@ def names() -> list[str]:
 
 
 @cache
-def _protocols() -> MappingProxyType[str, Protocol]:
+def _protocols() -> MappingProxyType[str, Protocol | Translations]:
     tables = read_toml(Path(str(files("fsgen.evaluation").joinpath("protocols.toml"))))
     return MappingProxyType({name: _protocol(name, table) for name, table in tables.items()})
 
 
-def _protocol(name: str, table: dict[str, Any]) -> Protocol:
-    wanted = {field.name for field in fields(Protocol)} - {"name", "title", "sources"}
+def _protocol(name: str, table: dict[str, Any]) -> Protocol | Translations:
+    kind = Translations if "shots" in table else Protocol
+    wanted = {field.name for field in fields(kind)} - {"name", "title", "sources"}
     if set(table) - {"title"} != wanted:  # the file ships with the package: a mistake of ours
         raise ValueError(f"protocols.toml: {name} must have {sorted(wanted)}")
     values = {key: table[key][0] for key in table if key in wanted}
     sources = {key: table[key][1] for key in table if key in wanted}
-    return Protocol(name, table["title"], **values, sources=sources)
+    return kind(name=name, title=table["title"], **values, sources=sources)

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fsgen.atomic import atomic
-from fsgen.data.images import load_images
 from fsgen.engine import fisher, reports
 from fsgen.engine import sample as pictures
 from fsgen.engine.run import Run
 from fsgen.errors import FsgenError
-from fsgen.evaluation.evaluate import Evaluation
+from fsgen.evaluation.evaluation import Evaluation
 from fsgen.evaluation.figures import Seen
 from fsgen.evaluation.keepers import thumbnails
 from fsgen.io.home import made
@@ -70,11 +69,16 @@ def exhibits(found: Evaluation, report: dict[str, Any], run: Run | None) -> Exhi
     if source is not None and found.what["kind"] == "model":
         pairs = (source.album.value[:PAIRS], album[:PAIRS])
     ran = report.get("run") or {}
+    translations = None
+    if found.content is not None:
+        parts = (found.seen[kind].album.value[:PAIRS] for kind in ("content", "shot", "subject"))
+        translations = tuple(parts)
     return Exhibits(
         samples=album[:GRID],
         shots=None if found.training is None else thumbnails(found.training.pixels[:20]),
         reals=real.album.value[:20],
         pairs=pairs,
+        translations=translations,
         neighbours=_neighbours(found, subject),
         clusters=_clusters(found, subject),
         history=[] if run is None else run.history(),
@@ -130,11 +134,8 @@ def _fisher(found: Evaluation, ran: dict[str, Any]) -> dict[str, float]:
 
 
 def _study(found: Evaluation) -> str:
-    reals = load_images(found.real["path"], found.settings["resolution"], limit=ROUNDS * 4)
-    made = found.seen["subject"].album.value
-    return game.render(
-        thumbnails(reals.pixels), made, title=found.path, rounds=ROUNDS, seed=found.settings["seed"]
-    )
+    made, reals = (found.seen[kind].album.value for kind in ("subject", "real"))
+    return game.render(reals, made, title=found.path, rounds=ROUNDS, seed=found.settings["seed"])
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,14 +9,14 @@ import torch
 from fsgen.engine import device as devices
 from fsgen.errors import FsgenError
 from fsgen.evaluation import protocols
-from fsgen.evaluation.protocols import Protocol
+from fsgen.evaluation.protocols import Protocol, Translations
 
 
 @dataclass(frozen=True)
 class Request:
     """What was asked of ``fsgen eval``, checked."""
 
-    protocol: Protocol
+    protocol: Protocol | Translations
     samples: int | None  # None: all images of a folder, the protocol's number of a model
     seeds: int
     seed: int
@@ -44,12 +44,16 @@ def checked(
     if fit not in ("crop", "pad"):
         raise FsgenError(f"there is no fit '{fit}'", hint="crop or pad")
     if samples is not None and samples < 2:
-        raise FsgenError(f"--samples {samples} is too few", hint="2 are the least, 1000 usual")
+        raise FsgenError(f"--samples {samples} is too few", hint="2 are the least")
     if batch < 1:
         raise FsgenError("--batch is at least 1")
     if seeds < 1:
         raise FsgenError("--seeds is at least 1")
-    if chosen.name != protocols.DEFAULT and (samples is not None or fid is not None or truncation != 1):
+    if isinstance(chosen, Translations):
+        if seeds != 1 or truncation != 1:
+            raise FsgenError(f"the protocol {chosen.name} draws shots once, and nothing is truncated",
+                             hint="leave --seeds and --truncation out; --seed draws others")  # fmt: skip
+    elif chosen.name != protocols.DEFAULT and (samples is not None or fid is not None or truncation != 1):
         raise FsgenError(
             f"the protocol {chosen.name} fixes --samples ({chosen.samples}), --fid ({chosen.fid}) and "
             "--truncation (1)",

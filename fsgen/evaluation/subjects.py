@@ -52,12 +52,11 @@ def of_model(
         made = pictures.ready(model, str(device)).images(seeds[:most], truncation, batch=batch)
         return (to_uint8(images) for images in made)
 
-    about = {"kind": "model", "title": model.about.get("title"), "hash": model.hash,
-             "licence": model.about.get("licence")}  # fmt: skip
     key = (
         f"model {model.hash} seeds {seeds.start}-{seeds.stop - 1} truncation {truncation:g} on {device.type}"
     )
     spec = model.spec
+    about = model_described(model)
     return Subject(name, kind, len(seeds), spec["resolution"], spec["channels"], batches, key, about, model)
 
 
@@ -118,6 +117,12 @@ def is_images(path: str | Path) -> bool:
         return path.name not in models.bundled() or path.parent != Path()
     # PyTorch's files are zip archives too: the suffix decides
     return path.is_file() and path.suffix.lower() in (".zip", *SUFFIXES)
+
+
+def model_described(model: Model) -> dict[str, Any]:
+    """Which model it is, for a report."""
+    return {"kind": "model", "title": model.about.get("title"), "hash": model.hash,
+            "licence": model.about.get("licence")}  # fmt: skip
 
 
 def described(images: Any) -> dict[str, Any]:

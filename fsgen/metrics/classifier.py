@@ -5,6 +5,7 @@ The one network that is trained outside the training loop: it is a measuring ins
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,12 @@ class Classifier:
 
     network: nn.Module  # uint8 [n, C, H, W] -> logits [n, classes]
     accuracy: float  # on pictures it was not trained on
-    held_out: int  # how many those were
+    measured: Tensor  # which those were, int64 [m]
+
+    @property
+    def held_out(self) -> int:
+        """How many it was measured on."""
+        return len(self.measured)
 
 
 class Network(nn.Module):
@@ -47,8 +53,9 @@ class Network(nn.Module):
 
 
 def fit_classifier(
-    images: Tensor, labels: Tensor, *, held_out: float = 0.2, steps: int = 500, batch: int = 64, seed: int = 0
-) -> Classifier:
+    images: Tensor, labels: Tensor, *, held_out: float = 0.2, steps: int = 500, batch: int = 64,
+    seed: int = 0, progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Classifier:  # fmt: skip
     """Train a classifier on a part of ``images`` and measure it on the rest.
 
     Equal seeds give equal networks on the same machine. It sees the pictures moved by up to a pixel each way.
@@ -60,6 +67,7 @@ def fit_classifier(
         steps: of Adam, with a learning rate that falls from 0.002 to 0 along a cosine.
         batch: pictures a step.
         seed: of the split, the network and the order of the pictures.
+        progress: told the steps done and their number.
 
     Raises:
         FsgenError: not one label a picture, pictures too small, or a class of too few pictures to split.
@@ -78,15 +86,28 @@ def fit_classifier(
         loss.backward()
         optimiser.step()
         falling.step()
+        progress(step + 1, steps)
     network.eval().requires_grad_(False)
-    return Classifier(network, accuracy(network, images[test], labels[test.cpu()]), int(test.sum()))
+    right = accuracy(network, images[test], labels[test.cpu()])
+    return Classifier(network, right, test.cpu().nonzero().flatten())
 
 
 @torch.no_grad()
+def logits(network: nn.Module, images: Tensor, *, batch: int = 256) -> Tensor:
+    """What the network says of uint8 ``images`` [n, C, H, W]: float32 [n, classes] on the CPU."""
+    device = next(network.parameters()).device
+    return torch.cat([network(part.to(device)).cpu() for part in images.split(batch)])
+
+
 def predictions(network: nn.Module, images: Tensor, *, batch: int = 256) -> Tensor:
     """The likeliest class of each of uint8 ``images`` [n, C, H, W]: int64 [n] on the CPU."""
-    device = next(network.parameters()).device
-    return torch.cat([network(part.to(device)).argmax(dim=1).cpu() for part in images.split(batch)])
+    return logits(network, images, batch=batch).argmax(dim=1)
+
+
+def among(logits: Tensor, labels: Tensor, top: int) -> Tensor:
+    """Whether each label [n] is among the ``top`` likeliest of its logits [n, classes]: bool [n]."""
+    likeliest = logits.topk(min(top, logits.shape[1])).indices
+    return (likeliest == labels[:, None]).any(dim=1)
 
 
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:

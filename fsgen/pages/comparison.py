@@ -72,6 +72,7 @@ def differences(reports: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]
     """What keeps figures of ``reports`` from being held against one another: (what, its value in each)."""
     told = {
         "real images": lambda e: part(e, "real").get("digest") or part(e, "real").get("path"),
+        "contents": lambda e: part(e, "content").get("digest"),
         "number of samples": lambda e: part(e, "settings").get("samples"),
         "protocol": lambda e: part(e, "protocol").get("name"),
         "truncation": lambda e: part(e, "settings").get("truncation"),

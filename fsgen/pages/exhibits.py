@@ -41,3 +41,4 @@ class Exhibits:
     history: list[dict[str, float]] = field(default_factory=list)  # lines of log.jsonl: "step", "d", "g", ...
     fisher: dict[str, float] = field(default_factory=dict)  # layer -> mean Fisher, first to last
     change: dict[str, float] = field(default_factory=dict)  # layer -> mean |change| / mean |weight|
+    translations: tuple[Tensor, Tensor, Tensor] | None = None  # contents, pictures of a class, what was made

@@ -87,7 +87,10 @@ def verdict(report: dict[str, Any]) -> str:
         said.append(f"{share} of the samples repeat{'' if copies.value else 's'} a training image")
     if not said:
         name = names([subject])[0]
-        said = [_said(name, subject, source, "the source's")]
+        chance = of_kind("chance", found[1:])
+        said = [
+            _said(name, subject, chance, "chance") if chance else _said(name, subject, source, "the source's")
+        ]
     sentence = "; ".join(said)
     return f"{sentence[0].upper()}{sentence[1:]}."
 

@@ -134,11 +134,14 @@ def _pictures(exhibits: Exhibits, album: Album) -> dict[str, Any]:
     if exhibits.pairs is not None:
         source, adapted = (album.all(images, 256, PAIRS) for images in exhibits.pairs)
         pairs = list(zip(source, adapted, strict=True))
+    several = exhibits.translations or ()
+    translations = [album.all(images, 192, PAIRS) for images in several]
     return {
         "samples": _group(exhibits.samples, album, SAMPLES),
         "shots": _group(exhibits.shots, album, SHOTS),
         "reals": _group(exhibits.reals, album, REALS),
         "pairs": pairs,
+        "translations": list(zip(*translations, strict=True)),
         "neighbours": [_neighbour(found, album) for found in exhibits.neighbours[:NEIGHBOURS]],
         "copies": sum(found.copy for found in exhibits.neighbours[:NEIGHBOURS]),
         "clusters": [_cluster(found, album) for found in exhibits.clusters[:CLUSTERS]],
@@ -203,7 +206,7 @@ def _left_out(left_out: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _provenance(run: dict[str, Any], evaluation: dict[str, Any]) -> list[Origin]:
-    what, real, shots = (part(evaluation, key) for key in ("what", "real", "shots"))
+    what, real, content, shots = (part(evaluation, key) for key in ("what", "real", "content", "shots"))
     source = part(run, "source") or part(evaluation, "source")
     weights = part(evaluation, "settings", "weights")
     told = [
@@ -211,6 +214,7 @@ def _provenance(run: dict[str, Any], evaluation: dict[str, Any]) -> list[Origin]
         ("source", source),
         ("training images", shots or part(run, "images")),
         ("real images", real),
+        ("contents", content),
         *((f"weights: {name}", part(weights, name)) for name in weights),
     ]
     return [_origin(name, entry) for name, entry in told if entry]

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stand_ins import alexnet_file, inception_file, inception_pytorch_file, weights_dir  # noqa: F401
+from stand_ins import (  # noqa: F401
+    alexnet_file,
+    inception_file,
+    inception_pytorch_file,
+    vgg16_file,
+    weights_dir,
+)
 
 from fsgen.engine import plots
 from fsgen.models.stylegan2 import family

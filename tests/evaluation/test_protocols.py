@@ -10,8 +10,8 @@ PUBLISHED = ("cdc", "adam", "wedit", "lfs", "crdi", "diffaugment")
 
 
 def test_all_protocols_are_there_and_the_help_names_them():
-    assert names() == [DEFAULT, *PUBLISHED]
-    assert all(name in evaluate.__annotations__["protocol"] for name in PUBLISHED)
+    assert names() == [DEFAULT, *PUBLISHED, "funit"]
+    assert all(name in evaluate.__annotations__["protocol"] for name in (*PUBLISHED, "funit"))
 
 
 @pytest.mark.parametrize("name", [None, *PUBLISHED])
@@ -26,6 +26,16 @@ def test_every_choice_says_where_it_comes_from(name):
         if name is not None:
             assert choice["source"].split(":")[0].split(";")[0] in ("code", "not stated")
     assert found.samples >= found.intra_samples >= found.intra_per_cluster
+
+
+def test_so_does_every_choice_of_translations():
+    found = protocol("funit")
+    assert found.of == "translations" and found.shots == [1, 5, 10, 15, 20]
+    assert {choice["what"] for choice in found.choices()} == {
+        "samples", "shots", "kept", "contents", "classifiers", "fid", "intervals"
+    }  # fmt: skip
+    assert all(choice["value"] == getattr(found, choice["what"]) for choice in found.choices())
+    assert found.with_fid("torchvision").fid == "torchvision" and "25,000" in found.sources["samples"]
 
 
 def test_protocols_differ_where_the_papers_do():

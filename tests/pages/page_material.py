@@ -81,6 +81,7 @@ def exhibits(side: int = 16, n: int = 12) -> Exhibits:
     return Exhibits(
         samples, shots, images(n, side, 3), (images(8, side, 4), images(8, side, 5)), neighbours, clusters,
         history, layers, {name: 0.02 for name in LAYERS},
+        (images(4, side, 6), images(4, side, 7), images(4, side, 8)),
     )  # fmt: skip
 
 

@@ -1,0 +1,61 @@
+"""Classifiers of the given classes, which say what translations were made to look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fsgen.engine.watch import Watch
+from fsgen.evaluation.request import Request
+from fsgen.evaluation.unseen import Classes, Split
+from fsgen.metrics.classifier import Classifier, fit_classifier
+
+STEPS = 500  # of the training of each
+TOP = 5  # likeliest classes that count beside the first
+JUDGES = {"all": "all classes", "unseen": "the unseen classes"}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A classifier that knows the unseen classes, alone or among others."""
+
+    classifier: Classifier
+    classes: int
+    first: int  # its label of the first unseen class; the others follow
+    reals: Tensor  # uint8 [n, C, H, W]: pictures of unseen classes that it was not trained on
+    labels: Tensor  # [n] int64, of these
+
+    def chance(self, top: int) -> float:
+        """How often a label is among the ``top`` likeliest of one who knows nothing."""
+        return min(top, self.classes) / self.classes
+
+    def about(self) -> dict[str, Any]:
+        """For a report."""
+        return {"classes": self.classes, "accuracy": self.classifier.accuracy,
+                "held_out": self.classifier.held_out, "chance": self.chance(1)}  # fmt: skip
+
+
+def trained(
+    names: list[str], seen: Classes, unseen: Classes, split: Split, request: Request, watch: Watch
+) -> dict[str, Judge]:
+    """Those of ``JUDGES`` that are called ``names``, trained on all images but the shots."""
+    rows = torch.cat(split.reals)
+    images, labels = unseen.images.pixels[rows], unseen.labels[rows]
+    judges = {}
+    for name in names:
+        pixels, answers, first = images, labels, 0
+        if name == "all":
+            first = len(seen)
+            pixels = torch.cat([seen.images.pixels, images])
+            answers = torch.cat([seen.labels, labels + first])
+        found = fit_classifier(
+            pixels.to(request.device), answers, steps=STEPS, seed=request.seed,
+            progress=partial(watch.progress, f"classifier of {JUDGES[name]}"),
+        )  # fmt: skip
+        held = found.measured[answers[found.measured] >= first]
+        judges[name] = Judge(found, len(answers.unique()), first, pixels[held], answers[held])
+    return judges
