@@ -3,7 +3,8 @@
 BigGAN's and IC-GAN's have ``G_best0.pth``, ``G_ema_best0.pth``, ``D_best0.pth`` and ``state_dict_best0.pth``,
 and the same with ``best1``: of both, the one of the lower Frechet distance counts. FUNIT's have
 ``gen_00100000.pt``, with both generators, and ``dis_00100000.pt``: of several, the last step counts, which is
-where FUNIT's own program goes on.
+where FUNIT's own program goes on. StyleGAN2's are one file each, ``network-snapshot-000100.pkl``, and with
+IC-GAN ``best-network-snapshot.pkl``, which then counts.
 
 Archives (.tar, .tar.gz) are unpacked for as long as reading takes, only these files and under names of ours.
 One with links, devices, names that lead out of it, or more in it than its size allows, is refused whole.
@@ -20,12 +21,13 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
 from fsgen.errors import FsgenError
 from fsgen.io.ledger import hash_file
-from fsgen.io.pickles import read_foreign, read_torch
+from fsgen.io.pickles import read_foreign, read_nvidia, read_torch
 from fsgen.io.unpickle import printable
 from fsgen.types import Foreign
 
@@ -101,8 +103,8 @@ def _read(checkpoints: list[tuple[Reader, Runs]], name: str) -> Foreign:
     if not checkpoints:
         raise FsgenError(
             f"{name} holds no generator by a name that fsgen knows",
-            hint="G_ema_best0.pth, G_best0.pth, G_ema.pth or G.pth (BigGAN), "
-            "gen_00100000.pt (FUNIT); or name the file itself",
+            hint="G_ema_best0.pth, G_best0.pth, G_ema.pth or G.pth (BigGAN), gen_00100000.pt (FUNIT), "
+            "network-snapshot.pkl (StyleGAN2); or name the file itself",
         )
     if len(checkpoints) > 1:
         raise FsgenError(
@@ -153,6 +155,18 @@ def _both(files: dict[str, Path]) -> Foreign:
     return Foreign("folder", tensors, extras={"sha256": _hashes(files.values())})
 
 
+def _stylegan2(runs: Runs, name: str) -> Foreign:
+    best = [run for run in runs if run.startswith("best-")] or list(runs)
+    if len(best) > 1:
+        raise FsgenError(
+            f"{name} holds {len(best)} snapshots, and none of them is called best-network-snapshot.pkl",
+            hint=f"name the file of one: {best[0]}.pkl to {best[-1]}.pkl; unpack an archive first",
+        )
+    (file,) = runs[best[0]].values()
+    foreign = read_nvidia(file)
+    return replace(foreign, layout="folder", extras={**foreign.extras, "sha256": _hashes([file])})
+
+
 def _hashes(files: Iterable[Path]) -> dict[str, str]:
     return {file.name: hash_file(file) for file in files}
 
@@ -164,6 +178,7 @@ _FUNIT = re.compile(r"(?P<part>gen|dis)_(?P<run>\d+)\.pt")
 _LAYOUTS: dict[re.Pattern, tuple[set[str], Reader]] = {  # files' names -> which hold a generator, what reads
     re.compile(r"(?P<part>G_ema|state_dict|G|D)(?P<run>_best\d+)?\.pth"): ({"G", "G_ema"}, _biggan),
     _FUNIT: ({"gen"}, _funit),
+    re.compile(r"(?P<run>(best-)?network-snapshot(-\d+)?)(?P<part>\.pkl)"): ({".pkl"}, _stylegan2),
 }
 
 

@@ -11,7 +11,6 @@ import random
 import shutil
 import struct
 import sys
-import types
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nvidia_files import Network, Persistent, nvidia  # noqa: F401 (a fixture)
 from safetensors.torch import load_file, save_file
 
 from fsgen.errors import FsgenError
@@ -80,48 +80,7 @@ def test_golden_settings_tell_the_architecture(path):
     assert not any("module_src" in key for key in g)
 
 
-class Persistent:
-    """Pickles as NVIDIA's persistent modules do; see the fixture ``nvidia``."""
-
-    def __init__(self, name, source="", modules=None, **state):
-        self.meta = {
-            "type": "class",
-            "version": 6,
-            "module_src": source,
-            "class_name": name,
-            "state": {"_parameters": {}, "_buffers": {}, "_modules": modules or {}, **state},
-        }
-
-    def __reduce__(self):
-        return sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj, (self.meta,)
-
-
-class Network:
-    """Pickles as dnnlib.tflib's networks do."""
-
-    def __init__(self, **state):
-        self.__dict__.update(state)
-
-
-@pytest.fixture
-def nvidia(monkeypatch):
-    """The modules NVIDIA's pickles name, so that ``pickle`` can write such files here."""
-
-    def _reconstruct_persistent_obj(meta):
-        raise AssertionError("called")
-
-    for name, member in (
-        ("torch_utils.persistence", _reconstruct_persistent_obj),
-        ("dnnlib.tflib.network", Network),
-    ):
-        parts = name.split(".")
-        for i in range(len(parts)):
-            monkeypatch.setitem(sys.modules, ".".join(parts[: i + 1]), types.ModuleType(parts[i]))
-        member.__module__, member.__qualname__ = name, member.__name__
-        setattr(sys.modules[name], member.__name__, member)
-
-
-def test_parameters_and_buffers_are_merged(nvidia, tmp_path):
+def test_parameters_and_buffers_are_merged(nvidia, tmp_path):  # noqa: F811
     weight, frozen = torch.randn(3, 4), torch.randn(5).double()
     layer = Persistent("Layer", _parameters={"weight": torch.nn.Parameter(weight), "bias": None}, clamp=None)
     root = Persistent("Net", modules={"fc": layer}, _buffers={"w_avg": frozen}, size=64, long=[0] * 999)
@@ -142,7 +101,7 @@ def test_parameters_and_buffers_are_merged(nvidia, tmp_path):
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<i8"])
-def test_tensorflow_era(nvidia, tmp_path, order, dtype):
+def test_tensorflow_era(nvidia, tmp_path, order, dtype):  # noqa: F811
     kernel = np.asarray(np.arange(24).reshape(2, 3, 4), dtype=dtype, order=order)
     mapping = Network(
         static_kwargs={}, components={}, variables=[("Dense0/weight", kernel)], build_module_src="x=1"
@@ -289,7 +248,7 @@ def test_hostile_payload_inside_a_storage(refused, tmp_path):
             refused(pickle.dumps({"G": {"w": nested}}, 4), "damaged" if how == "zip" else name)
 
 
-def test_module_source_is_never_run(nvidia, tmp_path):
+def test_module_source_is_never_run(nvidia, tmp_path):  # noqa: F811
     canary = tmp_path / "canary"
     source = f"open({str(canary)!r}, 'w').write('x')"
     path = tmp_path / "g.pkl"
@@ -369,7 +328,7 @@ def test_odd_instructions(refused, body):
     refused(b"\x80\x05" + body)
 
 
-def test_bombs_end_quickly(refused, nvidia, tmp_path):
+def test_bombs_end_quickly(refused, nvidia, tmp_path):  # noqa: F811
     # A memo index of four thousand million, for which Python's unpickler would allocate 32 GB.
     refused(b"\x80\x04Nr\xff\xff\xff\xff.")
     # 2**64 leaves when hashed, compared or shown: as a key, in a set, as a name, as a call's argument.
@@ -443,7 +402,7 @@ def contents():
 
 
 @pytest.mark.parametrize("kind", ["nvidia3", "nvidia4", "legacy", "zip"])
-def test_truncated_and_damaged_files(nvidia, refused, tmp_path, kind):
+def test_truncated_and_damaged_files(nvidia, refused, tmp_path, kind):  # noqa: F811
     content = contents()[kind]
     path = tmp_path / "damaged"
     path.write_bytes(content)
