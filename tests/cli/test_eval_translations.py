@@ -1,0 +1,72 @@
+"""``fsgen eval --protocol funit`` as it is typed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from colours import draw_classes
+from tiny import make_source
+
+from fsgen.evaluation import judges
+from fsgen.metrics import classifier
+
+
+@pytest.fixture(autouse=True)
+def _small_judges(monkeypatch):
+    monkeypatch.setattr(judges, "STEPS", 5)
+    monkeypatch.setattr(classifier, "WIDTH", 4)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """Arguments for an untrained model, two classes it saw and two it did not."""
+    folder = tmp_path_factory.mktemp("asked")
+    seen = draw_classes(folder / "seen", ["red", "lime"], 4)
+    unseen = draw_classes(folder / "unseen", ["blue", "pink"], 7, first=5)
+    model = make_source(folder / "model.safetensors", name="funit")
+    return ["eval", model, "--protocol", "funit", "--real", unseen, "--content", seen, "--samples", 3]
+
+
+def test_a_line_for_each_number_of_shots_and_chance_beside_them(cli, asked, tmp_path):
+    shown = cli(*asked, "--out", "there")
+    assert shown.code == 0, shown.err
+    lines = shown.out.splitlines()
+    assert [line.split("  ")[0] for line in lines[1:5]] == ["K = 1", "contents", "real", "chance"]
+    assert "top-1 (all)" in lines[0] and "50.0%" in lines[4]
+    assert "the classifier (all) tells 4 classes apart: " in shown.out and "25.0% by chance" in shown.out
+    assert "K = 5, 10, 15, 20 left out" in shown.err and "left out: dipd, mfid" in shown.err
+    report = json.loads((tmp_path / "there" / "report.json").read_text())["evaluation"]
+    assert report["protocol"]["name"] == "funit" and (tmp_path / "there" / "report.html").is_file()
+    assert json.loads(cli(*asked, "--json").out)["rows"] == report["rows"]
+
+
+def test_a_gate_is_on_the_figures_at_the_most_shots(cli, asked):
+    failed = cli(*asked, "--fail-if", "top1_unseen<101%, is_all<=0.5")
+    assert failed.code == 1 and "the evaluation fails: top1_unseen is" in failed.err
+    assert "is_all" not in failed.err
+    assert cli(*asked, "--fail-if", "top1_unseen<0").code == 0
+    refused = cli(*asked, "--fail-if", "fid>5")
+    assert refused.code == 2 and "fid is none of the metrics of the protocol funit" in refused.err
+    refused = cli(*asked, "--fail-if", "mfid>5")
+    assert refused.code == 2 and "weights are not on this machine" in refused.err
+
+
+def test_a_dry_run_says_what_would_be(cli, asked):
+    shown = cli(*asked, "--dry-run")
+    assert shown.code == 0 and 'protocol = "funit"' in shown.out and "samples = 3" in shown.out
+    assert "shots = [\n    1,\n]" in shown.out and 'metrics = [\n    "top1_all"' in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--fid", "clen"], "no mode 'clen'"),
+        (["--seeds", 3], "draws shots once"),
+        (["--metrics", "top1"], "no metric 'top1'"),
+        (["--source", "peeps64"], "leave --shots and --source out"),
+    ],
+)
+def test_wrong_things_are_refused_in_one_sentence(cli, asked, arguments, words):
+    refused = cli(*asked, *arguments)
+    assert refused.code == 2 and words in refused.err and "Traceback" not in refused.err
