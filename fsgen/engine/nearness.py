@@ -21,8 +21,8 @@ from fsgen.models.model import Model
 
 POOLED = 8  # px: finer maps are averaged to this side, so that a shift by a pixel stays a copy
 # Median distance of the images to the source's samples, in units of the samples' own. Measured with peeps64:
-# its own reals 1.3; sketches, pixel faces and doodles, to which it adapts, 1.8 to 2.0; no faces at all
-# (coloured clouds, noise) 2.9 and more.
+# its own reals 1.3; sketches, pixel faces and doodles, to which it adapts, 1.7 to 1.8; no faces at all
+# (coloured clouds, noise) 2.5.
 FAR = 2.1
 PROBES = 128  # source samples the images are compared with
 
