@@ -19,9 +19,13 @@ def pull(
         str,
         typer.Argument(
             help="A catalogue name, a file, an https URL, hf://owner/repo/file, or a Google Drive id; "
-            "or 'metrics', for the weights of the networks that fsgen eval measures with."
+            "or 'metrics', for the weights of the networks that look at images."
         ),
     ],
+    names: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="After 'metrics': only these (fsgen info metrics), or timm:NAME."),
+    ] = None,
     name: Annotated[Optional[str], typer.Option(help="What to call it.")] = None,  # noqa: UP045
     yes: common.Yes = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a source of that name.")] = False,
@@ -37,6 +41,8 @@ def pull(
     [dim]fsgen pull ffhq-256[/dim]  (fsgen info lists the catalogue)
 
     [dim]fsgen pull metrics[/dim]  the weights for fsgen eval, for machines without network too
+
+    [dim]fsgen pull metrics swav[/dim]  those of one network
     """
     common.setup(debug)
     if source == "metrics":
@@ -44,8 +50,12 @@ def pull(
             raise FsgenError(
                 f"{'--name' if name else '--force'} is for sources, not for the metrics' weights"
             )
-        _metrics(everything, as_json)
+        if names and everything:
+            raise FsgenError(f"--everything has {names[0]} in it", hint="leave one of them out")
+        _metrics(names or [], everything, as_json)
         return
+    if names:
+        raise FsgenError(f"one source at a time: {source}, or {names[0]}", hint="several take several pulls")
     if everything:
         raise FsgenError(f"--everything is for the metrics' weights, not for '{source}'")
     from fsgen.engine import pull as engine
@@ -61,11 +71,11 @@ def pull(
     info.show(pulled.model, str(pulled.path), as_json)
 
 
-def _metrics(everything: bool, as_json: bool) -> None:
+def _metrics(names: list[str], everything: bool, as_json: bool) -> None:
     from fsgen.engine import pull as engine
 
     with common.watching() as watch:
-        pulled = engine.pull_metrics(everything=everything, watch=watch)
+        pulled = engine.pull_metrics(names, everything=everything, watch=watch)
     if as_json:
         common.emit([vars(one) for one in pulled])
         return

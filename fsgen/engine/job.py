@@ -197,7 +197,7 @@ def _perceptual(job: Job, device: torch.device) -> Callable[[Tensor, Tensor], Te
     try:
         path = locate("vgg16")
     except FsgenError:
-        job.watch.say("reconstructions are compared by L1: LPIPS needs fsgen pull metrics")
+        job.watch.say("reconstructions are compared by L1: LPIPS needs fsgen pull metrics vgg16")
         return None
     job.watch.say("reconstructions are compared by LPIPS")
     return Lpips("vgg", path, device)

@@ -1,12 +1,12 @@
 """``fsgen pull``: somebody else's checkpoint becomes a source of ours. Nothing in it is executed.
 
-``fsgen pull metrics`` fetches the weights of the networks that measure.
+``fsgen pull metrics`` fetches the weights of the networks that measure, and of those that look at instances.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from fsgen.io.download import drive_id, fetch, fetch_any
 from fsgen.io.home import home, made, sources_dir
 from fsgen.io.ledger import hash_file, recorded
 from fsgen.metrics import instances as networks
-from fsgen.metrics import weights
+from fsgen.metrics import timm_backbone, weights
 from fsgen.models import model as models
 from fsgen.models.model import Model
 from fsgen.types import Converted, Family, Foreign, Spec
@@ -89,9 +89,9 @@ def pull(
 
 @dataclass(frozen=True)
 class PulledWeights:
-    """A weight file of the metrics that is now at hand."""
+    """A weight file of a network that looks at images, now at hand."""
 
-    name: str  # in metrics.weights.CATALOGUE
+    name: str  # in metrics.weights.CATALOGUE, or timm:NAME
     path: Path
     fetched: bool  # now; else it was here already
     bytes: int
@@ -99,15 +99,19 @@ class PulledWeights:
     used_by: str
 
 
-def pull_metrics(*, everything: bool = False, watch: Watch | None = None) -> list[PulledWeights]:
-    """Have the metrics' weight files on this machine; what is absent goes to ``FSGEN_HOME/weights``.
+def pull_metrics(
+    names: Sequence[str] = (), *, everything: bool = False, watch: Watch | None = None
+) -> list[PulledWeights]:  # fmt: skip
+    """Have the networks' weight files on this machine; what is absent goes to ``FSGEN_HOME/weights``.
 
     Args:
-        everything: also those that only some protocols and extras need.
+        names: only these: of ``metrics.weights.CATALOGUE``, or ``timm:`` and a name of timm's, whose weights
+            go to the Hub's own cache. Default: those of what is measured by default.
+        everything: all of the catalogue, also what only some protocols and extras need.
 
     Raises:
-        FsgenError: a download failed (the others are done nevertheless), or a file that is here is not the
-            published one, or no longer the one that was fetched.
+        FsgenError: an unknown name; a download failed (the others are done nevertheless), or a file that is
+            here is not the published one, or no longer the one that was fetched.
     """
     watch = watch or Watch()
 
@@ -117,20 +121,36 @@ def pull_metrics(*, everything: bool = False, watch: Watch | None = None) -> lis
             progress=lambda done, total: watch.progress(destination.name, done, total or 0),
         )  # fmt: skip
 
+    wanted = list(names or (weights.CATALOGUE if everything else weights.BASE))
+    timms = [name for name in wanted if name.startswith(timm_backbone.PREFIX)]
     here = {row["name"] for row in weights.table() if row["path"]}
-    wanted = list(weights.CATALOGUE) if everything else weights.BASE
-    pulled = []
-    for name, path in weights.locate_all(wanted, download=fetch_one).items():
-        entry, found = weights.CATALOGUE[name], hash_file(path)
-        for expected in (entry.sha256, recorded(entry.url) or ""):
-            if not found.startswith(expected):
-                raise FsgenError(
-                    f"{path} is not the published file: its SHA-256 is {found}, not {expected}",
-                    hint=f"delete {path} and try again",
-                )
-        size = path.stat().st_size
-        pulled.append(PulledWeights(name, path, name not in here, size, found, entry.used_by))
-    return pulled
+    found = weights.locate_all([name for name in wanted if name not in timms], download=fetch_one)
+    return [_checked(name, path, name not in here) for name, path in found.items()] + [
+        _timm(name, fetch_one, watch) for name in timms
+    ]
+
+
+def _checked(name: str, path: Path, fetched: bool) -> PulledWeights:
+    """The file of ``name`` in the catalogue, once it is seen to be the published one."""
+    entry, found = weights.CATALOGUE[name], hash_file(path)
+    for expected in (entry.sha256, recorded(entry.url) or ""):
+        if not found.startswith(expected):
+            raise FsgenError(
+                f"{path} is not the published file: its SHA-256 is {found}, not {expected}",
+                hint=f"delete {path} and try again",
+            )
+    return PulledWeights(name, path, fetched, path.stat().st_size, found, entry.used_by)
+
+
+def _timm(name: str, download: weights.Download, watch: Watch) -> PulledWeights:
+    model, fetched = name.removeprefix(timm_backbone.PREFIX), False
+    try:
+        path = timm_backbone.locate(model)
+    except FsgenError:
+        watch.say(f"{model} from the Hugging Face Hub")
+        path, fetched = timm_backbone.locate(model, download=download), True
+    used_by = f"instance features ({name})"
+    return PulledWeights(name, path, fetched, path.stat().st_size, hash_file(path), used_by)
 
 
 def import_file(

@@ -93,7 +93,8 @@ def locate(model: str, weights_dir: Path | None = None, download: Download | Non
         return fetch_hub(f"hf://{config.hf_hub_id}/{file}")
     raise FsgenError(
         f"weights are not on this machine: timm's {model}",
-        hint=f"get https://huggingface.co/{config.hf_hub_id}/resolve/main/{file}; {hint}",
+        hint=f"fetch them once: fsgen pull metrics {PREFIX}{model}\n"
+        f"or get https://huggingface.co/{config.hf_hub_id}/resolve/main/{file}; {hint}",
     )
 
 

@@ -152,10 +152,10 @@ def locate_all(
         raise FsgenError(f"--weights-dir: there is no folder {weights_dir}")
     found: dict[str, Path] = {}
     absent: dict[str, str] = {}  # name -> why it could not be downloaded, or ""
-    for name in names:
-        path = _search(_known(name), weights_dir)
+    for name, wanted in {name: _known(name) for name in names}.items():
+        path = _search(wanted, weights_dir)
         if path is None and download is not None:
-            path, absent[name] = _download(_known(name), _home(weights_dir), download)
+            path, absent[name] = _download(wanted, _home(weights_dir), download)
         if path is None:
             absent.setdefault(name, "")
         else:
@@ -232,8 +232,7 @@ def _missing(absent: dict[str, str], folder: Path) -> FsgenError:
     if any(absent.values()):
         lines.append("or try again: a download goes on where it stopped")
     else:
-        pull = "fsgen pull metrics" if set(absent) <= set(BASE) else "fsgen pull metrics --everything"
-        lines.append(f"or fetch them once: {pull}")
+        lines.append(f"or fetch them once: fsgen pull metrics {' '.join(absent)}")
         lines.append("or name a folder that holds the files with --weights-dir")
     needed = "; ".join(f"{CATALOGUE[n].used_by}: {CATALOGUE[n].file}" for n in absent)
     return FsgenError(

@@ -24,6 +24,13 @@ def test_it_prints_what_sha256sum_checks(cli, weight_server):  # noqa: F811
     assert second.out == first.out and second.err.count("here already") == len(BASE)
 
 
+def test_what_is_named_is_all_that_is_fetched(cli, weight_server):  # noqa: F811
+    result = cli("pull", "metrics", "swav", "resnet50")
+    assert result.code == 0 and [name for name, _ in weight_server.asked] == ["swav", "resnet50"]
+    assert len(result.out.splitlines()) == 2
+    assert "instance features without labels" in result.err
+
+
 def test_as_json(cli, weight_server):  # noqa: F811
     rows = json.loads(cli("pull", "metrics", "--everything", "--json").out)
     assert [row["name"] for row in rows] == list(CATALOGUE)
@@ -36,6 +43,9 @@ def test_as_json(cli, weight_server):  # noqa: F811
         (("metrics", "--name", "x"), "--name is for sources"),
         (("metrics", "--force"), "--force is for sources"),
         (("peeps64", "--everything"), "--everything is for the metrics' weights, not for 'peeps64'"),
+        (("metrics", "swav", "--everything"), "--everything has swav in it"),
+        (("metrics", "swaw"), "there are no weights 'swaw'\nhint: did you mean 'swav'?"),
+        (("ffhq", "metfaces"), "one source at a time: ffhq, or metfaces"),
     ],
 )
 def test_options_that_do_not_belong(cli, arguments, message):

@@ -103,3 +103,32 @@ def test_files_of_other_tools_are_used_where_they_are(server, tmp_path):
     pulled = {one.name: one for one in pull_metrics()}
     assert pulled["alexnet"].path.parent == folder and not pulled["alexnet"].fetched
     assert [name for name, _ in server.asked] == ["inception", "vgg16"]
+
+
+def test_only_those_that_are_named(server):
+    pulled = pull_metrics(["swav", "alexnet"])
+    assert [one.name for one in pulled] == ["swav", "alexnet"]
+    assert stored() == sorted(CATALOGUE[name].file for name in ("swav", "alexnet"))
+    with pytest.raises(FsgenError, match="no weights 'resnet5'") as caught:
+        pull_metrics(["resnet50", "resnet5"])
+    assert caught.value.hint == "did you mean 'resnet50'?"
+    assert len(server.asked) == 2  # not even the first of them
+
+
+def test_timms_are_fetched_from_the_hub(server, tmp_path, monkeypatch):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"weights")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(download, "fetch_hub", lambda address: asked.append(address) or file)
+    asked = []
+    (one,) = pull_metrics(["timm:resnet18.tv_in1k"])
+    assert asked == ["hf://timm/resnet18.tv_in1k/model.safetensors"] and one.fetched
+    assert (one.path, one.sha256) == (file, sha(b"weights")) and "timm:resnet18" in one.used_by
+    with pytest.raises(FsgenError, match="no model 'resnet81'"):
+        pull_metrics(["timm:resnet81"])
+    folder = tmp_path / "hub" / "models--timm--resnet18.tv_in1k"
+    for name, content in (("refs/main", b"abc"), ("snapshots/abc/model.safetensors", b"weights")):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(content)
+    (again,) = pull_metrics(["timm:resnet18.tv_in1k"])
+    assert not again.fetched and len(asked) == 1

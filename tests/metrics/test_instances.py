@@ -150,7 +150,7 @@ def test_absent_weights_are_named_with_the_remedy(name, tmp_path):
     with pytest.raises(FsgenError, match="weights are not on this machine") as caught:
         instances.build(name, weights_dir=tmp_path)
     entry, text = CATALOGUE[name], str(caught.value)
-    assert entry.url in text and str(tmp_path / entry.file) in text and "fsgen pull metrics" in text
+    assert entry.url in text and str(tmp_path / entry.file) in text and f"fsgen pull metrics {name}" in text
     assert caught.value.code == 2
 
 
@@ -230,6 +230,7 @@ def test_timms_weights_come_from_the_hubs_cache_or_when_allowed(timm_file, tmp_p
         instances.build(f"timm:{MODEL}")
     assert f"huggingface.co/timm/{MODEL}/resolve/main/model.safetensors" in caught.value.hint
     assert f"{MODEL}.safetensors" in caught.value.hint and "--weights-dir" in caught.value.hint
+    assert f"fsgen pull metrics timm:{MODEL}" in caught.value.hint
 
     asked = []
     monkeypatch.setattr("fsgen.io.download.fetch_hub", lambda address: asked.append(address) or timm_file)

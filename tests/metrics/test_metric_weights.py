@@ -44,12 +44,12 @@ def test_absent_files_are_named_with_address_and_place(places):
         assert CATALOGUE[name].url in text and str(places[0] / CATALOGUE[name].file) in text
         assert f"{CATALOGUE[name].megabytes} MB" in text and CATALOGUE[name].used_by in text
     assert CATALOGUE["vgg16"].file not in text and "--weights-dir" in text
-    assert "once: fsgen pull metrics\n" in text
+    assert "once: fsgen pull metrics inception alexnet\n" in text
     assert caught.value.code == 2
     with pytest.raises(FsgenError) as caught:
         locate("inception")
     assert str(places[1] / CATALOGUE["inception"].file) in str(caught.value)
-    with pytest.raises(FsgenError, match="once: fsgen pull metrics --everything\n"):
+    with pytest.raises(FsgenError, match="once: fsgen pull metrics inception clip\n"):
         locate_all(["inception", "clip"])
 
 
