@@ -87,10 +87,9 @@ def adapt(
     methods = Stack.parse(method, {name: dict(values) for name, values in (options or {}).items()})
     methods.check(found.family)
     model = start_of(found, new_class, methods)
-    if instances.wanted(model):
-        instances.extractor_of(model, features, "cpu")  # better refused now than after the images are read
-    trained = resolved(model, recipe or {})
     target = devices.pick(device)
+    extractor = instances.extractor_of(model, features, target)  # refused before the images are read
+    trained = resolved(model, recipe or {})
     run = Run.plan(Path(out), force=force)
     keep_apart(run.path, images, models.find(str(source)))
     shots = read_shots(model, images, fit, watch)
@@ -104,7 +103,7 @@ def adapt(
     if dry_run:
         return config
     made(run.path)  # better refused now than after the preparations
-    return go(Job(settings, found, model, shots, methods, trained, run, watch))
+    return go(Job(settings, found, model, shots, methods, trained, run, watch, extractor))
 
 
 def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = None) -> Path:
@@ -141,7 +140,7 @@ def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = N
         raise FsgenError(f"{methods.name} trains nothing, so there are no steps to go on with")
     model = start_of(source, settings.new_class, methods)
     recipe = resolved(model, config.get("recipe", {}))
-    devices.pick(settings.device)
+    extractor = instances.extractor_of(model, settings.features, devices.pick(settings.device))
     if steps is not None:
         folder.write_config(config_of(settings, recipe, methods))
-    return go(Job(settings, source, model, shots, methods, recipe, folder, watch, resumed=True))
+    return go(Job(settings, source, model, shots, methods, recipe, folder, watch, extractor, resumed=True))

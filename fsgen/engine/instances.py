@@ -29,12 +29,14 @@ def wanted(model: Model) -> bool:
     return "instances" in model.family.traits and bool(model.spec.get("h_dim"))
 
 
-def extractor_of(model: Model, name: str, device: torch.device | str) -> Extractor:
-    """The feature network of ``model``, or the one called ``name``.
+def extractor_of(model: Model, name: str, device: torch.device | str) -> Extractor | None:
+    """The feature network of ``model``, or the one called ``name``; None where it draws after no images.
 
     Raises:
         FsgenError: neither says which; its weights are absent; it gives another number of features.
     """
+    if not wanted(model):
+        return None
     name = name or model.about.get("features", "")
     title = model.about.get("title", "this model")
     if not name:
@@ -123,28 +125,24 @@ class Instances:
         return draw
 
 
-def after(
-    model: Model, images: str | Path, features: str, fit: str, device: torch.device | str
-) -> Model:  # fmt: skip
-    """``model`` drawing after ``images`` (a picture, a folder, a zip) from now on."""
-    if not wanted(model):
+def after(model: Model, images: str | Path, extractor: Extractor | None, fit: str) -> Model:
+    """``model`` drawing after ``images`` (a picture, a folder, a zip) from now on, seen by its extractor."""
+    if extractor is None:
         title = model.about.get("title", "this model")
         raise FsgenError(f"{title} does not draw after images", hint="leave --instance out")
     spec = model.spec
     shown = load_images(images, spec["resolution"], fit=fit, channels=spec["channels"])
-    rows = features_of(extractor_of(model, features, device), shown.pixels)
-    return replace(model, extra={**model.extra, "conditions": rows})
+    return replace(model, extra={**model.extra, "conditions": features_of(extractor, shown.pixels)})
 
 
 def shots_of(
-    model: Model, shots: ImageSet, name: str, k: int | None, labels: list[int] | None, mirror: bool,
-    device: torch.device, progress: Callable[[int, int], None],
+    extractor: Extractor, shots: ImageSet, k: int | None, labels: list[int] | None, mirror: bool,
+    progress: Callable[[int, int], None],
 ) -> Instances:  # fmt: skip
-    """The images of a run as instances of ``model``; ``k`` neighbours each, or as the paper has it.
+    """The images of a run as instances; ``k`` neighbours each, or as the paper has it.
 
     ``mirror``: flipped images are instances too.
     """
-    extractor = extractor_of(model, name, device)
     features = features_of(extractor, shots.pixels, progress)
     flipped = features_of(extractor, shots.pixels.flip(3), progress) if mirror else None
     return Instances.of(features, neighbours_for(len(shots), k) if len(shots) > 1 else 1, labels, flipped)

@@ -25,6 +25,7 @@ from fsgen.engine.supply import Supply, supply
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.methods.stack import Stack
+from fsgen.metrics.extractor import Extractor
 from fsgen.models import model as models
 from fsgen.models.classes import with_class
 from fsgen.models.model import Model
@@ -44,6 +45,7 @@ class Job:
     recipe: Any
     run: Run
     watch: Watch
+    extractor: Extractor | None = None  # of the features that a model of instances draws after
     resumed: bool = False  # goes on from the state in the run folder
 
 
@@ -55,7 +57,7 @@ def go(job: Job) -> Path:
     if d is None:
         watch.say("the source has no discriminator: training starts with a fresh one")
         d = model.fresh_discriminator(job.settings.seed, device)
-    fed = supply(model, job.shots, job.settings, job.methods, device, watch)
+    fed = supply(model, job.shots, job.settings, job.methods, device, watch, job.extractor)
     model = fed.model
     trains = partial(job.methods.trains, model.family)
     state = loop.begin(model.family, model.generator(model.start, device), d, job.recipe, trains)

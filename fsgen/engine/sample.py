@@ -15,6 +15,7 @@ from fsgen.engine import device as devices
 from fsgen.engine import instances, translation
 from fsgen.engine.seeds import inputs_of
 from fsgen.errors import FsgenError, near
+from fsgen.metrics.extractor import Extractor
 from fsgen.models import model as models
 from fsgen.models.classes import names_of
 from fsgen.models.model import Model
@@ -32,6 +33,7 @@ class Loaded:
     model: Model
     g: nn.Module
     device: torch.device
+    extractor: Extractor | None = None  # what saw the images it draws after, if it was given some
 
     def images(
         self, seeds: Sequence[int], truncation: float = 1.0, noise: str = "const", batch: int = BATCH,
@@ -67,7 +69,8 @@ class Loaded:
         Raises:
             FsgenError: the model draws after no images; the features' weights are absent.
         """
-        return replace(self, model=instances.after(self.model, images, features, fit, self.device))
+        extractor = instances.extractor_of(self.model, features, self.device)
+        return replace(self, model=instances.after(self.model, images, extractor, fit), extractor=extractor)
 
     def translating(self, contents: str | Path, fit: str = "crop") -> Loaded:
         """The same model, translating ``contents``, a picture, a folder or a zip: seed s is the s-th of them.
@@ -84,7 +87,7 @@ class Loaded:
         """As ``images``, one seed a batch: of ``candidates`` latents the one whose picture is nearest, in the
         model's features, to the image it was drawn after. The first candidate is the seed's own latent."""
         _check(truncation, noise)
-        extractor = instances.extractor_of(self.model, features, self.device)
+        extractor = self.extractor or instances.extractor_of(self.model, features, self.device)
         for seed in seeds:
             own = inputs_of(self.model, self.g, [seed], self.device, label)
             others = self.g.draw(candidates - 1, random.generator(seed, "candidates")).z.to(self.device)

@@ -18,6 +18,7 @@ from fsgen.engine.seeds import Draw, inputs_of, prior
 from fsgen.engine.settings import Settings
 from fsgen.engine.watch import Watch
 from fsgen.methods.stack import Stack
+from fsgen.metrics.extractor import Extractor
 from fsgen.models.classes import drawn_class
 from fsgen.models.model import Model
 from fsgen.types import Inputs
@@ -37,18 +38,22 @@ class Supply:
 
 
 def supply(
-    model: Model, shots: ImageSet, settings: Settings, methods: Stack, device: torch.device, watch: Watch
+    model: Model, shots: ImageSet, settings: Settings, methods: Stack, device: torch.device, watch: Watch,
+    extractor: Extractor | None = None,
 ) -> Supply:  # fmt: skip
-    """The images ``shots`` as ``model`` takes them: plain, by class, as instances, or to be translated."""
+    """The images ``shots`` as ``model`` takes them: plain, by class, as instances, or to be translated.
+
+    ``extractor`` sees the features that a model of instances draws after.
+    """
     labels = _labels(shots, model.about.get("classes") if drawn_class(model) is None else None)
     given = reals(shots, device, mirror=settings.mirror, classes=labels)
     if translation.wanted(model):
         return _translated(model, shots, given, labels, settings, methods, device)
     drawing: Callable[[nn.Module], Draw] = partial(prior, model)
-    if instances.wanted(model):
+    if extractor is not None:
         found = instances.shots_of(
-            model, shots, settings.features, settings.neighbours, labels,
-            settings.mirror and not methods.conditions, device, partial(watch.progress, "features"),
+            extractor, shots, settings.neighbours, labels, settings.mirror and not methods.conditions,
+            partial(watch.progress, "features"),
         )  # fmt: skip
         about = {**model.about, "features": settings.features or model.about["features"]}
         model = replace(model, about=about, extra={"conditions": found.stored(settings.seed)})

@@ -96,11 +96,11 @@ def train(
     run, target = Run.plan(Path(out), force=force), devices.pick(device)
     keep_apart(run.path, images)
     names = _classes(images) if classes else []
-    h_dim = networks.build(features, device=target).dim if features else 0
+    extractor = networks.build(features, device=target) if features else None
     settings = Settings(
         images=str(Path(images).resolve()), source="", method=methods.name, steps=steps, seed=seed,
         fresh={"family": family, "size": size, "channels": channels, "classes": names, "width": width,
-               "h_dim": h_dim, "architecture": dict(architecture or {})},
+               "h_dim": extractor.dim if extractor else 0, "architecture": dict(architecture or {})},
         features=features, neighbours=neighbours, device=str(target), fit=fit,
         mirror=kind.mirrors if mirror is None else mirror, sample_every=sample_every, save_every=save_every,
     )  # fmt: skip
@@ -115,7 +115,7 @@ def train(
     if dry_run:
         return config
     made(run.path)
-    return go(Job(settings, model, model, shots, methods, trained, run, watch))
+    return go(Job(settings, model, model, shots, methods, trained, run, watch, extractor))
 
 
 def _helps(kind: type[Family], method: str | None, options: dict[str, dict[str, Any]]) -> Stack:

@@ -31,13 +31,18 @@ class MeanColours:
 
 
 @pytest.fixture(autouse=True)
-def _colours(monkeypatch):
+def built(monkeypatch):
+    """The names of the networks that were loaded."""
+    names = []
+
     def build(name, device="cpu"):
+        names.append(name)
         if name != "colours":
             raise FsgenError(f"there are no features '{name}'")
         return MeanColours()
 
     monkeypatch.setattr(networks, "build", build)
+    return names
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +70,21 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, pictures, one_thread):
     part = train(pictures, out=tmp_path / "part", steps=2, **options)
     resume(part, steps=4)
     assert models.load(whole).hash == models.load(part).hash
+
+
+def test_the_feature_network_is_loaded_once(tmp_path, source, built, drawings, pictures):
+    assert built == ["colours"]  # by the training of source
+    resume(source, steps=3)
+    assert built == ["colours"] * 2
+    run = fsgen.adapt(drawings, out=tmp_path / "run", source=source, method="instances", device="cpu")
+    assert built == ["colours"] * 3
+    photo = sorted(pictures.iterdir())[0]
+    job = sheets.Job(str(run), tmp_path / "a.png", [0, 1], instance=photo, candidates=2, device="cpu")
+    sheets.write(job, Watch())
+    assert built == ["colours"] * 4
+    plain = train(pictures, out=tmp_path / "plain", steps=1, **SMALL)
+    fsgen.adapt(drawings, out=tmp_path / "of plain", source=plain, method="finetune", steps=1, device="cpu")
+    assert len(built) == 4
 
 
 def test_what_is_drawn_belongs_together():
