@@ -28,6 +28,7 @@ def adapt(
     features: Annotated[
         str, typer.Option(help="Of the images, for a source that draws after them. (default: its own)")
     ] = "",
+    weights_dir: common.WeightsDir = None,
     method: Annotated[str, typer.Option(help="One or several, joined by commas: ewc,diffaugment.")] = "ewc",
     steps: Annotated[Optional[int], typer.Option(help="Generator steps. (default: 400)")] = None,  # noqa: UP045
     batch: Annotated[Optional[int], typer.Option(help="Images a step. (default: the family's)")] = None,  # noqa: UP045
@@ -62,11 +63,11 @@ def adapt(
                     "IMAGES and --out are needed", hint="fsgen adapt ./ten_images --out runs/first"
                 )
             run = engine.adapt(
-                images, out=out, source=source, new_class=new_class, features=features, method=method,
-                options=flags.by_method(method_flags), recipe={"batch": batch, "lr": lr},
-                steps=engine.STEPS if steps is None else steps, seed=seed, device=device, fit=fit,
-                mirror=mirror, sample_every=sample_every, save_every=save_every, force=force,
-                dry_run=dry_run, watch=watch,
+                images, out=out, source=source, new_class=new_class, features=features,
+                weights_dir=weights_dir, method=method, options=flags.by_method(method_flags),
+                recipe={"batch": batch, "lr": lr}, steps=engine.STEPS if steps is None else steps,
+                seed=seed, device=device, fit=fit, mirror=mirror, sample_every=sample_every,
+                save_every=save_every, force=force, dry_run=dry_run, watch=watch,
             )  # fmt: skip
     if dry_run:
         common.show_config(run, as_json)

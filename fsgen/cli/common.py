@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -29,6 +29,10 @@ Json = Annotated[
 Debug = Annotated[
     bool,
     typer.Option("--debug", "-v", help="More talk, and a traceback on failure.", rich_help_panel="Common"),
+]
+WeightsDir = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="A folder with the weight files of the networks that look at images."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, print the resolved options, do nothing.")

@@ -30,6 +30,7 @@ def sample(
     features: Annotated[
         str, typer.Option(help="The network that looks at them. (default: the model's own)")
     ] = "",
+    weights_dir: common.WeightsDir = None,
     content: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Translate these pictures: one, a folder or a zip (models that translate)."),
@@ -83,7 +84,7 @@ def sample(
         )
     job = sheets.Job(
         model=model, out=out, seeds=chosen, truncation=truncation, noise=noise, label=label,
-        instance=instance, features=features, content=content, candidates=candidates,
+        instance=instance, features=features, weights_dir=weights_dir, content=content, candidates=candidates,
         columns=columns if grid else None, compare=compare, strength=strength, swap_above=swap_above,
         other=other, device=device,
     )  # fmt: skip

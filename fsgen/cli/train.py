@@ -30,6 +30,7 @@ def train(
     features: Annotated[
         str, typer.Option(help="Draw after images, by their features: bundled, swav, resnet50, timm:NAME.")
     ] = "",
+    weights_dir: common.WeightsDir = None,
     neighbours: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Reals of each of those images. (default: 50; 5 below 10,000 images)"),
@@ -74,7 +75,7 @@ def train(
                 raise FsgenError("IMAGES and --out are needed", hint="fsgen train ./images --out runs/source")
             run = engine.train(
                 images, out=out, family=family, size=size, channels=1 if grey else 3, classes=classes,
-                width=width, features=features, neighbours=neighbours, method=method,
+                width=width, features=features, weights_dir=weights_dir, neighbours=neighbours, method=method,
                 options=flags.by_method(method_flags), recipe={"batch": batch, "lr": lr},
                 steps=engine.STEPS if steps is None else steps, seed=seed, device=device, fit=fit,
                 mirror=mirror, sample_every=sample_every, save_every=save_every, force=force,

@@ -29,6 +29,7 @@ from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
 from fsgen.io.home import made
 from fsgen.methods.stack import Stack
+from fsgen.metrics import weights
 from fsgen.models import model as models
 
 
@@ -39,6 +40,7 @@ def adapt(
     source: str | Path = "peeps64",
     new_class: str = "",
     features: str = "",
+    weights_dir: str | Path | None = None,
     method: str = "ewc",
     options: Mapping[str, Mapping[str, Any]] | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -61,6 +63,7 @@ def adapt(
         source: a run folder, a native file, or a name.
         new_class: the images are a class of this name that the conditional source does not have yet.
         features: of the images, for a source that draws after those of an image and does not say which.
+        weights_dir: a folder to look into first for the weights of networks that look at images.
         method: one method or several joined by commas, as in ``"ewc,diffaugment"``.
         options: by method, what differs from its defaults: ``{"ewc": {"lambda": 500}}``.
         recipe: what differs from the family's training recipe: ``{"batch": 8, "lr": 0.001}``.
@@ -88,16 +91,17 @@ def adapt(
     methods.check(found.family)
     model = start_of(found, new_class, methods)
     target = devices.pick(device)
-    extractor = instances.extractor_of(model, features, target)  # refused before the images are read
+    where = weights.folder(weights_dir)
+    extractor = instances.extractor_of(model, features, target, where)  # refused before the images are read
     trained = resolved(model, recipe or {})
     run = Run.plan(Path(out), force=force)
     keep_apart(run.path, images, models.find(str(source)))
     shots = read_shots(model, images, fit, watch)
     settings = Settings(
         images=str(Path(images).resolve()), images_digest=shots.digest, source=lasting(source),
-        source_hash=found.hash, new_class=new_class, features=features, method=methods.name,
-        steps=0 if methods.conditions else steps, seed=seed,
-        device=str(target), fit=fit, mirror=mirror, sample_every=sample_every, save_every=save_every,
+        source_hash=found.hash, new_class=new_class, features=features, weights_dir=str(where or ""),
+        method=methods.name, steps=0 if methods.conditions else steps, seed=seed, device=str(target), fit=fit,
+        mirror=mirror, sample_every=sample_every, save_every=save_every,
     )  # fmt: skip
     config = config_of(settings, trained, methods)
     if dry_run:
@@ -123,6 +127,11 @@ def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = N
     can_go_on(folder, steps)
     if steps is not None:
         settings = dataclasses.replace(settings, steps=steps)
+    if settings.weights_dir and not Path(settings.weights_dir).is_dir():
+        raise FsgenError(
+            f"the folder {settings.weights_dir}, which this run has its weight files from, is gone",
+            hint="restore it, or start a new run",
+        )
     source = source_of(settings)
     if settings.fresh is None and source.hash != settings.source_hash:
         raise FsgenError(
@@ -140,7 +149,9 @@ def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = N
         raise FsgenError(f"{methods.name} trains nothing, so there are no steps to go on with")
     model = start_of(source, settings.new_class, methods)
     recipe = resolved(model, config.get("recipe", {}))
-    extractor = instances.extractor_of(model, settings.features, devices.pick(settings.device))
+    extractor = instances.extractor_of(
+        model, settings.features, devices.pick(settings.device), weights.folder(settings.weights_dir)
+    )
     if steps is not None:
         folder.write_config(config_of(settings, recipe, methods))
     return go(Job(settings, source, model, shots, methods, recipe, folder, watch, extractor, resumed=True))

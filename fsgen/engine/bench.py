@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from fsgen.types import Bench, Pilot
 
 def bench(
     known: Model, fed: Supply, *, recipe: Any, steps: int, shots: int, seed: int, device: torch.device,
-    watch: Watch,
+    weights_dir: Path | None, watch: Watch,
 ) -> Bench:  # fmt: skip
     """The bench of a run that is ``fed``; nothing is computed until a method asks for it.
 
@@ -38,8 +39,9 @@ def bench(
 
     def diagonal(samples: int, proxy: str) -> dict[str, Tensor]:
         found = fisher.of_model(
-            known, samples=samples, proxy=proxy, seed=seed, device=device, progress=partial(watched, "Fisher")
-        ).diagonal
+            known, samples=samples, proxy=proxy, seed=seed, device=device, weights_dir=weights_dir,
+            progress=partial(watched, "Fisher"),
+        ).diagonal  # fmt: skip
         if known.spec != model.spec:
             found = with_class_fisher(found, model.family, known.spec["c_dim"])
         return {name: value.to(device) for name, value in found.items()}

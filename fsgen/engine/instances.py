@@ -29,7 +29,9 @@ def wanted(model: Model) -> bool:
     return "instances" in model.family.traits and bool(model.spec.get("h_dim"))
 
 
-def extractor_of(model: Model, name: str, device: torch.device | str) -> Extractor | None:
+def extractor_of(
+    model: Model, name: str, device: torch.device | str, weights_dir: Path | None = None
+) -> Extractor | None:
     """The feature network of ``model``, or the one called ``name``; None where it draws after no images.
 
     Raises:
@@ -42,7 +44,7 @@ def extractor_of(model: Model, name: str, device: torch.device | str) -> Extract
     if not name:
         known = ", ".join(networks.NAMES)
         raise FsgenError(f"{title} does not say which features it draws after", hint=f"--features: {known}")
-    extractor = networks.build(name, device=device)
+    extractor = networks.build(name, device=device, weights_dir=weights_dir)
     if extractor.dim != model.spec["h_dim"]:
         raise FsgenError(
             f"'{name}' gives {extractor.dim} features, and {title} draws after {model.spec['h_dim']}",
@@ -125,11 +127,8 @@ class Instances:
         return draw
 
 
-def after(model: Model, images: str | Path, extractor: Extractor | None, fit: str) -> Model:
+def after(model: Model, images: str | Path, extractor: Extractor, fit: str) -> Model:
     """``model`` drawing after ``images`` (a picture, a folder, a zip) from now on, seen by its extractor."""
-    if extractor is None:
-        title = model.about.get("title", "this model")
-        raise FsgenError(f"{title} does not draw after images", hint="leave --instance out")
     spec = model.spec
     shown = load_images(images, spec["resolution"], fit=fit, channels=spec["channels"])
     return replace(model, extra={**model.extra, "conditions": features_of(extractor, shown.pixels)})

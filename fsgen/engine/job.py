@@ -25,6 +25,7 @@ from fsgen.engine.supply import Supply, supply
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.methods.stack import Stack
+from fsgen.metrics import weights
 from fsgen.metrics.extractor import Extractor
 from fsgen.models import model as models
 from fsgen.models.classes import with_class
@@ -63,7 +64,8 @@ def go(job: Job) -> Path:
     state = loop.begin(model.family, model.generator(model.start, device), d, job.recipe, trains)
     tools = bench(
         job.source, fed, recipe=job.recipe, steps=job.settings.steps, shots=len(job.shots),
-        seed=job.settings.seed, device=device, watch=watch,
+        seed=job.settings.seed, device=device, weights_dir=weights.folder(job.settings.weights_dir),
+        watch=watch,
     )  # fmt: skip
     saved = job.run.restore(state) if job.resumed else None
     if saved is None:
@@ -194,10 +196,9 @@ def _perceptual(job: Job, device: torch.device) -> Callable[[Tensor, Tensor], Te
     if "reconstruction" not in job.model.family.traits or not job.recipe.reconstruction:
         return None
     from fsgen.metrics.perceptual import Lpips
-    from fsgen.metrics.weights import locate
 
     try:
-        path = locate("vgg16")
+        path = weights.locate("vgg16", weights.folder(job.settings.weights_dir))
     except FsgenError:
         job.watch.say("reconstructions are compared by L1: LPIPS needs fsgen pull metrics vgg16")
         return None

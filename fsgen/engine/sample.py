@@ -33,7 +33,7 @@ class Loaded:
     model: Model
     g: nn.Module
     device: torch.device
-    extractor: Extractor | None = None  # what saw the images it draws after, if it was given some
+    extractor: Extractor | None = None  # what looks at images to be drawn after, once that was asked for
 
     def images(
         self, seeds: Sequence[int], truncation: float = 1.0, noise: str = "const", batch: int = BATCH,
@@ -59,18 +59,30 @@ class Loaded:
         images = self.images(range(seed, seed + n), truncation, label=class_of(self.model, label))
         return torch.cat([to_uint8(x) for x in images])
 
-    def after(self, images: str | Path, features: str = "", fit: str = "crop") -> Loaded:
+    def after(
+        self, images: str | Path, features: str = "", fit: str = "crop", weights_dir: Path | None = None
+    ) -> Loaded:  # fmt: skip
         """The same model, drawing after ``images``: a picture, a folder or a zip (IC-GAN).
 
         Args:
             images: what is drawn after; each picture draws one of them.
             features: the network that looks at them; default: the one that the model says.
+            weights_dir: a folder to look into first for its weights.
 
         Raises:
             FsgenError: the model draws after no images; the features' weights are absent.
         """
-        extractor = instances.extractor_of(self.model, features, self.device)
-        return replace(self, model=instances.after(self.model, images, extractor, fit), extractor=extractor)
+        looking = self.looking(features, weights_dir)
+        return replace(looking, model=instances.after(self.model, images, looking.extractor, fit))
+
+    def looking(self, features: str = "", weights_dir: Path | None = None) -> Loaded:
+        """The same model with the network that looks at images for it; arguments, errors as of ``after``."""
+        extractor = instances.extractor_of(self.model, features, self.device, weights_dir)
+        if extractor is None:
+            title = self.model.about.get("title", "this model")
+            hint = "leave --instance and --candidates out"
+            raise FsgenError(f"{title} does not draw after images", hint=hint)
+        return replace(self, extractor=extractor)
 
     def translating(self, contents: str | Path, fit: str = "crop") -> Loaded:
         """The same model, translating ``contents``, a picture, a folder or a zip: seed s is the s-th of them.
@@ -82,12 +94,16 @@ class Loaded:
 
     def chosen(
         self, seeds: Sequence[int], candidates: int, truncation: float = 1.0, noise: str = "const",
-        label: int | None = None, features: str = "",
+        label: int | None = None,
     ) -> Iterator[Tensor]:  # fmt: skip
         """As ``images``, one seed a batch: of ``candidates`` latents the one whose picture is nearest, in the
-        model's features, to the image it was drawn after. The first candidate is the seed's own latent."""
+        model's features, to the image it was drawn after. The first candidate is the seed's own latent.
+
+        Raises:
+            FsgenError: the model draws after no images.
+        """
         _check(truncation, noise)
-        extractor = self.extractor or instances.extractor_of(self.model, features, self.device)
+        extractor = self.extractor or self.looking().extractor
         for seed in seeds:
             own = inputs_of(self.model, self.g, [seed], self.device, label)
             others = self.g.draw(candidates - 1, random.generator(seed, "candidates")).z.to(self.device)

@@ -20,6 +20,7 @@ class Settings:
     source: str = "peeps64"
     new_class: str = ""  # what the images are to the source; empty: no class of their own
     features: str = ""  # of the images, for a source that draws after them; empty: its own
+    weights_dir: str = ""  # where weights of networks that look at images lie; empty: where they always do
     neighbours: int | None = None  # of each of those images; None: as published
     fresh: dict[str, Any] | None = None  # trained from scratch: family, size, ...
     source_hash: str = ""

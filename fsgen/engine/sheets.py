@@ -12,7 +12,7 @@ import torch
 import fsgen
 from fsgen.data import pictures
 from fsgen.data.images import SUFFIXES
-from fsgen.engine import instances, sample
+from fsgen.engine import sample
 from fsgen.engine.sample import Loaded
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
@@ -35,6 +35,7 @@ class Job:
     label: str | None = None  # a class, by number or name
     instance: Path | None = None  # images to draw after
     features: str = ""  # of those images; empty: the model's own
+    weights_dir: Path | None = None  # where the weights of their network lie, if not where they always do
     content: Path | None = None  # pictures to translate
     candidates: int = 1  # latents tried for each picture drawn after an image
     columns: int | None = None  # of a sheet; None: as square as it comes
@@ -87,20 +88,16 @@ def _ready(job: Job) -> Loaded:
         raise FsgenError("--candidates is at least 1")
     loaded = sample.ready(_model(job), job.device)
     if job.instance is not None:
-        return loaded.after(job.instance, job.features)
-    if job.content is not None:
-        return loaded.translating(job.content)
-    if job.candidates > 1 and not instances.wanted(loaded.model):
-        raise FsgenError("--candidates are chosen by the image they are drawn after, and this model has none")
-    return loaded
+        return loaded.after(job.instance, job.features, weights_dir=job.weights_dir)
+    if job.candidates > 1:
+        return loaded.looking(job.features, job.weights_dir)
+    return loaded if job.content is None else loaded.translating(job.content)
 
 
 def _batches(job: Job, loaded: Loaded) -> Iterator[torch.Tensor]:
     label = sample.class_of(loaded.model, job.label)
     if job.candidates > 1:
-        return loaded.chosen(
-            job.seeds, job.candidates, job.truncation, job.noise, label=label, features=job.features
-        )
+        return loaded.chosen(job.seeds, job.candidates, job.truncation, job.noise, label=label)
     return loaded.images(job.seeds, job.truncation, job.noise, label=label)
 
 

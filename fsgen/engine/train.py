@@ -29,6 +29,7 @@ from fsgen.errors import FsgenError
 from fsgen.io.home import made
 from fsgen.methods.stack import Stack
 from fsgen.metrics import instances as networks
+from fsgen.metrics import weights
 from fsgen.types import Family
 
 STEPS = 10_000
@@ -45,6 +46,7 @@ def train(
     width: int | None = None,
     architecture: Mapping[str, Any] | None = None,
     features: str = "",
+    weights_dir: str | Path | None = None,
     neighbours: int | None = None,
     method: str | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -78,7 +80,7 @@ def train(
         method: what may help without a source, such as ``"diffaugment"``, or ``"none"``; default: what the
             family was published with.
         mirror: show each image also flipped; default: as the family was published.
-        options, recipe, steps, seed, device, fit: as for ``adapt``.
+        options, recipe, steps, seed, device, fit, weights_dir: as for ``adapt``.
         sample_every, save_every, force, dry_run, watch: as for ``adapt``.
 
     Returns:
@@ -96,12 +98,13 @@ def train(
     run, target = Run.plan(Path(out), force=force), devices.pick(device)
     keep_apart(run.path, images)
     names = _classes(images) if classes else []
-    extractor = networks.build(features, device=target) if features else None
+    where = weights.folder(weights_dir)
+    extractor = networks.build(features, device=target, weights_dir=where) if features else None
     settings = Settings(
         images=str(Path(images).resolve()), source="", method=methods.name, steps=steps, seed=seed,
         fresh={"family": family, "size": size, "channels": channels, "classes": names, "width": width,
                "h_dim": extractor.dim if extractor else 0, "architecture": dict(architecture or {})},
-        features=features, neighbours=neighbours, device=str(target), fit=fit,
+        features=features, weights_dir=str(where or ""), neighbours=neighbours, device=str(target), fit=fit,
         mirror=kind.mirrors if mirror is None else mirror, sample_every=sample_every, save_every=save_every,
     )  # fmt: skip
     model = source_of(settings)

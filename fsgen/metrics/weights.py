@@ -129,6 +129,21 @@ def online(**talk: Callable) -> Download:
     return lambda url, destination, sha256: fetch(url, destination, sha256=sha256, **talk)
 
 
+def folder(path: str | Path | None) -> Path | None:
+    """A folder of the user's with weight files, as a path that lasts; None where there is no ``path``.
+
+    Raises:
+        FsgenError: no such folder.
+    """
+    if not path:
+        return None
+    if not Path(path).is_dir():
+        raise FsgenError(
+            f"--weights-dir: there is no folder {path}", hint="name one, or fetch them: fsgen pull metrics"
+        )
+    return Path(path).resolve()
+
+
 def locate(name: str, weights_dir: Path | None = None, download: Download | None = None) -> Path:
     """The weight file called ``name``: see ``locate_all``."""
     return locate_all([name], weights_dir, download)[name]
@@ -148,8 +163,7 @@ def locate_all(
         FsgenError: unknown name; ``weights_dir`` is no folder; files absent and not to be had. The hint names
             every one of them, its address, and where to put it.
     """
-    if weights_dir is not None and not weights_dir.is_dir():
-        raise FsgenError(f"--weights-dir: there is no folder {weights_dir}")
+    folder(weights_dir)
     found: dict[str, Path] = {}
     absent: dict[str, str] = {}  # name -> why it could not be downloaded, or ""
     for name, wanted in {name: _known(name) for name in names}.items():

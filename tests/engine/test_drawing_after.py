@@ -35,7 +35,7 @@ def built(monkeypatch):
     """The names of the networks that were loaded."""
     names = []
 
-    def build(name, device="cpu"):
+    def build(name, device="cpu", weights_dir=None):
         names.append(name)
         if name != "colours":
             raise FsgenError(f"there are no features '{name}'")
@@ -202,7 +202,7 @@ def test_what_cannot_be_is_refused(tmp_path, tiny, source, drawings, pictures):
         fsgen.load(tiny, device="cpu").after(drawings)
     with pytest.raises(FsgenError, match="candidates is at least 1"):
         sheets.write(sheets.Job(str(source), tmp_path / "a.png", [0], candidates=0, device="cpu"), Watch())
-    with pytest.raises(FsgenError, match="--candidates are chosen by the image"):
+    with pytest.raises(FsgenError, match="tiny does not draw after images"):
         sheets.write(sheets.Job(str(tiny), tmp_path / "a.png", [0], candidates=2, device="cpu"), Watch())
     with pytest.raises(FsgenError, match="instances trains nothing, so it goes with no other"):
         fsgen.adapt(drawings, out=tmp_path / "run", source=source, method="instances,diffaugment")
