@@ -21,10 +21,9 @@ def evaluated(rows: Sequence[Mapping[str, Any]]) -> Any:
 def translated(rows: Sequence[Mapping[str, Any]]) -> Any:
     """Translations from K shots, a line for each K, a column for each metric, as a table to print."""
     names = _known([row["metrics"] for row in rows])
-    table = _table(["images", *(MEASURES[name].title for name in names)])
+    table = _table([MEASURES[name].title for name in names])
     for row in rows:
-        count = "[dim]-[/dim]" if row["n"] is None else f"{row['n']:,}"
-        table.add_row(row["name"], count, *(cell(name, row["metrics"].get(name)) for name in names))
+        table.add_row(row["name"], *(cell(name, row["metrics"].get(name), below=True) for name in names))
     return table
 
 
@@ -47,15 +46,15 @@ def compared(reports: Sequence[Mapping[str, Any]]) -> Any:
     return table
 
 
-def cell(name: str, figure: Mapping[str, Any] | None) -> str:
-    """``61.2 (58.0-64.1)``"""
+def cell(name: str, figure: Mapping[str, Any] | None, *, below: bool = False) -> str:
+    """``61.2 (58.0-64.1)``, or the interval ``below`` the figure."""
     if figure is None:
         return "[dim]-[/dim]"
     text = shown(name, figure["value"])
     if figure["low"] is None:
         return text
     low, high = (shown(name, figure[end]).rstrip("%") for end in ("low", "high"))
-    return f"{text} [dim]({low}-{high})[/dim]"
+    return f"{text}\n[dim]{low}-{high}[/dim]" if below else f"{text} [dim]({low}-{high})[/dim]"
 
 
 def _known(metrics: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -7,14 +7,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fsgen.engine.watch import Watch
 from fsgen.evaluation.request import Request
 from fsgen.evaluation.unseen import Classes, Split
-from fsgen.metrics.classifier import Classifier, fit_classifier
+from fsgen.metrics.classifier import Classifier, fit_classifier, logits
 
 STEPS = 500  # of the training of each
+SIDE = 64  # px: larger pictures are shown at this size, which a small network has room for
+BATCH = 256  # of pictures that are shrunk
 TOP = 5  # likeliest classes that count beside the first
 JUDGES = {"all": "all classes", "unseen": "the unseen classes"}
 
@@ -28,6 +30,10 @@ class Judge:
     first: int  # its label of the first unseen class; the others follow
     reals: Tensor  # uint8 [n, C, H, W]: pictures of unseen classes that it was not trained on
     labels: Tensor  # [n] int64, of these
+
+    def says(self, images: Tensor) -> Tensor:
+        """Its logits of uint8 ``images`` [n, C, H, W]: float32 [n, classes] on the CPU."""
+        return logits(self.classifier.network, small(images))
 
     def chance(self, top: int) -> float:
         """How often a label is among the ``top`` likeliest of one who knows nothing."""
@@ -53,9 +59,20 @@ def trained(
             pixels = torch.cat([seen.images.pixels, images])
             answers = torch.cat([seen.labels, labels + first])
         found = fit_classifier(
-            pixels.to(request.device), answers, steps=STEPS, seed=request.seed,
+            small(pixels.to(request.device)), answers, steps=STEPS, seed=request.seed,
             progress=partial(watch.progress, f"classifier of {JUDGES[name]}"),
         )  # fmt: skip
         held = found.measured[answers[found.measured] >= first]
         judges[name] = Judge(found, len(answers.unique()), first, pixels[held], answers[held])
     return judges
+
+
+def small(images: Tensor) -> Tensor:
+    """uint8 [n, C, H, W] as the classifiers see them."""
+    if max(images.shape[2:]) <= SIDE:
+        return images
+    parts = [
+        nn.functional.interpolate(part.float(), (SIDE, SIDE), mode="area").round().to(torch.uint8)
+        for part in images.split(BATCH)
+    ]
+    return torch.cat(parts)

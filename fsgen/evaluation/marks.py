@@ -20,7 +20,8 @@ from fsgen.evaluation.keepers import colour
 from fsgen.evaluation.networks import Networks
 from fsgen.evaluation.request import Request
 from fsgen.evaluation.unseen import Classes, Split
-from fsgen.metrics import classifier, intervals
+from fsgen.metrics import intervals
+from fsgen.metrics.classifier import among
 from fsgen.metrics.dipd import Dipd
 from fsgen.metrics.frechet import frechet, frechet_resampled
 from fsgen.metrics.inception_score import inception_score, inception_score_resampled
@@ -71,7 +72,7 @@ class Eyes:
         logits, distances, features = {name: [] for name in self.judges}, [], []
         for images, contents in batches:
             for name, judge in self.judges.items():
-                logits[name].append(classifier.logits(judge.classifier.network, images))
+                logits[name].append(judge.says(images))
             if self.dipd is not None:
                 floats = (colour(part).float() / 127.5 - 1 for part in (images, contents))
                 distances.append(self.dipd(*floats).cpu())
@@ -86,10 +87,10 @@ class Eyes:
         """What the judges say of pictures of the unseen classes that they were not trained on."""
         found = {}
         for which, judge in self.judges.items():
-            said = classifier.logits(judge.classifier.network, judge.reals)
+            said = judge.says(judge.reals)
             p, draws = said.softmax(dim=1), intervals.draws(len(said), REPLICATES, self.seed)
             for top in (1, TOP):
-                right = classifier.among(said, judge.labels, top).numpy()
+                right = among(said, judge.labels, top).numpy()
                 found[f"top{top}_{which}"] = intervals.share(right, REPLICATES, self.seed)
             found[f"is_{which}"] = _score(p, draws)
         return {name: found[name] for name in names if name in found}
@@ -123,7 +124,7 @@ class Row:
             said = torch.stack([one.logits[which] for one in self.looked])  # [classes, m, k]
             labels = judge.first + torch.arange(len(said)).repeat_interleave(said.shape[1])
             for top in (1, TOP):
-                right = classifier.among(said.flatten(0, 1), labels, top).view(said.shape[:2])
+                right = among(said.flatten(0, 1), labels, top).view(said.shape[:2])
                 found[f"top{top}_{which}"] = self._share(right.numpy())
             p = said.softmax(dim=2).flatten(0, 1)
             found[f"is_{which}"] = _score(p, np.tile(counts, (1, len(said))))

@@ -31,9 +31,10 @@ def asked(tmp_path_factory):
 def test_a_line_for_each_number_of_shots_and_chance_beside_them(cli, asked, tmp_path):
     shown = cli(*asked, "--out", "there")
     assert shown.code == 0, shown.err
-    lines = shown.out.splitlines()
-    assert [line.split("  ")[0] for line in lines[1:5]] == ["K = 1", "contents", "real", "chance"]
-    assert "top-1 (all)" in lines[0] and "50.0%" in lines[4]
+    head, *below = shown.out.splitlines()
+    lines = [line for line in below if not line.startswith(" ")]  # others are intervals
+    assert [line.split("  ")[0] for line in lines[:4]] == ["K = 1", "contents", "real", "chance"]
+    assert "top-1 (unseen)" in head and "50.0%" in lines[3] and "IS (all)" in head
     assert "the classifier (all) tells 4 classes apart: " in shown.out and "25.0% by chance" in shown.out
     assert "K = 5, 10, 15, 20 left out" in shown.err and "left out: dipd, mfid" in shown.err
     report = json.loads((tmp_path / "there" / "report.json").read_text())["evaluation"]

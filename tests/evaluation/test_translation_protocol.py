@@ -224,6 +224,17 @@ def test_judges_are_measured_on_what_they_were_not_shown(funit, seen, unseen):
             assert given.labels[torch.cat(split.reals)][row] == label - judge.first
 
 
+def test_a_judge_sees_large_pictures_small():
+    images = torch.arange(130, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 128, 128).clone()
+    images[7, :, ::2] += 100  # rows by turns
+    seen = judges.small(images)
+    assert seen.shape == (130, 3, 64, 64) and seen.dtype == torch.uint8
+    assert (seen[7] == 57).all() and (
+        seen[[8, 129]].flatten(1).float().mean(dim=1) == torch.tensor([8, 129])
+    ).all()
+    assert judges.small(seen) is seen
+
+
 def test_the_batch_changes_nothing_and_the_seed_does(funit, seen, unseen):
     options = {"real": unseen, "content": seen, "protocol": "funit", "samples": 5, "metrics": OWN}
     first, again, other = (evaluate(funit, batch=b, seed=s, **options) for b, s in ((2, 0), (32, 0), (32, 1)))
