@@ -43,7 +43,10 @@ class Classes:
         return cls(images, torch.tensor(labels), model.spec["c_dim"])
 
     def drawing(self, g: nn.Module) -> Draw:
-        """Contents, and apart from them one picture of a class each (the paper trains with K = 1)."""
+        """Contents, and apart from them one picture of a class each (the paper trains with K = 1).
+
+        Either may be any image, as published, so that now and then a content is drawn as its own class.
+        """
         device = next(g.parameters()).device
 
         def draw(n: int, rng: torch.Generator) -> Inputs:

@@ -64,7 +64,8 @@ def test_what_is_fed_belongs_together(classes):
         )
         assert style == [int(inputs.rows[i])] and labels[style[0]] == inputs.y[i].argmax()
         assert labels[content[0]] == inputs.content_y[i].argmax()
-    assert (inputs.y.argmax(dim=1) != inputs.content_y.argmax(dim=1)).any()
+    other = inputs.y.argmax(dim=1) != inputs.content_y.argmax(dim=1)
+    assert 15 < other.sum() < 38  # of 40, two of three being expected: its own class is not left out
 
 
 def test_a_class_is_stored_without_training(tmp_path, source, drawings):
