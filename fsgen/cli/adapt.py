@@ -20,7 +20,7 @@ def adapt(
     images: Annotated[
         Optional[Path], typer.Argument(help="A folder, a zip or one image.", show_default=False)  # noqa: UP045
     ] = None,
-    out: Annotated[Optional[Path], typer.Option(help="The run folder to make.")] = None,  # noqa: UP045
+    out: common.Out = None,
     source: Annotated[str, typer.Option(help="A run folder, a file, or a name (fsgen info).")] = "peeps64",
     new_class: Annotated[
         str, typer.Option(help="The images are a class of this name, new to a source with classes.")
@@ -31,14 +31,14 @@ def adapt(
     weights_dir: common.WeightsDir = None,
     method: Annotated[str, typer.Option(help="One or several, joined by commas: ewc,diffaugment.")] = "ewc",
     steps: Annotated[Optional[int], typer.Option(help="Generator steps. (default: 400)")] = None,  # noqa: UP045
-    batch: Annotated[Optional[int], typer.Option(help="Images a step. (default: the family's)")] = None,  # noqa: UP045
-    lr: Annotated[Optional[float], typer.Option(help="Adam's step. (default: the family's)")] = None,  # noqa: UP045
-    fit: Annotated[str, typer.Option(help="How a picture becomes square: crop or pad.")] = "crop",
+    batch: common.Batch = None,
+    lr: common.Rate = None,
+    fit: common.Fit = "crop",
     mirror: Annotated[bool, typer.Option("--mirror", help="Also show the images flipped.")] = False,
-    sample_every: Annotated[int, typer.Option(help="Steps between grids in samples/.")] = 100,
-    save_every: Annotated[int, typer.Option(help="Steps between saved states.")] = 100,
-    resume: Annotated[Optional[Path], typer.Option(help="Go on with this run.")] = None,  # noqa: UP045
-    force: Annotated[bool, typer.Option("--force", help="Replace a run that is in the way.")] = False,
+    sample_every: common.SampleEvery = 100,
+    save_every: common.SaveEvery = 100,
+    resume: common.Resume = None,
+    force: common.Force = False,
     dry_run: common.DryRun = False,
     device: common.Device = "auto",
     seed: common.Seed = 0,

@@ -39,6 +39,16 @@ DryRun = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Accept the terms without being asked.")]
 
+# Of what makes runs: adapt and train.
+Out = Annotated[Optional[Path], typer.Option(help="The run folder to make.")]  # noqa: UP045
+Batch = Annotated[Optional[int], typer.Option(help="Images a step. (default: the family's)")]  # noqa: UP045
+Rate = Annotated[Optional[float], typer.Option(help="Adam's step. (default: the family's)")]  # noqa: UP045
+Fit = Annotated[str, typer.Option(help="How a picture becomes square: crop or pad.")]
+SampleEvery = Annotated[int, typer.Option(help="Steps between grids in samples/.")]
+SaveEvery = Annotated[int, typer.Option(help="Steps between saved states.")]
+Resume = Annotated[Optional[Path], typer.Option(help="Go on with this run.")]  # noqa: UP045
+Force = Annotated[bool, typer.Option("--force", help="Replace a run that is in the way.")]
+
 QUIET_LINE = 10.0  # seconds between progress lines where there is no terminal
 
 

@@ -18,7 +18,7 @@ def train(
     images: Annotated[
         Optional[Path], typer.Argument(help="A folder or a zip.", show_default=False)  # noqa: UP045
     ] = None,
-    out: Annotated[Optional[Path], typer.Option(help="The run folder to make.")] = None,  # noqa: UP045
+    out: common.Out = None,
     family: Annotated[str, typer.Option(help="What to train (fsgen info).")] = "stylegan2",
     size: Annotated[int, typer.Option(help="Pixels a side.")] = 64,
     grey: Annotated[bool, typer.Option("--grey", help="One channel instead of three.")] = False,
@@ -40,17 +40,17 @@ def train(
         typer.Option(help="What may help: diffaugment, or none. (default: the family's own)"),
     ] = None,
     steps: Annotated[Optional[int], typer.Option(help="Generator steps. (default: 10000)")] = None,  # noqa: UP045
-    batch: Annotated[Optional[int], typer.Option(help="Images a step. (default: the family's)")] = None,  # noqa: UP045
-    lr: Annotated[Optional[float], typer.Option(help="Adam's step. (default: the family's)")] = None,  # noqa: UP045
-    fit: Annotated[str, typer.Option(help="How a picture becomes square: crop or pad.")] = "crop",
+    batch: common.Batch = None,
+    lr: common.Rate = None,
+    fit: common.Fit = "crop",
     mirror: Annotated[
         Optional[bool],  # noqa: UP045
         typer.Option("--mirror/--no-mirror", help="Also show the images flipped. (default: the family's)"),
     ] = None,
-    sample_every: Annotated[int, typer.Option(help="Steps between grids in samples/.")] = 500,
-    save_every: Annotated[int, typer.Option(help="Steps between saved states.")] = 500,
-    resume: Annotated[Optional[Path], typer.Option(help="Go on with this run.")] = None,  # noqa: UP045
-    force: Annotated[bool, typer.Option("--force", help="Replace a run that is in the way.")] = False,
+    sample_every: common.SampleEvery = 500,
+    save_every: common.SaveEvery = 500,
+    resume: common.Resume = None,
+    force: common.Force = False,
     dry_run: common.DryRun = False,
     device: common.Device = "auto",
     seed: common.Seed = 0,
