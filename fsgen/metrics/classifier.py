@@ -73,7 +73,7 @@ def fit_classifier(
         FsgenError: not one label a picture, pictures too small, or a class of too few pictures to split.
     """
     _check(images, labels)
-    test = _split(labels.cpu(), held_out, seed).to(images.device)
+    test = _split(labels.cpu(), held_out, seed)  # on the CPU a mask fits tensors of any device
     shown, answers = images[~test], labels[~test].to(images.device).long()
     network = _untrained(images.shape[1], int(labels.max()) + 1, seed).to(images.device)
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
@@ -88,8 +88,8 @@ def fit_classifier(
         falling.step()
         progress(step + 1, steps)
     network.eval().requires_grad_(False)
-    right = accuracy(network, images[test], labels[test.cpu()])
-    return Classifier(network, right, test.cpu().nonzero().flatten())
+    right = accuracy(network, images[test], labels[test])
+    return Classifier(network, right, test.nonzero().flatten())
 
 
 @torch.no_grad()
