@@ -1,22 +1,23 @@
 """IC-GAN on peeps: does it draw what is near its instance, and does it for a style it has never seen?
 
-    python examples/studies/icgan_peeps.py train k50 --avatars DIR --out RUNS --steps 3000
-    python examples/studies/icgan_peeps.py judge k50 --avatars DIR --out RUNS --unseen FOLDER ...
-    python examples/studies/icgan_peeps.py reals --avatars DIR --out RUNS --unseen FOLDER ...
-    python examples/studies/icgan_peeps.py pictures k50 --avatars DIR --out RUNS --unseen FOLDER ...
+    python examples/studies/icgan_peeps.py train main --avatars DIR --out RUNS --steps 3000
+    python examples/studies/icgan_peeps.py judge main --avatars DIR --out RUNS --unseen SET ...
+    python examples/studies/icgan_peeps.py reals --avatars DIR --out RUNS --unseen SET ...
+    python examples/studies/icgan_peeps.py pictures main --avatars DIR --out RUNS --unseen SET ...
     python examples/studies/icgan_peeps.py table
 
-StyleGAN2 of 32 px, conditioned on the bundled features of 18,000 peeps: k1 to k500 by the number of
-neighbours that are an instance's reals; c360 and c36 instead on the class of a picture, a cluster (k-means)
-of the same features, of 50 and of 500 pictures; styles is k50 on 2,000 pictures each of peeps, sketches,
-pixel_faces and the folders ``--also``. ``train`` goes on where there is a run already.
+StyleGAN2 of 32 px, conditioned on the bundled features of 18,000 peeps: main, whose instances have 50
+neighbours for reals; styles, the same on 2,000 pictures each of peeps, sketches, pixel_faces and the sets
+``--also``, with 5 neighbours. Narrower ones for comparison: k1 to k500, by the number of neighbours; c360 and
+c36, which are told a picture's class instead: its cluster (k-means) by the same features, of 50 and of 500
+pictures. ``train`` goes on where there is a run already.
 
 The figure: the mean distance of an instance's samples to its neighbours over their mean distance to all other
 pictures of its style, in the avatars' features.pt, which trained neither the generator nor the bundled
-features. Instances are peeps that nothing was trained on, and pictures of unseen styles: the sets' doodles,
-and folders. Their neighbours are the 5 nearest of the same style, also never trained on (``held out``), or
-the 50 nearest of the 18,000 (``trained``), by the bundled features or (``by judge``) by features.pt itself.
-All pictures are seen at the generator's 32 px.
+features. Instances are peeps that nothing was trained on, and pictures of unseen styles. Their neighbours are
+the 5 nearest of the same style, also never trained on (``held out``), or the 50 nearest of the 18,000
+(``trained``), by the bundled features or (``by judge``) by features.pt itself. All pictures are seen at the
+generator's 32 px.
 """
 
 from __future__ import annotations
@@ -50,13 +51,16 @@ from fsgen.metrics.instances import build
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 ARMS: dict[str, dict[str, int]] = {
+    "main": {"neighbours": 50, "width": 48}, "styles": {"neighbours": 5, "width": 48},
     "k1": {"neighbours": 1}, "k5": {"neighbours": 5}, "k50": {"neighbours": 50}, "k500": {"neighbours": 500},
-    "c360": {"clusters": 360}, "c36": {"clusters": 36}, "styles": {"neighbours": 50},
+    "c360": {"clusters": 360}, "c36": {"clusters": 36},
 }  # fmt: skip
 TRAINED, HELD_OUT = 18_000, 2000  # the bundled features were not trained on the last 2,000 either
-SIZE, WIDTH = 32, 48
+SIZE, WIDTH = 32, 32
 RECIPE = {"batch": 16, "path_every": 0, "ema_half_life": 1000.0}
-INSTANCES, EACH = 1000, 4  # that are drawn after, and samples of each
+INSTANCES, EACH = 1000, 4  # peeps that are drawn after, and samples of each
+STRANGERS = 250  # pictures of each unseen style that are drawn after
+SHOWN = 7  # instances in a picture, and samples of each
 EACH_STYLE = 2000
 NEAR, NEAR_TRAINED = 5, 50  # about the same share of 2,000 and of 18,000
 
@@ -73,7 +77,7 @@ class Set:
     def kept(cls, avatars: Path, file: Path, images: Path, rows: slice) -> Set:
         """Worked out once, then from ``file``."""
         if not file.exists():
-            pixels = load_images(images, SIZE).pixels[rows]
+            pixels = load_images(images, SIZE).pixels[rows].clone()
             told = features_of(build("bundled"), pixels)
             torch.save({"pixels": pixels, "told": told, "judged": judged(avatars, pixels)}, file)
         return cls(**torch.load(file))
@@ -93,10 +97,11 @@ def peeps(avatars: Path, out: Path) -> tuple[Set, Set]:
     )
 
 
-def unseen(avatars: Path, out: Path, folders: list[Path]) -> dict[str, Set]:
-    paths = {"doodles": avatars / "doodles64.zip"} | {path.stem: path for path in folders}
+def unseen(avatars: Path, out: Path, paths: list[Path]) -> dict[str, Set]:
+    names = [path.stem.removesuffix("64") for path in paths]
     return {
-        name: Set.kept(avatars, out / f"{name}.pt", path, slice(0, HELD_OUT)) for name, path in paths.items()
+        name: Set.kept(avatars, out / f"{name}.pt", path, slice(0, HELD_OUT))
+        for name, path in zip(names, paths, strict=True)
     }
 
 
@@ -108,16 +113,17 @@ def fit(arm: str, avatars: Path, out: Path, steps: int, also: list[Path]) -> Non
     if (out / arm).exists():
         resume(out / arm, steps=steps)
     else:
-        clusters = ARMS[arm].get("clusters")
-        told = {"classes": True} if clusters else {"features": "bundled", **ARMS[arm]}
-        images = out / f"{'peeps' if arm.startswith('k') else arm}.zip"
+        told = {"width": WIDTH, "features": "bundled", **ARMS[arm]}
+        if clusters := told.pop("clusters", None):
+            told |= {"classes": True, "features": ""}
+        images = out / f"{arm if clusters or arm == 'styles' else 'peeps'}.zip"
         if not images.exists() and arm == "styles":
             mix(avatars, images, also)
         elif not images.exists():
             copy(avatars, images, clustered(avatars, out, clusters) if clusters else None)
         train(
-            images, out=out / arm, family="stylegan2", size=SIZE, width=WIDTH, recipe=RECIPE, mirror=False,
-            method="none", steps=steps, save_every=1000, device="cpu", **told,
+            images, out=out / arm, family="stylegan2", size=SIZE, recipe=RECIPE, mirror=False, method="none",
+            steps=steps, save_every=1000, device="cpu", **told,
         )  # fmt: skip
     with (out / "cpu.jsonl").open("a") as file:
         spent = {"arm": arm, "steps": steps, "cpu_seconds": round(time.process_time() - began)}
@@ -226,17 +232,17 @@ def report(points: Tensor, trained: Set, held: Set) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def judge(arm: str, avatars: Path, out: Path, folders: list[Path]) -> None:
+def judge(arm: str, avatars: Path, out: Path, paths: list[Path]) -> None:
     trained, held = peeps(avatars, out)
     model = fsgen.load(out / arm, device="cpu")
 
-    def points(style: Set) -> Tensor:
-        images = drawn_after(model, arm, out, style.told[:INSTANCES], EACH)
+    def points(style: Set, n: int) -> Tensor:
+        images = drawn_after(model, arm, out, style.told[:n], EACH)
         return judged(avatars, images.flatten(0, 1)).unflatten(0, (-1, EACH))
 
-    row = report(points(held), trained, held)
-    for name, style in unseen(avatars, out, folders).items():
-        row[name] = ratios(points(style), style)
+    row = report(points(held, INSTANCES), trained, held)
+    for name, style in unseen(avatars, out, paths).items():
+        row[name] = ratios(points(style, STRANGERS), style)
     spent = [json.loads(line) for line in (out / "cpu.jsonl").read_text().splitlines()]
     told = json.loads((out / arm / "report.json").read_text())["run"]
     write({
@@ -247,20 +253,20 @@ def judge(arm: str, avatars: Path, out: Path, folders: list[Path]) -> None:
     })  # fmt: skip
 
 
-def reals(avatars: Path, out: Path, folders: list[Path]) -> None:
+def reals(avatars: Path, out: Path, paths: list[Path]) -> None:
     """What a model would score that draws, for its instance, one of its k nearest training peeps."""
     trained, held = peeps(avatars, out)
     rng = random.generator(0, "reals")
 
-    def points(style: Set, k: int) -> Tensor:
-        near = torch.cdist(style.told[:INSTANCES], trained.told).topk(k, largest=False).indices
+    def points(style: Set, n: int, k: int) -> Tensor:
+        near = torch.cdist(style.told[:n], trained.told).topk(k, largest=False).indices
         ranks = torch.randint(k, (len(near), EACH), generator=rng)
         return trained.judged[near.gather(1, ranks)]
 
-    others = unseen(avatars, out, folders)
+    others = unseen(avatars, out, paths)
     for k in (1, 5, 50, 500, TRAINED):
-        row = report(points(held, k), trained, held)
-        row |= {name: ratios(points(style, k), style) for name, style in others.items()}
+        row = report(points(held, INSTANCES, k), trained, held)
+        row |= {name: ratios(points(style, STRANGERS, k), style) for name, style in others.items()}
         write({"arm": f"real peeps, k{k}", "steps": None, **row})
 
 
@@ -274,16 +280,17 @@ def write(row: dict[str, Any]) -> None:
 # ---- what to look at --------------------------------------------------------------------------------------
 
 
-def pictures(arms: list[str], avatars: Path, out: Path, folders: list[Path]) -> None:
-    """For each arm and style eight instances: the picture, its 3 nearest, and 8 samples after it."""
+def pictures(arms: list[str], avatars: Path, out: Path, paths: list[Path]) -> None:
+    """For each arm and style a sheet of instances: the picture, its 3 nearest, and samples after it."""
     _, held = peeps(avatars, out)
-    for name, style in ({"peeps": held} | unseen(avatars, out, folders)).items():
-        near = nearest(style.told, NEAR).images[:8]
+    for name, style in ({"peeps": held} | unseen(avatars, out, paths)).items():
+        near = nearest(style.told, 3).images[:SHOWN]
         for arm in arms:
-            images = drawn_after(fsgen.load(out / arm, device="cpu"), arm, out, style.told[:8], 8)
-            columns = [style.pixels[:8], style.pixels[near[:, :3].flatten()], images.flatten(0, 1)]
-            strips = [grid(some, len(some) // 8) for some in columns]
-            save_png(beside(strips), RESULTS.with_name(f"icgan_peeps_{arm}_{name}.png"))
+            model = fsgen.load(out / arm, device="cpu")
+            images = drawn_after(model, arm, out, style.told[:SHOWN], SHOWN)
+            columns = [style.pixels[:SHOWN], style.pixels[near.flatten()], images.flatten(0, 1)]
+            sheet = beside([grid(some, len(some) // SHOWN) for some in columns])
+            save_png(sheet, RESULTS.with_name(f"icgan_peeps_{arm}_{name}.png"))
 
 
 def beside(strips: list[Image.Image], gap: int = 12, by: int = 2) -> Image.Image:
@@ -301,7 +308,9 @@ def beside(strips: list[Image.Image], gap: int = 12, by: int = 2) -> Image.Image
 
 def table() -> None:
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
-    styles = [name for name, value in rows[-1].items() if isinstance(value, dict) and "held out" in value]
+    styles = dict.fromkeys(
+        name for row in rows for name, value in row.items() if isinstance(value, dict) and "held out" in value
+    )
     print("| | steps | " + " | ".join(styles) + " | Frechet distance | diversity | within |")
     print("|---" * (5 + len(styles)) + "|")
     for row in rows:
@@ -324,7 +333,7 @@ def main() -> None:
             command.add_argument("--steps", type=int, required=True)
             command.add_argument("--also", type=Path, nargs="*", default=[], help="folders of other styles")
         else:
-            command.add_argument("--unseen", type=Path, nargs="*", default=[], help="folders of pictures")
+            command.add_argument("--unseen", type=Path, nargs="*", default=[], help="sets of pictures")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.command == "table":
