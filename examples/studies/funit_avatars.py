@@ -3,12 +3,13 @@
     npm i @dicebear/core@9 @dicebear/collection@9 @resvg/resvg-js
     for S in adventurer ... identicon; do node make_avatars.mjs $S 800 STYLES/$S 64 funit; done
     python examples/studies/funit_avatars.py classes --avatars DIR --styles STYLES --out RUNS
-    python examples/studies/funit_avatars.py train --out RUNS
-    python examples/studies/funit_avatars.py train --out RUNS --every 4 --steps N      # fewer source classes
     python examples/studies/funit_avatars.py judges --out RUNS
+    python examples/studies/funit_avatars.py train --out RUNS
     python examples/studies/funit_avatars.py measure main --avatars DIR --out RUNS
     python examples/studies/funit_avatars.py dissimilar main --out RUNS
     python examples/studies/funit_avatars.py few main --out RUNS
+    python examples/studies/funit_avatars.py train --out RUNS --every 4 --steps 1000  # fewer classes
+    python examples/studies/funit_avatars.py measure every-4 --avatars DIR --out RUNS
 
 A class is a style and a value of one of its attributes: peeps with a turban, adventurers with green hair.
 Every fifth class of a style is held out, and so are three whole styles. ``train`` goes on with what there is.
@@ -16,7 +17,10 @@ Every fifth class of a style is held out, and so are three whole styles. ``train
 Translation accuracy as in the paper: contents of source classes are redrawn as each unseen class by its first
 K pictures, and classifiers of real pictures (``judges``: one of all classes, one of the unseen alone; neither
 saw the K, both look at 32 px) say what they see. ``kept`` is fsgen's correspondence in the avatars'
-features.pt: how often a translation is nearer to its own content than to another; 0.5 is chance.
+features.pt: how often a translation is nearer to its own content than to another; 0.5 is chance. ``fsgen eval
+RUNS/main --protocol funit --real RUNS/unseen.zip --content RUNS/source.zip`` measures the same and more with
+judges of its own, trained anew for each model; here all models have the same two.
+
 Results go to funit_avatars.json, pictures beside it.
 """
 
@@ -65,8 +69,8 @@ SHOTS = (1, 5, 10, 15, 20)
 CONTENTS = 100
 SHAPE = {"family": "funit", "size": 64, "width": 8, "classes": True, "device": "cpu"}
 RECIPE = {"batch": 8, "lr": 3e-4}
-STEPS = 4000
-SHOWN = 12  # contents of a sheet
+STEPS = 3000
+SHOWN = 8  # contents of a sheet
 SHEET = (  # unseen classes on it
     "adventurer-afafaf", "bigEars-c93305", "croodles-f24e1e", "dylan-ffffff", "lorelei-all", "micah-77311d",
     "peeps-bear", "personas-e16381", "pixelArt-bd1700", "thumbs-f88c49",
@@ -137,8 +141,9 @@ def run(out: Path, steps: int, every: int) -> None:
         resume(folder, steps=steps)
     else:
         train(images, out=folder, steps=steps, recipe=RECIPE, save_every=250, sample_every=500, **SHAPE)
+    before = results().get(f"training {name}", {}).get("cpu_seconds", 0)
     row = {
-        "steps": steps, "cpu_seconds": round(time.process_time() - began),
+        "steps": steps, "cpu_seconds": before + round(time.process_time() - began),
         "source_classes": len(pictures(images)), "source_pictures": sum(map(len, pictures(images).values())),
     }  # fmt: skip
     record(f"training {name}", row)
@@ -228,7 +233,7 @@ def measure(out: Path, name: str, avatars: Path) -> None:
             if k == 5:
                 row["kept"] = correspondence(features(avatars, drawn), places)
     found = {
-        "contents": CONTENTS,
+        "contents": CONTENTS, "source_classes": model.model.spec["c_dim"],
         "by_shots": {k: _means(row) for k, row in rows.items()},
         "by_style_at_5": {
             style: _means({n: row for n, row in rows["5"].items() if n.split("-")[0] == style})
@@ -236,7 +241,8 @@ def measure(out: Path, name: str, avatars: Path) -> None:
         },
         "by_class_at_5": {n: row["unseen_top1"] for n, row in rows["5"].items()},
     }  # fmt: skip
-    record(f"accuracy {name}", found)
+    steps = model.model.about["provenance"]["run"]["steps"]
+    record(f"accuracy {name}, {steps} steps", found)
     if name == "main":
         sheet(model, out)
 
@@ -268,6 +274,11 @@ def colours(images: Tensor) -> Tensor:
     ) / (images[:, 0].numel())
 
 
+def tint(images: Tensor) -> Tensor:
+    """The mean colour, channels from 0 to 1: [3]."""
+    return images.float().mean(dim=(0, 2, 3)) / 255
+
+
 def edges(images: Tensor) -> Tensor:
     """Shares of the pictures' edges by place and direction: 8 x 8 places, 4 directions, [256]."""
     grey = images.float().mean(dim=1)
@@ -279,7 +290,7 @@ def edges(images: Tensor) -> Tensor:
 
 
 def dissimilar(out: Path, name: str) -> None:
-    """How much nearer a translation comes to its class, by colours and by edges (total variation)."""
+    """How far contents, translations and the five shots are from their class: half the sum of differences."""
     model = fsgen.load(out / name, device="cpu")
     given = contents(out, CONTENTS)
     faces = {n: images for n, images in pictures(out / "unseen.zip").items() if n.split("-")[0] in UNSEEN}
@@ -289,7 +300,7 @@ def dissimilar(out: Path, name: str) -> None:
         drawn, rest = translated(model, given, images[:5]), images[5:]
         rows[target] = {
             f"{what.__name__}_{when}": round((what(some) - what(rest)).abs().sum().item() / 2, 4)
-            for what in (colours, edges)
+            for what in (tint, colours, edges)
             for when, some in (("before", given), ("after", drawn), ("at_best", images[:5]))
         }
         if target in others:
@@ -331,8 +342,12 @@ def _augmented(images: Tensor) -> Tensor:
 # ---- the command line ------------------------------------------------------------------------------------
 
 
+def results() -> dict[str, dict]:
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
 def record(name: str, row: dict) -> None:
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    rows = results()
     rows[name] = row | {"torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
     RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
     print(name, json.dumps(row))
