@@ -239,6 +239,10 @@ def measure(out: Path, name: str, avatars: Path) -> None:
             style: _means({n: row for n, row in rows["5"].items() if n.split("-")[0] == style})
             for style in sorted({n.split("-")[0] for n in rows["5"]})
         },
+        "by_novelty_at_5": {
+            novelty: _means({n: row for n, row in rows["5"].items() if (n.split("-")[0] in UNSEEN) == new})
+            for novelty, new in (("class", False), ("style", True))
+        },
         "by_class_at_5": {n: row["unseen_top1"] for n, row in rows["5"].items()},
     }  # fmt: skip
     steps = model.model.about["provenance"]["run"]["steps"]
