@@ -33,7 +33,7 @@ def sample(
     weights_dir: common.WeightsDir = None,
     content: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Translate these pictures: one, a folder or a zip (models that translate)."),
+        typer.Option(help="Translate these pictures, brought to the model's size: one, a folder or a zip."),
     ] = None,
     candidates: Annotated[
         int, typer.Option(help="Latents tried for each picture; the nearest to its image is kept.")

@@ -25,6 +25,7 @@ from fsgen.engine.job import (
 )
 from fsgen.engine.run import Run
 from fsgen.engine.settings import STEPS, Settings
+from fsgen.engine.supply import check
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
 from fsgen.io.home import made
@@ -97,6 +98,7 @@ def adapt(
     run = Run.plan(Path(out), force=force)
     keep_apart(run.path, images, models.find(str(source)))
     shots = read_shots(model, images, fit, watch)
+    check(model, shots, methods)
     settings = Settings(
         images=str(Path(images).resolve()), images_digest=shots.digest, source=lasting(source),
         source_hash=found.hash, new_class=new_class, features=features, weights_dir=str(where or ""),

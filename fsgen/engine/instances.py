@@ -70,12 +70,14 @@ def neighbours_for(images: int, asked: int | None) -> int:
     Raises:
         FsgenError: more than there are other images, or none.
     """
+    if images < 2:
+        raise FsgenError("a single image has no neighbours that could be its reals", hint="train on more")
     k = asked if asked is not None else 50 if images >= MANY else min(5, images - 1)
-    if not 1 <= k < images:
-        raise FsgenError(
-            f"{images} images have no {k} neighbours each",
-            hint="more images, or fewer --neighbours",
-        )
+    if k < 1:
+        raise FsgenError("--neighbours is at least 1")
+    if k >= images:
+        hint = f"more images, or --neighbours {images - 1} at most"
+        raise FsgenError(f"{images} images have no {k} neighbours each", hint=hint)
     return k
 
 

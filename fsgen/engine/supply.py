@@ -45,7 +45,7 @@ def supply(
 
     ``extractor`` sees the features that a model of instances draws after.
     """
-    labels = _labels(shots, model.about.get("classes") if drawn_class(model) is None else None)
+    labels = _labels(shots, model)
     given = reals(shots, device, mirror=settings.mirror, classes=labels)
     if translation.wanted(model):
         return _translated(model, shots, given, labels, settings, methods, device)
@@ -84,12 +84,19 @@ def _translated(
     )  # fmt: skip
 
 
+def check(model: Model, shots: ImageSet, methods: Stack) -> None:
+    """Refuse images that ``model`` is to be trained on and cannot learn from."""
+    if translation.wanted(model) and not methods.conditions:
+        translation.Classes.of(shots, _labels(shots, model), model)
+
+
 def folders_of(shots: ImageSet) -> list[str | None]:
     """The sub-folder each image lies in; None for those in none."""
     return [name.split("/")[0] if "/" in name else None for name in shots.names]
 
 
-def _labels(shots: ImageSet, classes: list[str] | None) -> list[int] | None:
-    """The class of each image, if sub-folders of these names hold them all."""
+def _labels(shots: ImageSet, model: Model) -> list[int] | None:
+    """The class of each image, if sub-folders by the names of the model's classes hold them all."""
+    classes = model.about.get("classes") if drawn_class(model) is None else None
     folders = folders_of(shots)
     return [classes.index(name) for name in folders] if classes and set(folders) <= set(classes) else None

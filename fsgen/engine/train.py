@@ -142,8 +142,9 @@ def _classes(images: str | Path) -> list[str]:
     loose = [item.name for item in items if "/" not in item.name]
     names = sorted({item.name.split("/")[0] for item in items} - set(loose))
     if loose or len(names) < 2:
-        where = f"{loose[0]} lies in none" if loose else f"there is {len(names)} in {images}"
-        raise FsgenError(f"--classes takes sub-folders as classes: {where}", hint="one sub-folder a class")
+        why = f"{loose[0]} lies in none" if loose else f"{images} has one alone, {names[0]}"
+        hint = "two sub-folders or more, one a class"
+        raise FsgenError(f"--classes takes sub-folders as classes, and {why}", hint=hint)
     if Path(images).is_dir():
         folders = (path.name for path in Path(images).iterdir() if path.is_dir())
         if empty := sorted(name for name in folders if name not in names and not name.startswith(".")):

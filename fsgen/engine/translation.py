@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fsgen.data.images import ImageSet, load_images
 from fsgen.engine.seeds import Draw
 from fsgen.errors import FsgenError
+from fsgen.models.classes import names_of
 from fsgen.models.model import Model
 from fsgen.types import Inputs
 
@@ -33,14 +34,17 @@ class Classes:
 
     @classmethod
     def of(cls, images: ImageSet, labels: list[int] | None, model: Model) -> Classes:
-        """Raises FsgenError where the images are not those of the model's classes."""
-        if labels is None:
+        """Raises FsgenError where the images are not those of the model's classes, of each some."""
+        names, why = names_of(model), "these lie in none"
+        if labels is not None:
+            why = next((f"{name} has none" for k, name in enumerate(names) if k not in labels), "")
+        if why:
             title = model.about.get("title", "this source")
             raise FsgenError(
-                f"{title} learns from images in a sub-folder for each of its classes, and these lie in none",
+                f"{title} learns from images in a sub-folder for each of its classes, and {why}",
                 hint="--method classcode draws as a new class without training",
             )
-        return cls(images, torch.tensor(labels), model.spec["c_dim"])
+        return cls(images, torch.tensor(labels), len(names))
 
     def drawing(self, g: nn.Module) -> Draw:
         """Contents, and apart from them one picture of a class each (the paper trains with K = 1).

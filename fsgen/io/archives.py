@@ -224,7 +224,7 @@ def _checked(member: tarfile.TarInfo, archive: str) -> PurePosixPath:
     """The name of ``member``, once it is seen to be harmless."""
     name, windows = PurePosixPath(member.name), PureWindowsPath(member.name)
     unsafe = f"{archive} holds {printable(member.name)}, "
-    hint = "it is no archive of a checkpoint: nothing of it was unpacked"
+    hint = "it is no archive of a checkpoint: nothing of it was kept"
     if name.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
         raise FsgenError(f"{unsafe}a name that leads out of it", hint=hint)
     if member.issym() or member.islnk():

@@ -89,14 +89,14 @@ CATALOGUE = {
             file="swav_800ep_pretrain.pth.tar",
             url="https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
             megabytes=114,  # reckoned from its tensors
-            used_by="instance features without labels (swav)",
+            used_by="instance features, learned without labels",
         ),
         Weights(
             name="resnet50",
             file="resnet50-0676ba61.pth",
             url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
             megabytes=103,
-            used_by="instance features of a classifier (resnet50)",
+            used_by="instance features, a classifier's",
             sha256="0676ba61",
         ),
     )
@@ -139,7 +139,7 @@ def folder(path: str | Path | None) -> Path | None:
         return None
     if not Path(path).is_dir():
         raise FsgenError(
-            f"--weights-dir: there is no folder {path}", hint="name one, or fetch them: fsgen pull metrics"
+            f"--weights-dir: there is no folder {path}", hint="name one that is there, or leave it out"
         )
     return Path(path).resolve()
 
@@ -237,17 +237,21 @@ def _download(weights: Weights, folder: Path, download: Download) -> tuple[Path 
 
 
 def _missing(absent: dict[str, str], folder: Path) -> FsgenError:
-    lines = []
+    by_hand = []
     for name, why in absent.items():
         weights = CATALOGUE[name]
-        lines.append(f"get {weights.url} ({weights.megabytes} MB) and put it at {folder / weights.file}")
+        by_hand.append(f"get {weights.url} ({weights.megabytes} MB) and put it at {folder / weights.file}")
         if why:
-            lines.append(f"  (the download failed: {why})")
+            by_hand.append(f"  (the download failed: {why})")
     if any(absent.values()):
-        lines.append("or try again: a download goes on where it stopped")
+        lines = [*by_hand, "or try again: a download goes on where it stopped"]
     else:
-        lines.append(f"or fetch them once: fsgen pull metrics {' '.join(absent)}")
-        lines.append("or name a folder that holds the files with --weights-dir")
+        lines = [
+            f"fetch them once: fsgen pull metrics {' '.join(absent)}",
+            "or name a folder that holds the files: --weights-dir",
+            f"or {by_hand[0]}",
+            *(f"and {line}" for line in by_hand[1:]),
+        ]
     needed = "; ".join(f"{CATALOGUE[n].used_by}: {CATALOGUE[n].file}" for n in absent)
     return FsgenError(
         f"weights are not on this machine ({needed})",

@@ -79,7 +79,14 @@ class ContentEncoder(nn.Module):
         self.blocks = nn.ModuleList(Residual(widths[-1]) for _ in range(spec["content_blocks"]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, channels, H, W] -> [n, C, H / 2^k, W / 2^k]"""
+        """[n, channels, H, W] -> [n, C, H / 2^k, W / 2^k]; raises FsgenError where sides do not divide so."""
+        channels, *sides = x.shape[1:]
+        factor = 2 ** len(self.down)
+        if channels != self.stem.in_channels or any(side % factor or side < 2 * factor for side in sides):
+            raise FsgenError(
+                f"{list(x.shape[1:])} (channels, height, width) is no content for this generator",
+                hint=f"{self.stem.in_channels} channels, and multiples of {factor} px from {2 * factor} on",
+            )
         for layer in (self.stem, *self.down):
             x = F.relu(adain(layer(x)))
         for block in self.blocks:

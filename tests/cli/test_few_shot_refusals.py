@@ -1,0 +1,187 @@
+"""Models of instances (IC-GAN) and of translation (FUNIT): what is refused before any work.
+
+Their classes, neighbours, weights, contents and archives: exit code 2, one sentence, a remedy.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from tiny import draw_images, make_source
+
+import fsgen
+from fsgen.data.images import load_images
+from fsgen.errors import FsgenError
+from fsgen.metrics.weights import CATALOGUE
+from fsgen.models import model as models
+from fsgen.types import Inputs
+
+AFTER = {"g_h_embed_dim": 6, "d_h_embed_dim": 8, "d_cmap_dim": 8, "d_mapping_layers": 2}
+NEW = "--size 16 --width 4 --out run --device cpu"
+FUNIT = "--family funit --size 32 --width 2 --out run --device cpu"
+PULL_SWAV = r"hint: fetch them once: fsgen pull metrics swav\n.*--weights-dir\n.*get https"
+
+
+def write_model(path, extra=None, name="stylegan2", **about):
+    source = models.load(make_source(path, name=name, **about.pop("spec", {})))
+    replace(source, about={**source.about, **about}, extra=extra or {}).save(path)
+
+
+def write_archive(path, member, **changes):
+    info = tarfile.TarInfo(member)
+    for key, value in changes.items():
+        setattr(info, key, value)
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(path.parent / "images", arcname="icgan")
+        archive.addfile(info, io.BytesIO(b"evil"[: info.size]))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with models and images, and no weights of any network on the machine."""
+    monkeypatch.setenv("FSGEN_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    draw_images(tmp_path / "images", 4)
+    draw_images(tmp_path / "single", 1)
+    draw_images(tmp_path / "one" / "cats", 3)
+    for name in ("cats", "dogs"):
+        draw_images(tmp_path / "pets" / name, 2)
+    features = torch.nn.functional.normalize(torch.ones(1, 2048))
+    write_model(
+        tmp_path / "icgan.safetensors", {"conditions": features}, title="icgan", features="swav",
+        spec={**AFTER, "h_dim": 2048},
+    )  # fmt: skip
+    write_model(
+        tmp_path / "funit.safetensors", {"conditions": torch.ones(3, 6)}, "funit", title="funit",
+        classes=["cats", "dogs", "eels"],
+    )  # fmt: skip
+    write_archive(tmp_path / "up.tar.gz", "a/../../G_best0.pth", size=4)
+    write_archive(tmp_path / "link.tar.gz", "icgan/G.pth", type=tarfile.SYMTYPE, linkname="/etc/passwd")
+    write_archive(tmp_path / "hard.tar.gz", "icgan/G.pth", type=tarfile.LNKTYPE, linkname="icgan/0000.png")
+    return tmp_path
+
+
+REFUSED = {  # what is typed, what is said about it, and the remedy
+    # one class, or not the model's
+    "one class": (
+        f"train one --classes {FUNIT}", "as classes, and one has one alone, cats", "two sub-folders or more",
+    ),
+    "no classes": (f"train images {FUNIT}", "translate between classes, and there are 0", "--classes"),
+    "classes not told": (f"train pets {FUNIT}", "translate between classes, and there are 0", "--classes"),
+    "one of three": (
+        "adapt one --source funit.safetensors --method finetune --out run",
+        "funit learns from images in a sub-folder for each of its classes, and dogs has none",
+        "--method classcode",
+    ),
+    "two of three": (
+        "adapt pets --source funit.safetensors --method finetune --out run", "and eels has none", "classcode",
+    ),
+    "none of three": (
+        "adapt images --source funit.safetensors --method finetune --out run", "and these lie in none",
+        "--method classcode",
+    ),
+    # neighbours
+    "as many neighbours": (
+        f"train images --features bundled --neighbours 4 {NEW}", "4 images have no 4 neighbours each",
+        "more images, or --neighbours 3 at most",
+    ),
+    "no neighbours": (
+        f"train images --features bundled --neighbours 0 {NEW}", "--neighbours is at least 1", "error",
+    ),
+    "a single image": (
+        f"train single --features bundled {NEW}", "a single image has no neighbours", "hint: train on more",
+    ),
+    # features
+    "weights to train": (f"train images --features swav {NEW}", "weights are not on this machine", PULL_SWAV),
+    "weights to swap": (
+        "adapt images --source icgan.safetensors --method instances --out run",
+        rf"weights are not on this machine .*{CATALOGUE['swav'].file}", PULL_SWAV,
+    ),
+    "weights to adapt": (
+        "adapt images --source icgan.safetensors --method finetune --out run",
+        "weights are not on this machine", PULL_SWAV,
+    ),
+    "weights to draw": (
+        "sample icgan.safetensors --instance single --out new/a.png", "weights are not on this machine",
+        PULL_SWAV,
+    ),
+    "weights to choose": (
+        "sample icgan.safetensors --candidates 3 --out new/a.png", "weights are not on this machine",
+        PULL_SWAV,
+    ),
+    "timm's weights": (
+        f"train images --features timm:resnet18.tv_in1k {NEW}", "not on this machine: timm's resnet18",
+        "hint: fetch them once: fsgen pull metrics timm:resnet18.tv_in1k",
+    ),
+    "no such weights": (
+        f"train images --features swav --weights-dir absent {NEW}",
+        "--weights-dir: there is no folder absent", "one that is there",
+    ),
+    "not in that folder": (
+        f"train images --features swav --weights-dir images {NEW}", "weights are not on this machine",
+        rf"put it at .*/images/{CATALOGUE['swav'].file}",
+    ),
+    "no such features": (f"train images --features swaw {NEW}", "no features 'swaw'", "did you mean 'swav'"),
+    "other features": (
+        "adapt images --source icgan.safetensors --features bundled --method instances --out run",
+        "'bundled' gives 128 features, and icgan draws after 2048", "--features names those",
+    ),
+    "no features": (
+        "sample funit.safetensors --instance single --out new/a.png", "funit does not draw after images",
+        "leave --instance",
+    ),
+    # contents
+    "no contents": (
+        "sample icgan.safetensors --content images --out new/a.png", "icgan translates no pictures",
+        "leave --content out",
+    ),
+    "candidates of a content": (
+        "sample funit.safetensors --content images --candidates 2 --out new/a.png",
+        "funit does not draw after images", "--candidates out",
+    ),
+    # archives
+    "a name that leads out": ("pull up.tar.gz", "a name that leads out of it", "nothing of it was kept"),
+    "a symbolic link": ("pull link.tar.gz", "holds icgan/G.pth, a link", "nothing of it was kept"),
+    "a hard link": ("pull hard.tar.gz", "holds icgan/G.pth, a link", "nothing of it was kept"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused_before_any_work(cli, place, what):
+    line, sentence, remedy = REFUSED[what]
+    before = sorted(place.rglob("*"))
+    result = cli(*line.split())
+    assert result.code == 2, result.err
+    assert result.out == "" and "Traceback" not in result.err
+    assert re.search(sentence, result.err), result.err
+    assert re.search(remedy, result.err, re.DOTALL), result.err
+    assert sorted(place.rglob("*")) == before, "something was left behind"
+
+
+def test_contents_of_any_size_are_brought_to_the_models(cli, place):
+    draw_images(place / "photos", 2)
+    Image.open(place / "photos" / "0000.png").resize((57, 90)).save(place / "photos" / "0000.png")
+    done = cli("sample", "funit.safetensors", "--content", "photos", "--class", "dogs", "--out", "new")
+    assert done.code == 0, done.err
+    made = sorted((place / "new").iterdir())
+    assert [Image.open(path).size for path in made] == [(32, 32)] * 2
+    loaded = fsgen.load("funit.safetensors", device="cpu").translating("photos")
+    shown = load_images("photos", 32)
+    assert torch.equal(loaded.model.extra["contents"], shown.pixels)  # the centre square, resized
+
+
+def test_a_content_that_does_not_halve_is_refused(place):
+    loaded, h = fsgen.load(place / "funit.safetensors", device="cpu"), torch.ones(1, 6)
+    assert loaded.render(Inputs(content=torch.zeros(1, 3, 16, 40), h=h)).shape == (1, 3, 16, 40)
+    for shape in ([3, 30, 32], [3, 8, 32], [1, 32, 32], [3, 0, 0]):
+        with pytest.raises(FsgenError, match="is no content for this generator") as refused:
+            loaded.render(Inputs(content=torch.zeros(1, *shape), h=h))
+        assert refused.value.message.startswith(f"{shape} (channels, height, width)")
+        assert refused.value.hint == "3 channels, and multiples of 8 px from 16 on"
