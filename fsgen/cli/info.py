@@ -136,4 +136,4 @@ def _metrics(as_json: bool) -> None:
         here = "yes" if file["path"] else ""
         table.add_row(file["name"], file["file"], str(file["megabytes"]), here, file["used_by"])
     out.print(table)
-    out.print("\nfsgen pull metrics fetches inception, alexnet and vgg16; --everything the others too")
+    out.print("\nfsgen pull metrics fetches inception, alexnet and vgg16; with names those, --everything all")

@@ -18,8 +18,9 @@ def pull(
     source: Annotated[
         str,
         typer.Argument(
-            help="A catalogue name, a file, an https URL, hf://owner/repo/file, or a Google Drive id; "
-            "or 'metrics', for the weights of the networks that look at images."
+            help="A catalogue name, a file, a folder or an archive of a checkpoint's files, an https URL, "
+            "hf://owner/repo/file, or a Google Drive id; or 'metrics', for the weights of the networks that "
+            "look at images."
         ),
     ],
     names: Annotated[
