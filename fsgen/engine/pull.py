@@ -221,8 +221,12 @@ def _recognise(foreign: Foreign, path: Path) -> Family:
 
 
 def _networks(converted: Converted) -> dict[str, Any]:
+    """Each with tensors of its own: in a file, G and its average may still share them."""
     parts = {"g": converted.g, "g_ema": converted.g_ema, "d": converted.d}
-    return {name: state for name, state in parts.items() if state is not None}
+    return {
+        name: {key: value.clone() for key, value in state.items()}
+        for name, state in parts.items() if state is not None
+    }  # fmt: skip
 
 
 def _file(source: str, entry: Entry | None, watch: Watch) -> Path:

@@ -80,6 +80,13 @@ def test_a_bare_state_dict(home, theirs, tiny):
     assert pulled.model.about["licence"].startswith("unknown")
 
 
+def test_networks_that_share_their_tensors_become_two(tmp_path, tiny):
+    state = models.load(tiny).networks["g"]
+    torch.save({"g": state, "g_ema": state}, tmp_path / "tied.pt")
+    model = models.load(pull(str(tmp_path / "tied.pt")).path)
+    assert all(torch.equal(value, model.networks["g_ema"][key]) for key, value in model.networks["g"].items())
+
+
 def test_a_native_file_keeps_what_it_says(tiny):
     pulled = pull(str(tiny), name="copy")
     assert pulled.model.hash == models.load(tiny).hash
