@@ -7,7 +7,7 @@
     python examples/studies/funit_avatars.py train --out RUNS
     python examples/studies/funit_avatars.py measure main --avatars DIR --out RUNS
     python examples/studies/funit_avatars.py dissimilar main --out RUNS
-    python examples/studies/funit_avatars.py few main --out RUNS
+    python examples/studies/funit_avatars.py few main --avatars DIR --out RUNS
     python examples/studies/funit_avatars.py train --out RUNS --every 4 --steps 1000  # fewer classes
     python examples/studies/funit_avatars.py measure every-4 --avatars DIR --out RUNS
 
@@ -49,7 +49,7 @@ from fsgen.engine.adapt import resume
 from fsgen.engine.sample import Loaded
 from fsgen.engine.train import train
 from fsgen.engine.translation import code_of
-from fsgen.metrics.classifier import Network, accuracy, fit_classifier
+from fsgen.metrics.classifier import Network, fit_classifier
 from fsgen.metrics.correspondence import correspondence
 from fsgen.types import Inputs
 
@@ -177,15 +177,11 @@ def known(out: Path, which: str) -> dict[str, Tensor]:
     return unseen if which == "unseen" else pictures(out / "source.zip") | unseen
 
 
-def fit(images: dict[str, Tensor], steps: int, held_out: float = 0.2):
-    labels = torch.tensor([i for i, some in enumerate(images.values()) for _ in some])
-    return fit_classifier(small(torch.cat([*images.values()])), labels, steps=steps, held_out=held_out)
-
-
 def judges(out: Path) -> None:
     for which, steps in (("all", 1000), ("unseen", 400)):
         images = known(out, which)
-        found = fit(images, steps)
+        labels = torch.tensor([i for i, some in enumerate(images.values()) for _ in some])
+        found = fit_classifier(small(torch.cat([*images.values()])), labels, steps=steps)
         save_file(found.network.state_dict(), out / f"judge-{which}.safetensors")
         row = {
             "classes": len(images), "chance": 1 / len(images), "held_out_accuracy": found.accuracy,
@@ -317,21 +313,36 @@ def dissimilar(out: Path, name: str) -> None:
 # ---- a classifier of few real pictures, or of many generated ones ----------------------------------------
 
 
-def few(out: Path, name: str, shots: int = 5, each: int = 100, steps: int = 300) -> None:
-    """Classifiers of the unseen classes, learned from ``each`` pictures a class, tested on real ones."""
+def few(out: Path, name: str, avatars: Path, shots: int = 5, each: int = 100) -> None:
+    """Linear classifiers of the unseen classes on the avatars' features.pt, learned from ``each`` pictures a
+    class, tested on real ones."""
     model = fsgen.load(out / name, device="cpu")
     given, unseen = contents(out, each), pictures(out / "unseen.zip")
     real = {n: images[:shots].repeat(each // shots, 1, 1, 1) for n, images in unseen.items()}
     generated = {n: translated(model, given, images[:shots]) for n, images in unseen.items()}
     both = {n: torch.cat([real[n][: each // 2], generated[n][: each // 2]]) for n in unseen}
     tests = known(out, "unseen")
-    images = torch.cat([*tests.values()])
-    labels = torch.tensor([i for i, some in enumerate(tests.values()) for _ in some])
+    answers = torch.tensor([i for i, some in enumerate(tests.values()) for _ in some])
+    points = features(avatars, torch.cat([*tests.values()]))
     found = {}
     for which, lesson in (("real", real), ("generated", generated), ("both", both)):
-        moved = {n: _augmented(some) for n, some in lesson.items()}
-        found[which] = round(accuracy(fit(moved, steps, 0.02).network, small(images), labels), 4)
-    record(f"few {name}", found | {"shots": shots, "each": each, "tested_on": len(images)})
+        shown = features(avatars, torch.cat([_augmented(some) for some in lesson.values()]))
+        centre, spread = shown.mean(dim=0), shown.std(dim=0) + 1e-6
+        line = _fitted((shown - centre) / spread, torch.arange(len(unseen)).repeat_interleave(each))
+        right = line((points - centre) / spread).argmax(dim=1) == answers
+        found[which] = round(right.double().mean().item(), 4)
+    record(f"few {name}", found | {"shots": shots, "each": each, "tested_on": len(answers)})
+
+
+def _fitted(points: Tensor, labels: Tensor, steps: int = 200) -> torch.nn.Linear:
+    torch.manual_seed(0)
+    line = torch.nn.Linear(points.shape[1], int(labels.max()) + 1)
+    optimiser = torch.optim.AdamW(line.parameters(), lr=0.01, weight_decay=0.1)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        F.cross_entropy(line(points), labels).backward()
+        optimiser.step()
+    return line.requires_grad_(False)
 
 
 def _augmented(images: Tensor) -> Tensor:
@@ -366,10 +377,11 @@ def main() -> None:
     trained.add_argument("--steps", type=int, default=STEPS)
     trained.add_argument("--every", type=int, default=1, help="only every so many-th source class")
     measured = commands.add_parser("measure")
-    others = [measured, commands.add_parser("dissimilar"), commands.add_parser("few")]
+    learned = commands.add_parser("few")
+    others = [measured, commands.add_parser("dissimilar"), learned]
     for command in others:
         command.add_argument("name", help="of a run")
-    for command in (made, measured):
+    for command in (made, measured, learned):
         command.add_argument("--avatars", type=Path, required=True, help="folder of the avatar sets")
     for command in (made, trained, commands.add_parser("judges"), *others):
         command.add_argument("--out", type=Path, required=True, help="folder of runs")
@@ -386,7 +398,7 @@ def main() -> None:
         case "dissimilar":
             dissimilar(given.out, given.name)
         case "few":
-            few(given.out, given.name)
+            few(given.out, given.name, given.avatars)
 
 
 if __name__ == "__main__":
