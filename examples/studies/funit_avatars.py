@@ -310,12 +310,8 @@ def dissimilar(out: Path, name: str) -> None:
     record(f"dissimilar {name}", means | {n: rows[n] for n in others})
 
 
-# ---- a classifier of few real pictures, or of many generated ones ----------------------------------------
-
-
 def few(out: Path, name: str, avatars: Path, shots: int = 5, each: int = 100) -> None:
-    """Linear classifiers of the unseen classes on the avatars' features.pt, learned from ``each`` pictures a
-    class, tested on real ones."""
+    """Linear classifiers on features.pt, learned from ``each`` pictures a class, tested on real ones."""
     model = fsgen.load(out / name, device="cpu")
     given, unseen = contents(out, each), pictures(out / "unseen.zip")
     real = {n: images[:shots].repeat(each // shots, 1, 1, 1) for n, images in unseen.items()}
@@ -352,9 +348,6 @@ def _augmented(images: Tensor) -> Tensor:
         (torch.rand(len(images), generator=rng) < 0.5)[:, None, None, None], images.flip(3), images
     )
     return to_uint8(augment(floats(flipped), ["translation"], rng))
-
-
-# ---- the command line ------------------------------------------------------------------------------------
 
 
 def results() -> dict[str, dict]:
