@@ -10,9 +10,11 @@ StyleGAN2 of 32 px, conditioned on the bundled features of 18,000 peeps: main, w
 neighbours for reals; styles, the same on 2,000 pictures each of peeps, sketches, pixel_faces and the sets
 ``--also``, with 5 neighbours. Narrower ones for comparison: k1 to k500, by the number of neighbours; c360 and
 c36, which are told a picture's class instead: its cluster (k-means) by the same features, of 50 and of 500
-pictures. ``train`` goes on where there is a run already. Sets of other styles, white behind, are DiceBear's
-(npm, @dicebear/collection 9.4.3), 64 px, 2,000 each of seeds "unseen0" and on: ``--also`` adventurer, bigEars,
-bigSmile, micah, miniavs, personas; ``--unseen`` dylan, toonHead, notionists, and the avatars' doodles64.zip.
+pictures. ``train`` goes on where there is a run already.
+
+Sets of other styles, white behind, are DiceBear's (npm, @dicebear/collection 9.4.3), 64 px, 2,000 each of
+seeds "unseen0" and on: ``--also`` adventurer, bigEars, bigSmile, micah, miniavs and personas; ``--unseen``
+dylan, toonHead and notionists, and the avatars' doodles64.zip.
 
 The figure: the mean distance of an instance's samples to its neighbours over their mean distance to all other
 pictures of its style, in the avatars' features.pt, which trained neither the generator nor the bundled
