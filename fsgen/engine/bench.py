@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fsgen import rng as random
 from fsgen.engine import fisher, loop
 from fsgen.engine.supply import Supply
 from fsgen.engine.watch import Watch
@@ -15,7 +16,7 @@ from fsgen.errors import Interrupted
 from fsgen.methods.stack import Stack
 from fsgen.models.classes import with_class_fisher
 from fsgen.models.model import Model
-from fsgen.types import Bench, Pilot
+from fsgen.types import Bench, Method, Pilot, Player
 
 
 def bench(
@@ -44,23 +45,36 @@ def bench(
             found = with_class_fisher(found, model.family, known.spec["c_dim"])
         return {name: value.to(device) for name, value in found.items()}
 
-    def pilot(steps: int) -> Pilot:
+    def pilot(steps: int, method: Method | None = None) -> Pilot:
+        methods = Stack([method] if method else [])
+        g = model.generator(model.start, device)
         d = model.discriminator(device) or model.fresh_discriminator(seed, device)
-        trial = loop.begin(model.family, model.generator(model.start, device), d, recipe)
+        methods.fit(g, d)
+        trial = loop.begin(model.family, g, d, recipe, partial(methods.trains, model.family, model.spec))
 
         def report(state: loop.State, losses: dict[str, Tensor]) -> bool:
             watched("pilot", state.step, steps)
             return False
 
         loop.train(
-            trial, family=model.family, methods=Stack(), reals=fed.reals, recipe=recipe, steps=steps,
+            trial, family=model.family, methods=methods, reals=fed.reals, recipe=recipe, steps=steps,
             seed=seed, draw=fed.drawing(trial.g), after=report,
         )  # fmt: skip
-        start = dict(source.named_parameters())
+        start, end = dict(source.named_parameters()), dict(trial.g.named_parameters())
         return Pilot(
-            {name: (p - start[name]).detach() for name, p in trial.g.named_parameters()},
-            {name: trial.opt_g.state[p]["exp_avg_sq"].sqrt() for name, p in trial.g.named_parameters()},
-        )
+            trial.g_ema, trial.d,
+            {name: (end[name] - start[name]).detach() for name in start.keys() & end.keys()},
+            {name: trial.opt_g.state[p]["exp_avg_sq"].sqrt() for name, p in end.items()
+             if p in trial.opt_g.state},
+        )  # fmt: skip
+
+    def information(g: nn.Module, d: nn.Module, samples: int, seed: int) -> dict[Player, dict[str, Tensor]]:
+        rng = random.generator(seed, "information", device=device)
+        inputs = fed.drawing(g)(samples, rng).to(device)
+        return fisher.of_players(model.family, g, d, inputs, fed.reals(samples, rng, inputs))
 
     layers = model.family.layers(model.spec)
-    return Bench(model.family, source, layers, recipe, steps, shots, device, seed, diagonal, pilot, watch.say)
+    return Bench(
+        model.family, model.spec, source, layers, recipe, steps, shots, device, seed, diagonal, pilot,
+        information, watch.say,
+    )  # fmt: skip

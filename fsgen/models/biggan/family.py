@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from fsgen.models.biggan.layers import Spectral
 from fsgen.models.strict import check
 from fsgen.nn import losses
 from fsgen.nn.batchnorm import remeasure
-from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Spec
+from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Player, Spec
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,7 @@ class BigGAN(Family):
     def recipe(self, spec: Spec) -> Recipe:
         return Recipe() if spec["resolution"] <= 64 else dataclasses.replace(Recipe(), lr=4e-5)
 
-    def optimiser(
-        self, free: list[nn.Parameter], recipe: Recipe, who: Literal["g", "d"]
-    ) -> torch.optim.Optimizer:
+    def optimiser(self, free: list[nn.Parameter], recipe: Recipe, who: Player) -> torch.optim.Optimizer:
         """Adam with a rate for each player; ``foreach`` and the group as for other families."""
         lr, betas = recipe.lr if who == "g" else recipe.lr_d, (recipe.beta1, recipe.beta2)
         return torch.optim.Adam([{"params": free}], lr=lr, betas=betas, eps=recipe.eps, foreach=True)
@@ -197,6 +195,7 @@ class BigGAN(Family):
         """D sees fakes and reals in one batch, as published: one step of its power iteration for both."""
         seen = torch.cat([play.view(fakes, "fake_d"), play.view(play.reals, "real")])
         fake_logits, real_logits = play.d(seen, _twice(play.inputs)).chunk(2)
+        play.judged(real_logits)
         return {"d": self.loss_d(real_logits, fake_logits)}
 
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -213,7 +212,7 @@ class BigGAN(Family):
         """
         return logits.flatten()
 
-    def regularise(self, play: Play, who: Literal["d", "g"], step: int) -> dict[str, Tensor]:
+    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
         return {}
 
 

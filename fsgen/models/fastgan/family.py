@@ -19,7 +19,7 @@ from fsgen.models.strict import check
 from fsgen.nn import losses
 from fsgen.nn.batchnorm import remeasure
 from fsgen.nn.spectral import SpectralConv
-from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Spec
+from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Player, Spec
 
 SIZES = (64, 128, 256, 512, 1024)
 WIDTH = 64  # the published ngf and ndf
@@ -164,6 +164,7 @@ class FastGAN(Family):
         reals = play.view(play.reals, "real")
         looked = play.d.look(reals)
         real_logits = play.d.judge(looked)
+        play.judged(real_logits)
         terms = self._rebuilt(play, reals, looked) if play.recipe.reconstruction else {}
         fake_logits = play.d(_viewed(play, fakes, "fake_d"))
         d = losses.hinge(real_logits, _margins(real_logits, play.rng("margins real")))
@@ -201,7 +202,7 @@ class FastGAN(Family):
         """
         return logits.mean(dim=1)
 
-    def regularise(self, play: Play, who: Literal["d", "g"], step: int) -> dict[str, Tensor]:
+    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
         return {}
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from fsgen.errors import FsgenError
 from fsgen.models.strict import check
 from fsgen.models.stylegan2 import convert, networks
 from fsgen.nn import losses
-from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Spec
+from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Player, Spec
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class StyleGAN2(Family):
         cut = int(torch.randint(1, g.num_ws, [], generator=rng, device=rng.device))
         return torch.cat([ws[:, :cut], g.map(other)[:, cut:]], dim=1)
 
-    def regularise(self, play: Play, who: Literal["d", "g"], step: int) -> dict[str, Tensor]:
+    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
         recipe = play.recipe
         if who == "d" and recipe.r1_gamma and step % recipe.r1_every == 0:
             reals = play.reals.detach().requires_grad_()
