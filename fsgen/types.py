@@ -34,6 +34,7 @@ class Inputs:
     """One batch of generator inputs; absent parts are None."""
 
     z: Tensor | None = None  # [n, z_dim] latents
+    mix: Tensor | None = None  # [n, z_dim] what styles are mixed with in training; else from the prior
     y: Tensor | None = None  # [n, classes] float: one-hot or soft labels
     h: Tensor | None = None  # [n, h_dim] features of an instance (IC-GAN)
     content: Tensor | None = None  # [n, C, H, W] in [-1, 1], what is to be translated (FUNIT)
@@ -65,6 +66,23 @@ class Networks(NamedTuple):
 
     g: nn.Module  # Inputs -> [n, C, H, W] in about [-1, 1]
     d: nn.Module | None  # [n, C, H, W], Inputs -> [n, k] logits
+
+
+class Layer(NamedTuple):
+    """A layer whose filters are taken one by one; which axis counts them, its module knows."""
+
+    pool: str  # what its filters are ranked with, of one network: "convolutions", "modulations"
+    weight: str  # a parameter's name
+    also: tuple[str, ...] = ()  # others, [filters] each, that share its filters' fate: a bias
+
+
+class Filters(NamedTuple):
+    """The layers of a family between the first and the last, for methods that choose among filters."""
+
+    g: tuple[Layer, ...]
+    d: tuple[Layer, ...]
+    beside: frozenset[str]  # parameters of G's layers that belong to no filter, or are never held with one
+    head: frozenset[str]  # of D: what makes a logit of the last features
 
 
 @dataclass(frozen=True)
@@ -123,6 +141,10 @@ class Family(ABC):
     def stages(self, spec: Spec) -> list[list[str]]:
         """Parameters of D by stage, from the picture to the logit, for methods that freeze the first of
         them. What is in none of them is always trained."""
+        raise NotImplementedError
+
+    def filters(self, spec: Spec) -> Filters:
+        """What methods may choose filters from; of families with the trait of that name."""
         raise NotImplementedError
 
     def resolution_of(self, key: str) -> int | None:
@@ -233,6 +255,8 @@ class TrainingState(Protocol):
     g: nn.Module
     d: nn.Module
     g_ema: nn.Module
+    opt_g: torch.optim.Optimizer
+    opt_d: torch.optim.Optimizer
     step: int  # steps done
 
 
@@ -272,6 +296,7 @@ class Method:
     name: ClassVar[str]
     summary: ClassVar[str]  # the mechanism in one line
     paper: ClassVar[str]
+    licence: ClassVar[str] = ""  # of the published code, a note in one line
     needs: ClassVar[frozenset[str]] = frozenset()  # traits of the family it cannot do without
     claims: ClassVar[frozenset[str]] = frozenset()  # of CLAIMS: what only one method of a stack may decide
     adapts: ClassVar[bool] = False  # of no sense without a source to start from
@@ -318,8 +343,11 @@ class Method:
     def before(self, state: TrainingState) -> None:
         """Told that the step ``state.step`` begins, with the networks as they are."""
 
-    def draw(self, g: nn.Module, inputs: Inputs, rng: torch.Generator) -> Inputs:
-        """What G is fed in training in place of ``inputs``; gradients may flow through."""
+    def draw(self, g: nn.Module, inputs: Inputs, rng: torch.Generator, shown: bool) -> Inputs:
+        """What G is fed in training in place of ``inputs``; gradients may flow through.
+
+        ``shown``: the critic sees what becomes of them; what a regulariser or a term draws it does not.
+        """
         return inputs
 
     def critic(self, d: nn.Module) -> Callable[..., Tensor]:

@@ -88,7 +88,8 @@ def train(
     run would have had. ``draw`` takes the place of G's own prior.
     """
     g, d = state.g, state.d
-    fed = partial(_fed, methods, g, draw or g.draw)
+    fed = partial(_fed, methods, g, draw or g.draw)  # the critic's batches; ``more``: all others
+    more = partial(fed, shown=False)
     device = next(g.parameters()).device
     while state.step < steps:
         rng = partial(_generator, seed, state.step, device)
@@ -102,7 +103,7 @@ def train(
         inputs = fed(recipe.batch, rng("latents d"))
         shots = reals(recipe.batch, rng("shots"), inputs)
         play = Play(
-            g, methods.critic(d), recipe, shots, inputs, fed, view, rng, state.scalars, perceptual,
+            g, methods.critic(d), recipe, shots, inputs, more, view, rng, state.scalars, perceptual,
             methods.judged,
         )  # fmt: skip
         if methods.adversarial:
@@ -132,8 +133,10 @@ def _generator(seed: int, step: int, device: torch.device, purpose: str) -> torc
     return random.generator(seed, purpose, step, device=device)
 
 
-def _fed(methods: Stack, g: nn.Module, draw: Draw, n: int, rng: torch.Generator) -> Inputs:
-    return methods.draw(g, draw(n, rng), rng)
+def _fed(
+    methods: Stack, g: nn.Module, draw: Draw, n: int, rng: torch.Generator, shown: bool = True
+) -> Inputs:
+    return methods.draw(g, draw(n, rng), rng, shown)
 
 
 def _view(methods: Stack, rng: Callable[[str], torch.Generator], images: Tensor, who: str) -> Tensor:

@@ -78,9 +78,9 @@ class Stack:
 
     def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
         """What a method has added is trained; a weight with another parametrisation goes by its old name."""
-        if name.split(".")[0] in {method.name for method in self.methods}:
+        name = re.sub(r"\.parametrizations\.(\w+)\.original\d*$", r".\1", name)
+        if ".parametrizations." in name or name.split(".")[0] in {method.name for method in self.methods}:
             return True
-        name = re.sub(r"\.parametrizations\.(\w+)\..*", r".\1", name)
         return all(method.trains(family, spec, network, name) for method in self.methods)
 
     @property
@@ -96,9 +96,9 @@ class Stack:
         for method in self.methods:
             method.before(state)
 
-    def draw(self, g: nn.Module, inputs: Inputs, rng: torch.Generator) -> Inputs:
+    def draw(self, g: nn.Module, inputs: Inputs, rng: torch.Generator, shown: bool) -> Inputs:
         for method in self.methods:
-            inputs = method.draw(g, inputs, rng)
+            inputs = method.draw(g, inputs, rng, shown)
         return inputs
 
     def critic(self, d: nn.Module) -> Callable[..., Tensor]:

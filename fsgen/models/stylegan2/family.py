@@ -15,7 +15,7 @@ from fsgen.errors import FsgenError
 from fsgen.models.strict import check
 from fsgen.models.stylegan2 import convert, networks
 from fsgen.nn import losses
-from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Player, Spec
+from fsgen.types import Converted, Family, Filters, Foreign, Inputs, Layer, Networks, Play, Player, Spec
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class StyleGAN2(Family):
 
     name = "stylegan2"
     traits: ClassVar[frozenset[str]] = frozenset(
-        {"latent", "discriminator", "w_space", "classes", "instances"}
+        {"latent", "discriminator", "filters", "w_space", "classes", "instances"}
     )
     Recipe = Recipe
     embeddings = ("mapping.embed.weight",)
@@ -162,6 +162,24 @@ class StyleGAN2(Family):
         match = re.match(r"synthesis\.b(\d+)\.", key)
         return int(match[1]) if match else None
 
+    def filters(self, spec: Spec) -> Filters:
+        """Every convolution above 4 px and, in G, its style's affine map, a filter for each channel in.
+
+        rosinality's ``convs.*`` but from-RGB: not the mapping, the constant, the first convolution, to-RGB.
+        """
+        g_sides, d_sides = ([int(r) for r in spec[widths] if int(r) > 4] for widths in ("g_widths", "d_widths"))
+        convs = [f"synthesis.b{r}.conv{i}" for r in sorted(g_sides) for i in (0, 1)]
+        g = [Layer("convolutions", f"{conv}.weight") for conv in convs]
+        g += [Layer("modulations", f"{conv}.affine.weight", (f"{conv}.affine.bias",)) for conv in convs]
+        blocks = [f"b{r}" for r in sorted(d_sides, reverse=True)]
+        d = [Layer("convolutions", f"{block}.conv{i}.weight", (f"{block}.conv{i}.bias",))
+             for block in blocks for i in (0, 1)]  # fmt: skip
+        if spec["d_architecture"] == "resnet":
+            d += [Layer("convolutions", f"{block}.skip.weight") for block in blocks]
+        beside = {f"{conv}.{name}" for conv in convs for name in ("noise_strength", "bias")}
+        head = {f"b4.{layer}.{name}" for layer in ("conv", "fc", "out") for name in ("weight", "bias")}
+        return Filters(tuple(g), tuple(d), frozenset(beside), frozenset(head))
+
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return losses.logistic_d(real_logits, fake_logits)
 
@@ -179,8 +197,8 @@ class StyleGAN2(Family):
         ws = g.map(inputs)
         if torch.rand([], generator=rng, device=rng.device) >= recipe.mixing:
             return ws
-        z = torch.randn(inputs.z.shape, generator=rng, device=rng.device)
-        other = dataclasses.replace(inputs, z=z.to(inputs.z.device))
+        z = torch.randn(inputs.z.shape, generator=rng, device=rng.device).to(inputs.z.device)
+        other = dataclasses.replace(inputs, z=z if inputs.mix is None else inputs.mix)
         cut = int(torch.randint(1, g.num_ws, [], generator=rng, device=rng.device))
         return torch.cat([ws[:, :cut], g.map(other)[:, cut:]], dim=1)
 
