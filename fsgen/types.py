@@ -139,8 +139,8 @@ class Family(ABC):
         """Parameters of G by layer, first to last, for per-layer tables and plots."""
 
     def stages(self, spec: Spec) -> list[list[str]]:
-        """Parameters of D by stage, from the picture to the logit, for methods that freeze the first of
-        them. What is in none of them is always trained."""
+        """Parameters of D by stage, from the picture to the logit and in the order in which they are built,
+        for methods that freeze the first of them; trait "stages". What is in none is always trained."""
         raise NotImplementedError
 
     def filters(self, spec: Spec) -> Filters:
@@ -148,7 +148,8 @@ class Family(ABC):
         raise NotImplementedError
 
     def resolution_of(self, key: str) -> int | None:
-        """The resolution in pixels at which the layer of G's tensor ``key`` works; None for the others."""
+        """The resolution in pixels at which the layer of G's tensor ``key`` works; None for the others.
+        Trait "resolutions": there are several."""
         return None
 
     @abstractmethod
@@ -278,6 +279,7 @@ class Bench:
     information: Callable[[nn.Module, nn.Module, int, int], dict[Player, dict[str, Tensor]]]
     # (g, d, samples, seed) -> the Fisher of both as they are, by parameter name
     say: Callable[[str], None]  # a line for the person at the terminal
+    pretrained: frozenset[Player] = frozenset({"g", "d"})  # which networks a source has trained
 
 
 class Method:

@@ -21,11 +21,12 @@ from fsgen.types import Bench, Method, Pilot, Player
 
 def bench(
     known: Model, fed: Supply, *, recipe: Any, steps: int, shots: int, seed: int, device: torch.device,
-    watch: Watch,
+    watch: Watch, scratch: bool,
 ) -> Bench:  # fmt: skip
     """The bench of a run that is ``fed``; nothing is computed until a method asks for it.
 
     ``known`` is the source as it was found: the run may start with a class more, which it knows nothing of.
+    ``scratch``: nothing was trained before.
     """
     model = fed.model
     source = model.generator(model.start, device).requires_grad_(False)
@@ -76,5 +77,5 @@ def bench(
     layers = model.family.layers(model.spec)
     return Bench(
         model.family, model.spec, source, layers, recipe, steps, shots, device, seed, diagonal, pilot,
-        information, watch.say,
+        information, watch.say, frozenset() if scratch else frozenset({"g"} | {"d"} & known.networks.keys()),
     )  # fmt: skip

@@ -59,7 +59,7 @@ def go(job: Job) -> Path:
     model = fed.model
     tools = bench(
         job.source, fed, recipe=job.recipe, steps=job.settings.steps, shots=len(job.shots),
-        seed=job.settings.seed, device=device, watch=watch,
+        seed=job.settings.seed, device=device, watch=watch, scratch=job.settings.fresh is not None,
     )  # fmt: skip
     saved = job.run.saved(device) if job.resumed else None
     if saved is None:

@@ -152,7 +152,9 @@ class DCGAN(Family):
     """Radford et al. 2016, "Unsupervised Representation Learning with Deep Convolutional GANs"."""
 
     name = "dcgan"
-    traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "classes"})
+    traits: ClassVar[frozenset[str]] = frozenset(
+        {"latent", "discriminator", "stages", "resolutions", "classes"}
+    )
     Recipe = Recipe
     embeddings = ("embed.weight",)
 
@@ -223,6 +225,15 @@ class DCGAN(Family):
 
     def resolution_of(self, key: str) -> int | None:
         return 4 << _layer(key) if key.startswith("main.") else None
+
+    def stages(self, spec: Spec) -> list[list[str]]:
+        """By convolution, each with its normalisation, without the last."""
+        with torch.device("meta"):
+            keys = [key for key, _ in Discriminator(spec).named_parameters() if key.startswith("main.")]
+        out: list[list[str]] = [[] for _ in range(len(spec["d_widths"]) + 1)]
+        for key in keys:
+            out[(int(key.split(".")[1]) + 1) // 3].append(key)
+        return out[:-1]
 
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
         return g(inputs)

@@ -70,7 +70,9 @@ class BigGAN(Family):
     instances, Casanova et al. 2021, "Instance-Conditioned GAN"."""
 
     name = "biggan"
-    traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "classes", "instances"})
+    traits: ClassVar[frozenset[str]] = frozenset(
+        {"latent", "discriminator", "stages", "resolutions", "classes", "instances"}
+    )
     Recipe = Recipe
     mirrors = True
     embeddings = ("embed.weight", "embed.u")  # embed.u: of D, whose embedding has spectral norm one
@@ -187,6 +189,16 @@ class BigGAN(Family):
             return 4
         match = re.match(r"(?:blocks|attention)\.(\d+)\.", key)
         return 8 << int(match[1]) if match else None
+
+    def stages(self, spec: Spec) -> list[list[str]]:
+        """By block, each with its attention, as FreezeD counts those of SNGAN."""
+        with torch.device("meta"):
+            d = networks.Discriminator(spec)
+        out: list[list[str]] = [[] for _ in d.blocks]
+        for key, _ in d.named_parameters():
+            if match := re.match(r"(?:blocks|attention)\.(\d+)\.", key):
+                out[int(match[1])].append(key)
+        return out
 
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Tensor:
         return g(inputs)

@@ -57,7 +57,9 @@ class FastGAN(Family):
     """
 
     name = "fastgan"
-    traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "reconstruction"})
+    traits: ClassVar[frozenset[str]] = frozenset(
+        {"latent", "discriminator", "stages", "resolutions", "reconstruction"}
+    )
     Recipe = Recipe
     helps: ClassVar = {"diffaugment": {"policy": "color,translation"}}
     mirrors = True
@@ -154,6 +156,21 @@ class FastGAN(Family):
     def resolution_of(self, key: str) -> int | None:
         match = re.match(r"[a-z]+(\d+)\.", key)
         return int(match[1]) if match else None
+
+    def stages(self, spec: Spec) -> list[list[str]]:
+        """By the side of what comes out, those of the small pictures too; not the heads and decoders."""
+        with torch.device("meta"):
+            d = networks.Discriminator(spec)
+        out: dict[int, list[str]] = {}
+        for key, _ in d.named_parameters():
+            part, number = re.match(r"([a-z]+)(?:\.?(\d+))?", key).groups()
+            if part == "stem":
+                out.setdefault(d.top, []).append(key)
+            elif part in ("b", "gate"):
+                out.setdefault(int(number), []).append(key)
+            elif part == "branch":
+                out.setdefault(d.small >> int(number) + 1, []).append(key)
+        return [out[side] for side in sorted(out, reverse=True)]
 
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Pictures:
         """The pictures twice: [n, C, S, S] and, from G's second output, [n, C, small, small]."""

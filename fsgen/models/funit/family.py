@@ -58,7 +58,7 @@ class FUNIT(Family):
     """
 
     name = "funit"
-    traits: ClassVar[frozenset[str]] = frozenset({"discriminator", "translation"})
+    traits: ClassVar[frozenset[str]] = frozenset({"discriminator", "stages", "translation"})
     Recipe = Recipe
 
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
@@ -150,6 +150,15 @@ class FUNIT(Family):
             parts = key.split(".")[:-1]  # decoder.blocks.0.1 -> decoder.blocks.0
             out.setdefault(".".join(parts[:3]), []).append(key)
         return out
+
+    def stages(self, spec: Spec) -> list[list[str]]:
+        """The first convolution, then as the network has them, without its head."""
+        with torch.device("meta"):
+            d = networks.Discriminator(spec)
+        return [
+            [f"{name}.{key}" for key, _ in part.named_parameters()]
+            for name, part in [("stem", d.stem), *((f"stages.{i}", s) for i, s in enumerate(d.stages))]
+        ]
 
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Fakes:
         contents = g.content(inputs.content)

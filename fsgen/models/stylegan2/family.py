@@ -44,7 +44,7 @@ class StyleGAN2(Family):
 
     name = "stylegan2"
     traits: ClassVar[frozenset[str]] = frozenset(
-        {"latent", "discriminator", "filters", "w_space", "classes", "instances"}
+        {"latent", "discriminator", "stages", "resolutions", "filters", "w_space", "classes", "instances"}
     )
     Recipe = Recipe
     embeddings = ("mapping.embed.weight",)
@@ -167,7 +167,9 @@ class StyleGAN2(Family):
 
         rosinality's ``convs.*`` but from-RGB: not the mapping, the constant, the first convolution, to-RGB.
         """
-        g_sides, d_sides = ([int(r) for r in spec[widths] if int(r) > 4] for widths in ("g_widths", "d_widths"))
+        g_sides, d_sides = (
+            [int(r) for r in spec[widths] if int(r) > 4] for widths in ("g_widths", "d_widths")
+        )
         convs = [f"synthesis.b{r}.conv{i}" for r in sorted(g_sides) for i in (0, 1)]
         g = [Layer("convolutions", f"{conv}.weight") for conv in convs]
         g += [Layer("modulations", f"{conv}.affine.weight", (f"{conv}.affine.bias",)) for conv in convs]
@@ -179,6 +181,20 @@ class StyleGAN2(Family):
         beside = {f"{conv}.{name}" for conv in convs for name in ("noise_strength", "bias")}
         head = {f"b4.{layer}.{name}" for layer in ("conv", "fc", "out") for name in ("weight", "bias")}
         return Filters(tuple(g), tuple(d), frozenset(beside), frozenset(head))
+
+    def stages(self, spec: Spec) -> list[list[str]]:
+        """From-RGB, each block (where it has a from-RGB of its own, with that), then 4 px but its last layer.
+
+        FreezeD's count of StyleGAN (Mo et al. 2020).
+        """
+        with torch.device("meta"):
+            d = networks.Discriminator(spec)
+        first = f"b{spec['resolution']}.fromrgb"
+        out: dict[str, list[str]] = {}
+        for key, _ in d.named_parameters():
+            if not key.startswith(("mapping.", "b4.out.")):
+                out.setdefault(first if key.startswith(first) else key.split(".")[0], []).append(key)
+        return list(out.values())
 
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return losses.logistic_d(real_logits, fake_logits)
