@@ -176,15 +176,20 @@ def start_of(source: Model, new_class: str, methods: Stack) -> Model:
     """What an adaptation begins with: ``source``, with a class more if asked for, as the methods want it.
 
     Raises:
-        FsgenError: there can be no new class, or the methods would train nothing of it.
+        FsgenError: there can be no new class, the methods would train nothing of it, or undo their own work.
     """
+    title = source.about.get("title", "this source")
+    for name in methods.name.split(","):
+        if any(key.startswith(f"{name}.") for key in source.extra):
+            raise FsgenError(f"{title} holds what {name} left there, and a second run of it would lose that",
+                             hint="start from its source, or use another method")  # fmt: skip
     model = with_class(source, new_class) if new_class else source
     model = dataclasses.replace(model, from_average=methods.starts == "g_ema")
     if not methods.conditions and not any(
         methods.trains(model.family, model.spec, "g", name) for name in model.networks[model.start]
     ):
         raise FsgenError(
-            f"{methods.name} would train nothing of {model.about.get('title', 'this source')}",
+            f"{methods.name} would train nothing of {title}",
             hint="embedding takes a source with classes",
         )
     return model

@@ -127,6 +127,7 @@ class Stack:
 
     def leave(self, net: nn.Module) -> dict[str, Tensor]:
         """What is stored beside the source's keys, as ``METHOD.name``; the last fitted leaves first."""
+        _part(net)
         return {f"{m.name}.{k}": v for m in reversed(self.methods) for k, v in m.leave(net).items()}
 
     def state(self) -> dict[str, Tensor]:
@@ -143,6 +144,17 @@ class Stack:
         values = {m.name: {**vars(m.options), **m.chosen()} for m in self.methods}
         # A field named like a Python keyword ends in an underscore; its option does not.
         return {name: {key.rstrip("_"): v for key, v in some.items()} for name, some in values.items()}
+
+
+def _part(net: nn.Module) -> None:
+    """Give each module with another parametrisation a class of its own: removing one takes a property from
+    the class, which deep copies share."""
+    from torch.nn.utils import parametrize
+
+    for module in net.modules():
+        if parametrize.is_parametrized(module):
+            kind = type(module)
+            module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
 
 
 def _make(kind: type[Method], values: dict[str, Any]) -> Method:

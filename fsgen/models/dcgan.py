@@ -8,7 +8,7 @@ halves the picture once a width and sees what is left in one convolution.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -64,10 +64,23 @@ class Generator(nn.Module):
         rng: torch.Generator | None = None,
     ) -> Tensor:  # fmt: skip
         """[n, C, H, W] in [-1, 1]. ``truncation`` multiplies z; there is no noise to name."""
+        return self.main(self._start(inputs, truncation))
+
+    def taps(self, inputs: Inputs) -> list[Tensor]:
+        """Feature maps after each ReLU, [n, C, H, W], coarse to fine."""
+        maps, x = [], self._start(inputs)
+        for layer in self.main:
+            x = layer(x)
+            if isinstance(layer, nn.ReLU):
+                maps.append(x)
+        return maps
+
+    def _start(self, inputs: Inputs, truncation: float = 1.0) -> Tensor:
+        """z and what its label embeds, [n, z_dim + embedded, 1, 1]."""
         x = inputs.z * truncation
         if self.c_dim:
             x = torch.cat([x, self.embed(inputs.y)], dim=1)
-        return self.main(x[:, :, None, None])
+        return x[:, :, None, None]
 
 
 class Discriminator(nn.Module):
@@ -92,12 +105,15 @@ class Discriminator(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Feature maps after each leaky ReLU, fine to coarse."""
-        maps, x = [], images
+        return list(self.taps(images))
+
+    def taps(self, images: Tensor) -> Iterator[Tensor]:
+        """The same, no further than asked for."""
+        x = images
         for layer in self.main[:-1]:
             x = layer(x)
             if isinstance(layer, nn.LeakyReLU):
-                maps.append(x)
-        return maps
+                yield x
 
     def forward(self, images: Tensor, inputs: Inputs | None = None) -> Tensor:
         """[n, C, H, W] -> [n, 1] logits; ``inputs.y`` is the label where there are classes."""
@@ -153,7 +169,7 @@ class DCGAN(Family):
 
     name = "dcgan"
     traits: ClassVar[frozenset[str]] = frozenset(
-        {"latent", "discriminator", "stages", "resolutions", "classes"}
+        {"latent", "discriminator", "stages", "resolutions", "taps", "classes"}
     )
     Recipe = Recipe
     embeddings = ("embed.weight",)

@@ -71,7 +71,7 @@ class BigGAN(Family):
 
     name = "biggan"
     traits: ClassVar[frozenset[str]] = frozenset(
-        {"latent", "discriminator", "stages", "resolutions", "classes", "instances"}
+        {"latent", "discriminator", "stages", "resolutions", "taps", "classes", "instances"}
     )
     Recipe = Recipe
     mirrors = True
