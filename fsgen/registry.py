@@ -29,6 +29,7 @@ METHODS = {
     "embedding": "fsgen.methods.embedding:Embedding",
     "instances": "fsgen.methods.instances:Instances",
     "classcode": "fsgen.methods.classcode:ClassCode",
+    "minegan": "fsgen.methods.minegan:MineGAN",
 }
 
 
