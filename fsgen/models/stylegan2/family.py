@@ -43,9 +43,10 @@ class StyleGAN2(Family):
     """Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN"."""
 
     name = "stylegan2"
-    traits: ClassVar[frozenset[str]] = frozenset(
-        {"latent", "discriminator", "stages", "resolutions", "filters", "w_space", "classes", "instances"}
-    )
+    traits: ClassVar[frozenset[str]] = frozenset({
+        "latent", "discriminator", "stages", "resolutions", "taps", "filters", "w_space", "constant",
+        "classes", "instances",
+    })  # fmt: skip
     Recipe = Recipe
     embeddings = ("mapping.embed.weight",)
 
