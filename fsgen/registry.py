@@ -29,6 +29,9 @@ METHODS = {
     "embedding": "fsgen.methods.embedding:Embedding",
     "instances": "fsgen.methods.instances:Instances",
     "classcode": "fsgen.methods.classcode:ClassCode",
+    "freezed": "fsgen.methods.freezed:FreezeD",
+    "freezeg": "fsgen.methods.freezeg:FreezeG",
+    "ada": "fsgen.methods.ada:ADA",
     "minegan": "fsgen.methods.minegan:MineGAN",
 }
 

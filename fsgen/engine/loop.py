@@ -123,8 +123,8 @@ def train(
             play.reals = reals(recipe.batch, rng("shots g"), play.inputs)
             losses |= _descend(state.opt_g, methods.objective(play) | methods.terms(play), hold_g)
 
+        average(state.g_ema, state.g, decay_of(recipe, state.step))
         state.step += 1
-        _average(state, recipe)
         if after(state, {name: value.detach() for name, value in losses.items()}):
             return
 
@@ -162,11 +162,20 @@ def _descend(
     return losses
 
 
+def decay_of(recipe: Any, step: int) -> float:
+    """What the average keeps of itself in a step that follows ``step`` others: 0.5^(1 / half-life).
+
+    The half-life is in steps, whatever the batch, and ramps up with them as NVIDIA's does with images: the
+    first step copies G. rosinality's code, and with it CDC's, AdAM's and RICK's, has no ramp-up.
+    """
+    half_life = min(recipe.ema_half_life, recipe.ema_rampup * step)
+    return 0.5 ** (1 / max(half_life, 1e-8))
+
+
 @torch.no_grad()
-def _average(state: State, recipe: Any) -> None:
-    """Exponential moving average of G's parameters; buffers are copied (Karras et al. 2018, section 2)."""
-    half_life = min(recipe.ema_half_life, recipe.ema_rampup * state.step)
-    decay = 0.5 ** (1 / max(half_life, 1e-8))
-    torch._foreach_lerp_(list(state.g_ema.parameters()), list(state.g.parameters()), 1 - decay)
-    for ours, theirs in zip(state.g_ema.buffers(), state.g.buffers(), strict=True):
+def average(g_ema: nn.Module, g: nn.Module, decay: float) -> None:
+    """Exponential moving average of G's parameters (Karras et al. 2018, section 2); buffers are copied, as
+    NVIDIA's are. In rosinality's code those of the average never change."""
+    torch._foreach_lerp_(list(g_ema.parameters()), list(g.parameters()), 1 - decay)
+    for ours, theirs in zip(g_ema.buffers(), g.buffers(), strict=True):
         ours.copy_(theirs)

@@ -12,6 +12,7 @@ from fsgen.registry import FAMILIES, METHODS
 
 # kind -> the module beside this one that tests cases of it
 TESTED = {
+    "ada-pipe": "test_ada",
     "biggan-d": "test_biggan",
     "biggan-g": "test_biggan",
     "dcgan": "test_dcgan",
@@ -19,6 +20,7 @@ TESTED = {
     "fastgan-checkpoint": "test_fastgan",
     "fastgan-discriminator": "test_fastgan",
     "fastgan-generator": "test_fastgan",
+    "freezed": "test_freezed",
     "funit-ckpt": "test_funit",
     "funit-d": "test_funit",
     "funit-g": "test_funit",
@@ -37,6 +39,7 @@ TESTED = {
     "nvidia-sg2-cifar": "test_stylegan2",
     "nvidia-sg2-cond": "test_stylegan2",
     "rosinality-sg2": "test_stylegan2",
+    "train-numbers": "test_train_numbers",
     "training-math": "test_stylegan2_training",
 }
 
@@ -78,7 +81,8 @@ def test_kinds_find_their_owners(monkeypatch):
     monkeypatch.setitem(METHODS, "adam", "")
     assert owners("adam-modulation") == {"adam"}
     assert owners("nvidia-sg2-of-next-year") == {"stylegan2"}
-    assert owners("ada-pipe") == owners("unheard-of") == set()
+    assert owners("ada-pipe") == owners("train-numbers") == {"ada"}
+    assert owners("unheard-of") == set()
 
 
 def test_close_is_as_strict_as_the_rules_say():
