@@ -12,7 +12,7 @@ from fsgen.registry import FAMILIES, METHODS
 
 # kind -> the module beside this one that tests cases of it
 TESTED = {
-    "ada-pipe": "test_ada",
+    "ada-pipe": "test_ada_pipe",
     "biggan-d": "test_biggan",
     "biggan-g": "test_biggan",
     "dcgan": "test_dcgan",
