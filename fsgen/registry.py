@@ -29,6 +29,8 @@ METHODS = {
     "embedding": "fsgen.methods.embedding:Embedding",
     "instances": "fsgen.methods.instances:Instances",
     "classcode": "fsgen.methods.classcode:ClassCode",
+    "adam": "fsgen.methods.adam:AdAM",
+    "rick": "fsgen.methods.rick:RICK",
     "freezed": "fsgen.methods.freezed:FreezeD",
     "freezeg": "fsgen.methods.freezeg:FreezeG",
     "ada": "fsgen.methods.ada:ADA",

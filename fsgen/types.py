@@ -276,8 +276,8 @@ class Bench:
     seed: int
     fisher: Callable[[int, str], Mapping[str, Tensor]]  # (samples, proxy) -> diagonal by parameter name
     pilot: Callable[..., Pilot]  # (steps, a method or none) -> what so many steps of it do
-    information: Callable[[nn.Module, nn.Module, int, int], dict[Player, dict[str, Tensor]]]
-    # (g, d, samples, seed) -> the Fisher of both as they are, by parameter name
+    information: Callable[..., dict[Player, dict[str, Tensor]]]
+    # (g, d, samples, seed) -> the Fisher of both as they are, by parameter name; waiting: before step 0
     say: Callable[[str], None]  # a line for the person at the terminal
     pretrained: frozenset[Player] = frozenset({"g", "d"})  # which networks a source has trained
 

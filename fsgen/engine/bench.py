@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,7 +18,9 @@ from fsgen.errors import Interrupted
 from fsgen.methods.stack import Stack
 from fsgen.models.classes import with_class_fisher
 from fsgen.models.model import Model
-from fsgen.types import Bench, Method, Pilot, Player
+from fsgen.types import Bench, Inputs, Method, Pilot, Player
+
+TOGETHER = 32  # samples drawn at a time for the information of two networks
 
 
 def bench(
@@ -69,10 +73,22 @@ def bench(
              if p in trial.opt_g.state},
         )  # fmt: skip
 
-    def information(g: nn.Module, d: nn.Module, samples: int, seed: int) -> dict[Player, dict[str, Tensor]]:
-        rng = random.generator(seed, "information", device=device)
-        inputs = fed.drawing(g)(samples, rng).to(device)
-        return fisher.of_players(model.family, g, d, inputs, fed.reals(samples, rng, inputs))
+    def information(
+        g: nn.Module, d: nn.Module, samples: int, seed: int, *, waiting: bool = False
+    ) -> dict[Player, dict[str, Tensor]]:
+        draw = fed.drawing(g)
+
+        def batches() -> Iterator[tuple[Inputs, Tensor]]:
+            for done in range(0, samples, TOGETHER):
+                if waiting:
+                    watched("Fisher", done, samples)
+                rng = random.generator(seed, "information", done, device=device)
+                inputs = draw(min(TOGETHER, samples - done), rng).to(device)
+                yield inputs, fed.reals(min(TOGETHER, samples - done), rng, inputs)
+
+        # A network in training mode would measure its normalisations on single samples, and keep that.
+        still_g, still_d = (copy.deepcopy(net).eval() for net in (g, d))
+        return fisher.of_players(model.family, still_g, still_d, batches())
 
     layers = model.family.layers(model.spec)
     return Bench(

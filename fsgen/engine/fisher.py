@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,15 +125,14 @@ def cached(source: Model, *, samples: int, proxy: str, seed: int) -> Fisher | No
 
 
 def of_players(
-    family: Family, g: nn.Module, d: nn.Module, inputs: Inputs, reals: Tensor
+    family: Family, g: nn.Module, d: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]
 ) -> dict[Player, dict[str, Tensor]]:
     """The diagonal of both networks as they are, of their own adversarial losses, a sample at a time (Zhao et
     al. 2022, section 4; Zhao et al. 2023, section 3.2).
 
     Args:
-        family, g, d: the networks, and what they are.
-        inputs: of n samples.
-        reals: [n, C, H, W] in [-1, 1], one beside each sample.
+        family, g, d: the networks, in evaluation mode, and what they are.
+        batches: inputs of n samples, and [n, C, H, W] in [-1, 1], a real image beside each sample.
     """
 
     def of_g(net: Any, one: Inputs, _: None) -> Tensor:
@@ -142,19 +141,19 @@ def of_players(
     def of_d(net: Any, one: Inputs, pair: Tensor) -> Tensor:
         return family.loss_d(net(pair[:1], one), net(pair[1:], one))
 
-    with torch.no_grad():
-        fakes = torch.cat([g(inputs[i : i + 1]) for i in range(len(reals))])
-    pairs = torch.stack([reals, fakes], dim=1)
-
-    def some(net: nn.Module, draws: Tensor | None) -> Iterator[tuple[Inputs, Tensor | None]]:
-        size = _together(net, reals.device)
-        for i in range(0, len(reals), size):
-            yield inputs[i : i + size], None if draws is None else draws[i : i + size]
-
-    return {
-        "g": estimator.of_network(g, of_g, some(g, None)),
-        "d": estimator.of_network(d, of_d, some(d, pairs)),
-    }
+    totals: dict[Player, dict[str, Tensor]] = {"g": {}, "d": {}}
+    count = 0
+    for inputs, reals in batches:
+        with torch.no_grad():
+            pairs = torch.stack([reals, g(inputs)], dim=1)
+        for who, net, score, draws in (("g", g, of_g, None), ("d", d, of_d, pairs)):
+            size = _together(net, reals.device)
+            some = ((inputs[i : i + size], None if draws is None else draws[i : i + size])
+                    for i in range(0, len(reals), size))  # fmt: skip
+            for name, value in estimator.of_network(net, score, some).items():
+                totals[who][name] = totals[who].get(name, 0) + len(reals) * value
+        count += len(reals)
+    return {who: {name: value / count for name, value in found.items()} for who, found in totals.items()}
 
 
 def _together(net: nn.Module, device: torch.device) -> int:

@@ -164,17 +164,16 @@ class StyleGAN2(Family):
         return int(match[1]) if match else None
 
     def filters(self, spec: Spec) -> Filters:
-        """Every convolution above 4 px and, in G, its style's affine map, a filter for each channel in.
+        """Every convolution above 4 px and, in G, its style's affine map, a filter of which is a channel in.
 
-        rosinality's ``convs.*`` but from-RGB: not the mapping, the constant, the first convolution, to-RGB.
+        These are rosinality's ``convs.*`` but from-RGB, numbered there from 8 px up in G, from the picture
+        down in D. Not among them: the mapping, the constant, the first convolution, to-RGB.
         """
-        g_sides, d_sides = (
-            [int(r) for r in spec[widths] if int(r) > 4] for widths in ("g_widths", "d_widths")
-        )
-        convs = [f"synthesis.b{r}.conv{i}" for r in sorted(g_sides) for i in (0, 1)]
+        sides = networks.resolutions(spec["resolution"])[1:]
+        convs = [f"synthesis.b{r}.conv{i}" for r in sides for i in (0, 1)]
         g = [Layer("convolutions", f"{conv}.weight") for conv in convs]
         g += [Layer("modulations", f"{conv}.affine.weight", (f"{conv}.affine.bias",)) for conv in convs]
-        blocks = [f"b{r}" for r in sorted(d_sides, reverse=True)]
+        blocks = [f"b{r}" for r in sides[::-1]]
         d = [Layer("convolutions", f"{block}.conv{i}.weight", (f"{block}.conv{i}.bias",))
              for block in blocks for i in (0, 1)]  # fmt: skip
         if spec["d_architecture"] == "resnet":
@@ -232,7 +231,7 @@ class StyleGAN2(Family):
     def _path(self, play: Play) -> Tensor:
         rng = play.rng("path")
         inputs = play.draw(max(1, len(play.reals) // play.recipe.path_shrink), rng).to(play.reals.device)
-        ws = self._mixed(play.g, inputs, play.recipe, rng)
+        ws = self._mixed(play.g, inputs, play.recipe, rng).requires_grad_()  # the mapping may be frozen
         images = play.g.synthesis(ws, "random", rng)[0]
         noise = torch.randn(images.shape, generator=rng, device=rng.device).to(images.device)
         lengths = losses.path_lengths(images, ws, noise)
