@@ -100,8 +100,8 @@ def _separably(
 
 
 class _Sampled(torch.autograd.Function):
-    """Bilinear sampling, zeros outside. torch 2.6 cannot differentiate the gradient of its own a second time;
-    with respect to the images that is ``_Spread``, whose gradient is this."""
+    """Bilinear sampling, zeros outside. Older versions of torch cannot differentiate the gradient of theirs;
+    with respect to the images it is ``_Spread``, whose gradient is this."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, grid: Tensor) -> Tensor:
@@ -132,18 +132,14 @@ class _Spread(torch.autograd.Function):
 
 
 def amplify(images: Tensor, gains: Tensor) -> Tensor:
-    """Each of four bands of frequencies times its gain, [n, 4] coarse to fine; at least 22 px a side.
+    """Each of four bands of frequencies of an axis times its gain, [n, 4] coarse to fine; from 22 px on.
 
     The gains are scaled to leave the power of an average picture as it was, one after another.
     """
     n, channels, *_ = images.shape
-    expected = gains.new_tensor(BAND_POWER)
-    total = torch.ones_like(gains)
-    for i in range(4):
-        one = torch.ones_like(gains)
-        one[:, i] = gains[:, i]
-        total = total * one / (expected * one.square()).sum(dim=1, keepdim=True).sqrt()
-    taps = (total @ _bands(gains)).repeat_interleave(channels, dim=0)[:, None, None]  # [n C, 1, 1, taps]
+    power = 1 + gains.new_tensor(BAND_POWER) * (gains.square() - 1)  # [n, 4], with that band's gain alone
+    gains = gains / power.prod(dim=1, keepdim=True).sqrt()
+    taps = (gains @ _bands(gains)).repeat_interleave(channels, dim=0)[:, None, None]  # [n C, 1, 1, taps]
     x = F.pad(images, (BAND_REACH,) * 4, mode="reflect").flatten(0, 1)[None]
     x = F.conv2d(x, taps, groups=n * channels)
     x = F.conv2d(x, taps.transpose(2, 3), groups=n * channels)
