@@ -140,7 +140,8 @@ class AdAM(Method):
                 moves |= {added(name, "b"): kept for name in layer.also}
                 moves |= {original(name): ~kept for name in layer.also}
                 with torch.no_grad():
-                    net.get_parameter(v).mul_(kept)
+                    for name in (v, *(added(name, "b") for name in layer.also)):
+                        net.get_parameter(name).mul_(kept)
 
     def modulate(self, g: nn.Module, d: nn.Module, stage: str) -> Filters:
         """Modulate all of ``g`` but a learned constant, and all of ``d`` but its head."""
