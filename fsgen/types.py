@@ -8,7 +8,7 @@ read for ``--help`` without it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -79,8 +79,7 @@ class Layer(NamedTuple):
 class Filters(NamedTuple):
     """The layers of a family between the first and the last, for methods that choose among filters."""
 
-    g: tuple[Layer, ...]
-    d: tuple[Layer, ...]
+    layers: Mapping[Player, Sequence[Layer]]
     beside: frozenset[str]  # parameters of G's layers that belong to no filter, or are never held with one
     head: frozenset[str]  # of D: what makes a logit of the last features
 

@@ -1,35 +1,32 @@
 """Adaptation-aware kernel modulation (Zhao et al. 2022).
 
-A probe shows which filters matter to the target: all weights are modulated by rank-one matrices and only
-those are trained, for a while, and the Fisher information of what they came to is each filter's importance.
+A probe shows which filters matter to the target: all weights are modulated by matrices of rank one, nothing
+but those is trained for a while, and the Fisher information of what they came to is each filter's importance.
 Then it starts again from the source: important filters are kept and modulated, the others are fine-tuned.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fsgen import rng as random
 from fsgen.errors import FsgenError
-from fsgen.methods.lengths import asked, scaled
+from fsgen.methods.choosing import Choosing
 from fsgen.registry import METHODS
-from fsgen.types import Bench, Family, Filters, Layer, Method, Player, Spec
+from fsgen.types import Bench, Family, Layer, Method, Player, Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
-PROBE, SAMPLES, MAIN = 500, 1000, 1500  # as published: steps of the probe, samples after it, steps of the run
-AS_PUBLISHED = "published"
+PROBE, SAMPLES, RUN = 500, 1000, 1500  # as published: steps of the probe, samples after it, steps of the run
 
 
-class AdAM(Method):
-    """Sections 4.1 and 4.2 of the paper. What is modulated keeps its source's weight; the modulation is
-    multiplied into it at the end.
-
-    The published probe averages D as well; here D's information is that of D itself.
+class AdAM(Choosing):
+    """Sections 4.1 and 4.2 of the paper. A modulated filter keeps its source's weight; at the end the
+    modulation is multiplied into it. D's information is of D as it is, where the published probe averages it.
     """
 
     name = "adam"
@@ -37,10 +34,6 @@ class AdAM(Method):
     paper = (
         "Zhao et al. 2022, Few-shot Image Generation via Adaptation-Aware Kernel Modulation, arXiv 2210.16559"
     )
-    licence = "published code: MIT"
-    needs = frozenset({"latent", "discriminator", "filters"})
-    claims = frozenset({"how weights are held"})
-    adapts = True
 
     @dataclass(frozen=True)
     class Options:
@@ -61,8 +54,8 @@ class AdAM(Method):
         kernels: str = field(
             default="filters",
             metadata={
-                "help": "What v[j] modulates: filter j, or what the published code makes of it.",
-                "choices": ("filters", AS_PUBLISHED),
+                "help": "What v[j] modulates: filter j, or whatever the published code makes of it.",
+                "choices": ("filters", "published"),
             },
         )
         scale: str = field(
@@ -70,7 +63,7 @@ class AdAM(Method):
             metadata={
                 "help": "Scale of modulated linear layers: the source's, or the published code's, which "
                 "changes the source where a layer has not as many inputs as outputs.",
-                "choices": ("kept", AS_PUBLISHED),
+                "choices": ("kept", "published"),
             },
         )
 
@@ -78,51 +71,27 @@ class AdAM(Method):
         super().__init__(options)
         if not 0 <= self.options.percentile <= 100:
             raise FsgenError(f"there is no percentile {self.options.percentile:g}", hint="0 to 100")
-        self.probe = asked(self.options.probe, "--adam-probe")
-        self.samples = asked(self.options.samples, "--adam-samples")
-        self.modulated: dict[Player, dict[str, Tensor]] = {}  # of each filter: whether it is; by its weight
+        self.asked("probe")
+        self.asked("samples")
         self.moves: dict[Player, dict[str, Tensor]] = {}  # by parameter: 0 where its gradient is cleared
 
     # ---- the probe -----------------------------------------------------------------------------------
 
     def enter(self, bench: Bench) -> None:
-        if "d" not in bench.pretrained:
-            raise FsgenError("adam keeps what the source's discriminator sees, and this source has none")
-        self.bench = bench
-        self.probe = self.probe or scaled(PROBE, MAIN, bench.steps)
-        self.samples = self.samples or scaled(SAMPLES, PROBE, self.probe)
-        pilot = bench.pilot(self.probe, Probe(self))
-        found = bench.information(pilot.g, pilot.d, self.samples, bench.seed, waiting=True)
-        filters = bench.family.filters(bench.spec)
-        self.modulated = {"g": self._chosen(filters.g, found["g"]), "d": self._chosen(filters.d, found["d"])}
-        held = [chosen for network in self.modulated.values() for chosen in network.values()]
+        self.meet(bench)
+        steps = self.settle("probe", PROBE, of=RUN, steps=bench.steps)
+        samples = self.settle("samples", SAMPLES, of=PROBE, steps=steps)
+        pilot = bench.pilot(steps, Probe(self))
+        found = bench.information(pilot.g, pilot.d, samples, bench.seed, waiting=True)
+        for who, layers in self.layers.items():
+            self.decisions[who] = above(layers, found[who], self.options.percentile)
+        kept = [some for decided in self.decisions.values() for some in decided.values()]
         bench.say(
-            f"{self.probe} steps of probing, {self.samples} samples: {sum(int(c.sum()) for c in held):,} of "
-            f"{sum(len(c) for c in held):,} filters are kept and modulated"
+            f"after {steps} steps of probing {sum(int(some.sum()) for some in kept):,} of "
+            f"{sum(map(len, kept)):,} filters are kept and modulated"
         )
 
-    def _chosen(self, layers: tuple[Layer, ...], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Whether each filter is above the percentile of its pool, [filters] by weight."""
-        from fsgen.nn.filters import lines
-
-        scores = {layer.weight: scored(layer, found) for layer in layers}
-        line = lines(layers, scores, self.options.percentile)
-        return {layer.weight: scores[layer.weight].double() > line[layer.pool] for layer in layers}
-
     # ---- the run -------------------------------------------------------------------------------------
-
-    def state(self) -> dict[str, Tensor]:
-        return {f"{who}.{key}": value for who, some in self.modulated.items() for key, value in some.items()}
-
-    def restore(self, state: dict[str, Tensor], bench: Bench) -> None:
-        self.bench = bench
-        for key, value in state.items():
-            who, _, weight = key.partition(".")
-            self.modulated.setdefault(who, {})[weight] = value
-
-    def chosen(self) -> dict[str, Any]:
-        known = {"probe": self.probe, "samples": self.samples}
-        return {name: str(value) for name, value in known.items() if value is not None}
 
     def fit(self, g: nn.Module, d: nn.Module) -> None:
         import torch
@@ -130,11 +99,11 @@ class AdAM(Method):
         from fsgen.nn.filters import axis_of, shaped
         from fsgen.nn.modulation import added, original
 
-        filters = self.modulate(g, d, "run")
-        for who, net, layers in (("g", g, filters.g), ("d", d, filters.d)):
+        self.modulate(g, d, "run")
+        for who, net in (("g", g), ("d", d)):
             moves = self.moves[who] = {}
-            for layer in layers:
-                kept, axis = self.modulated[who][layer.weight], axis_of(net, layer.weight)
+            for layer in self.layers[who]:
+                kept, axis = self.decisions[who][layer.weight], axis_of(net, layer.weight)
                 v, weight = added(layer.weight, "v"), original(layer.weight)
                 moves[v], moves[weight] = kept, shaped(~kept, net.get_parameter(weight), axis)
                 moves |= {added(name, "b"): kept for name in layer.also}
@@ -143,27 +112,25 @@ class AdAM(Method):
                     for name in (v, *(added(name, "b") for name in layer.also)):
                         net.get_parameter(name).mul_(kept)
 
-    def modulate(self, g: nn.Module, d: nn.Module, stage: str) -> Filters:
+    def modulate(self, g: nn.Module, d: nn.Module, stage: str) -> None:
         """Modulate all of ``g`` but a learned constant, and all of ``d`` but its head."""
         from fsgen.nn.modulation import modulate
 
-        filters = self.bench.family.filters(self.bench.spec)
+        head = self.filters(self.bench.family, self.bench.spec).head
         for who, net in (("g", g), ("d", d)):
-            theirs = {*METHODS, *(filters.head if who == "d" else ())}  # other methods' modules
+            left = {*METHODS, *(head if who == "d" else ())}  # also other methods' modules
             names = [name for name, value in net.named_parameters()
-                     if value.ndim != 3 and not {name, name.split(".")[0]} & theirs]  # fmt: skip
+                     if value.ndim != 3 and not {name, name.split(".")[0]} & left]  # fmt: skip
             modulate(
                 net, names, random.generator(self.bench.seed, f"adam {stage} {who}"),
-                reshaped=self.options.kernels == AS_PUBLISHED, scaled=self.options.scale == AS_PUBLISHED,
+                reshaped=self.options.kernels == "published", scaled=self.options.scale == "published",
             )  # fmt: skip
-        return filters
 
     def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
-        """Filters that may be fine-tuned, and D's head."""
-        filters = family.filters(spec)
-        layers = filters.g if network == "g" else filters.d
-        return any(name == layer.weight or name in layer.also for layer in layers) or (
-            network == "d" and name in filters.head
+        """Filters, for those that are fine-tuned, and D's head. Of G's other parameters only what modulates
+        them: the published code hands them to its optimiser and clears their gradient."""
+        return self.has_filters(family, spec, network, name) or (
+            network == "d" and name in self.filters(family, spec).head
         )
 
     def hold(self, network: Player, net: nn.Module) -> None:
@@ -182,8 +149,7 @@ class AdAM(Method):
 class Probe(Method):
     """Of ``method``: only what modulates is trained, and D's head."""
 
-    name = AdAM.name
-    summary, paper = AdAM.summary, AdAM.paper
+    name, summary, paper = AdAM.name, AdAM.summary, AdAM.paper
 
     def __init__(self, method: AdAM) -> None:
         super().__init__()
@@ -193,13 +159,22 @@ class Probe(Method):
         self.method.modulate(g, d, "probe")
 
     def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
-        return network == "d" and name in family.filters(spec).head
+        return network == "d" and name in self.method.filters(family, spec).head
 
 
-def scored(layer: Layer, found: Mapping[str, Tensor]) -> Tensor:
-    """Importance of each filter of ``layer``, [filters]: of its v and of the u that all share, and of b."""
-    from fsgen.nn.filters import importance
+def above(layers: Sequence[Layer], found: Mapping[str, Tensor], percentile: float) -> dict[str, Tensor]:
+    """Whether each filter's importance exceeds the percentile of its pool, [filters] by weight.
+
+    Args:
+        found: the information of a modulated network. A filter's importance is that of its v, of the u that
+            all share, and of its b.
+    """
+    from fsgen.nn.filters import importance, lines
     from fsgen.nn.modulation import added
 
-    u, v = (found[added(layer.weight, part)] for part in "uv")
-    return importance(u.mean() + v, *(found[added(name, "b")] for name in layer.also))
+    scores = {}
+    for layer in layers:
+        u, v = (found[added(layer.weight, part)] for part in "uv")
+        scores[layer.weight] = importance(u.mean() + v, *(found[added(name, "b")] for name in layer.also))
+    line = lines(layers, scores, percentile)
+    return {layer.weight: scores[layer.weight].double() > line[layer.pool] for layer in layers}

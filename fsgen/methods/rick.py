@@ -8,26 +8,25 @@ good: what they knew of the source does not fit.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fsgen.errors import FsgenError
-from fsgen.methods.lengths import asked, scaled
-from fsgen.types import Bench, Family, Layer, Method, Player, Spec, TrainingState
+from fsgen.methods.choosing import Choosing
+from fsgen.types import Bench, Family, Layer, Player, Spec, TrainingState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import torch
     from torch import Tensor, nn
 
-WARMUP, EVERY, MAIN = 250, 50, 1750  # as published: steps of the warm-up, between estimates, of the run
-PRUNED, TUNED, FROZEN = 0, 1, 2  # what becomes of a filter
+WARMUP, EVERY, RUN = 250, 50, 1750  # as published: steps of the warm-up, between estimates, of the run
+PRUNED, TUNED, FROZEN = 0, 1, 2  # what is decided of a filter
 
 
-class RICK(Method):
-    """Section 4 of the paper. The warm-up trains D's head alone.
-
-    The published code estimates on averages of both networks; here D is as it is.
+class RICK(Choosing):
+    """Section 4 of the paper. The warm-up trains D's head alone. D's information is of D as it is, where the
+    published code averages it; G's is of the average.
     """
 
     name = "rick"
@@ -36,10 +35,6 @@ class RICK(Method):
         "Zhao et al. 2023, Exploring Incompatible Knowledge Transfer in Few-shot Image Generation, "
         "arXiv 2304.07574"
     )
-    licence = "published code: MIT"
-    needs = frozenset({"latent", "discriminator", "filters"})
-    claims = frozenset({"how weights are held"})
-    adapts = True
 
     @dataclass(frozen=True)
     class Options:
@@ -67,124 +62,98 @@ class RICK(Method):
 
     def __init__(self, options: Options | None = None) -> None:
         super().__init__(options)
-        o = self.options
-        if not 0 <= o.prune <= o.freeze <= 100:
+        freeze, prune, samples = self.options.freeze, self.options.prune, self.options.samples
+        if not 0 <= prune <= freeze <= 100:
             raise FsgenError(
-                f"filters cannot be cut off up to percentile {o.prune:g} and frozen above {o.freeze:g}",
+                f"filters cannot be cut off up to percentile {prune:g} and frozen above {freeze:g}",
                 hint="0 <= prune <= freeze <= 100",
             )
-        if o.samples < 1:
-            raise FsgenError(f"nothing can be estimated from {o.samples} samples", hint="--rick-samples 5")
-        self.warmup = asked(o.warmup, "--rick-warmup", least=0)
-        self.every = asked(o.every, "--rick-every")
-        self.fates: dict[Player, dict[str, Tensor]] = {"g": {}, "d": {}}  # of each filter, by its weight
+        if samples < 1:
+            raise FsgenError(f"nothing can be estimated from {samples} samples", hint="--rick-samples 5")
+        self.asked("warmup", least=0)
+        self.asked("every")
         self.warm = True  # in the warm-up
 
     def enter(self, bench: Bench) -> None:
-        if "d" not in bench.pretrained:
-            raise FsgenError("rick keeps what the source's discriminator sees, and this source has none")
-        self.bench = bench
-        self.filters = bench.family.filters(bench.spec)
-        if self.warmup is None:
-            self.warmup = scaled(WARMUP, MAIN, bench.steps)
-        if self.every is None:
-            self.every = scaled(EVERY, MAIN, bench.steps)
-
-    def state(self) -> dict[str, Tensor]:
-        return {f"{who}.{key}": value for who, some in self.fates.items() for key, value in some.items()}
-
-    def restore(self, state: dict[str, Tensor], bench: Bench) -> None:
-        self.enter(bench)
-        for key, value in state.items():
-            who, _, weight = key.partition(".")
-            self.fates[who][weight] = value
-
-    def chosen(self) -> dict[str, Any]:
-        known = {"warmup": self.warmup, "every": self.every}
-        return {name: str(value) for name, value in known.items() if value is not None}
+        self.meet(bench)
+        self.settle("warmup", WARMUP, of=RUN, steps=bench.steps)
+        self.settle("every", EVERY, of=RUN, steps=bench.steps)
 
     def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
-        """The layers that have filters, whatever else is in them, and D's head."""
-        filters = family.filters(spec)
-        layers, whole = (filters.g, filters.beside) if network == "g" else (filters.d, filters.head)
-        return name in whole or any(name == layer.weight or name in layer.also for layer in layers)
+        """The layers that have filters, with whatever else is in them, and D's head."""
+        filters = self.filters(family, spec)
+        whole = filters.beside if network == "g" else filters.head
+        return name in whole or self.has_filters(family, spec, network, name)
 
     # ---- in each step --------------------------------------------------------------------------------
 
     def before(self, state: TrainingState) -> None:
-        since = state.step - self.warmup
+        since = state.step - self.lengths["warmup"]
         self.warm = since < 0
-        if since < 0 or since % self.every:
+        if self.warm or since % self.lengths["every"]:
             return
         found = self.bench.information(state.g_ema, state.d, self.options.samples, self.bench.seed)
         for who, net, optimiser in (("g", state.g, state.opt_g), ("d", state.d, state.opt_d)):
-            self._decide(who, net, found[who])
-            self._settle(who, net, optimiser)
+            self.decide(who, net, found[who])
+            self._put(who, net, optimiser)
 
-    def _decide(self, who: Player, net: nn.Module, found: Mapping[str, Tensor]) -> None:
-        """Every filter's fate anew; but what was cut off stays so."""
+    def decide(self, who: Player, net: nn.Module, found: Mapping[str, Tensor]) -> None:
+        """Anew of every filter, by the information ``found``; but what was cut off stays so."""
         from fsgen.nn.filters import axis_of, importance, per_filter
 
-        scores = {
-            layer.weight: importance(
-                per_filter(found[layer.weight], axis_of(net, layer.weight)),
-                *(found[name] for name in layer.also),
-            )
-            for layer in self._layers(who)
-        }
-        fates = decided(self._layers(who), scores, freeze=self.options.freeze, prune=self.options.prune)
-        for weight, before in self.fates[who].items():
-            fates[weight][before == PRUNED] = PRUNED
-        self.fates[who] = fates
+        scores = {}
+        for layer in self.layers[who]:
+            mean = per_filter(found[layer.weight], axis_of(net, layer.weight))
+            scores[layer.weight] = importance(mean, *(found[name] for name in layer.also))
+        decided = between(self.layers[who], scores, self.options.prune, self.options.freeze)
+        for weight, before in self.decisions[who].items():
+            decided[weight][before == PRUNED] = PRUNED
+        self.decisions[who] = decided
 
-    def _settle(self, who: Player, net: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Cut off what is pruned, and forget where filters that are not tuned were moving to: what Adam has
-        gathered would move them on without a gradient, unless its beta1 is 0."""
+    def _put(self, who: Player, net: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        """Cut off what is pruned, and have Adam forget where filters were moving to that no longer may: with
+        a beta1 above 0 it would move them on without any gradient."""
         import torch
 
         with torch.no_grad():
-            for parameter, fate in self._held(who, net):
-                parameter.mul_(fate != PRUNED)
+            for parameter, decided in self._held(who, net):
+                parameter.mul_(decided != PRUNED)
                 if "exp_avg" in optimiser.state[parameter]:
-                    optimiser.state[parameter]["exp_avg"].mul_(fate == TUNED)
+                    optimiser.state[parameter]["exp_avg"].mul_(decided == TUNED)
 
     def hold(self, network: Player, net: nn.Module) -> None:
         from fsgen.nn.filters import still
 
-        if self.warm:
-            head = self.filters.head if network == "d" else ()
-            for name, parameter in net.named_parameters():
-                if name not in head:
-                    parameter.grad = None
+        if not self.warm:
+            for parameter, decided in self._held(network, net):
+                still(parameter, decided == TUNED)
             return
-        for parameter, fate in self._held(network, net):
-            still(parameter, fate == TUNED)
-
-    def _layers(self, who: Player) -> tuple[Layer, ...]:
-        return self.filters.g if who == "g" else self.filters.d
+        head = self.filters(self.bench.family, self.bench.spec).head if network == "d" else ()
+        for name, parameter in net.named_parameters():
+            if name not in head:
+                parameter.grad = None
 
     def _held(self, who: Player, net: nn.Module) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """Each parameter that has filters, and their fates in its shape."""
+        """Each parameter that has filters, and in its shape what is decided of them."""
         from fsgen.nn.filters import axis_of, shaped
 
-        for layer in self._layers(who):
-            fate = self.fates[who][layer.weight]
-            weight = net.get_parameter(layer.weight)
-            yield weight, shaped(fate, weight, axis_of(net, layer.weight))
+        for layer in self.layers[who]:
+            decided, weight = self.decisions[who][layer.weight], net.get_parameter(layer.weight)
+            yield weight, shaped(decided, weight, axis_of(net, layer.weight))
             for name in layer.also:
-                yield net.get_parameter(name), shaped(fate, net.get_parameter(name))
+                yield net.get_parameter(name), shaped(decided, net.get_parameter(name))
 
 
-def decided(
-    layers: tuple[Layer, ...], scores: Mapping[str, Tensor], *, freeze: float, prune: float
+def between(
+    layers: Sequence[Layer], scores: Mapping[str, Tensor], prune: float, freeze: float
 ) -> dict[str, Tensor]:
-    """The fate of each filter by the percentiles of its pool, uint8 [filters] by weight."""
+    """What the percentiles ``prune`` and ``freeze`` of its pool make of each filter, uint8 [filters] by
+    weight; at a percentile itself it is what it is below."""
     from fsgen.nn.filters import lines
 
-    cut, end = lines(layers, scores, freeze), lines(layers, scores, prune)
-    fates = {}
+    low, high = lines(layers, scores, prune), lines(layers, scores, freeze)
+    decided = {}
     for layer in layers:
         score = scores[layer.weight].double()
-        # PRUNED and one each for what lies above a line
-        fates[layer.weight] = (score > end[layer.pool]).byte() + (score > cut[layer.pool]).byte()
-    return fates
+        decided[layer.weight] = (score > low[layer.pool]).byte() + (score > high[layer.pool]).byte()
+    return decided

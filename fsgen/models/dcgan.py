@@ -20,7 +20,7 @@ from fsgen.errors import FsgenError
 from fsgen.models.strict import check
 from fsgen.nn import losses
 from fsgen.nn.batchnorm import remeasure, tracked
-from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Player, Spec
+from fsgen.types import Converted, Family, Filters, Foreign, Inputs, Layer, Networks, Play, Player, Spec
 
 State = dict[str, Tensor]
 
@@ -169,7 +169,7 @@ class DCGAN(Family):
 
     name = "dcgan"
     traits: ClassVar[frozenset[str]] = frozenset(
-        {"latent", "discriminator", "stages", "resolutions", "taps", "classes"}
+        {"latent", "discriminator", "stages", "resolutions", "taps", "filters", "classes"}
     )
     Recipe = Recipe
     embeddings = ("embed.weight",)
@@ -250,6 +250,17 @@ class DCGAN(Family):
         for key in keys:
             out[(int(key.split(".")[1]) + 1) // 3].append(key)
         return out[:-1]
+
+    def filters(self, spec: Spec) -> Filters:
+        """Every convolution but the first and the last, each with its normalisation's scale and shift."""
+
+        def layer(conv: int, norm: int) -> Layer:
+            return Layer("convolutions", f"main.{conv}.weight", (f"main.{norm}.weight", f"main.{norm}.bias"))
+
+        last = 3 * len(spec["d_widths"]) - 1
+        g = [layer(i, i + 1) for i in range(3, 3 * len(spec["g_widths"]), 3)]
+        d = [layer(i, i + 1) for i in range(2, last, 3)]
+        return Filters({"g": g, "d": d}, frozenset(), frozenset({f"main.{last}.weight", "embed.weight"}))
 
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
         return g(inputs)

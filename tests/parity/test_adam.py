@@ -15,7 +15,7 @@ from sg2 import FAMILY
 from torch import Tensor, nn
 
 from fsgen.engine.fisher import of_players
-from fsgen.methods.adam import AdAM
+from fsgen.methods.adam import AdAM, above
 from fsgen.methods.stack import Stack
 from fsgen.models.stylegan2 import convert
 from fsgen.nn.filters import lines
@@ -63,7 +63,7 @@ def ours(who: str, keys: list[str]) -> dict[str, str]:
 
 def method_of(spec: dict, kind: type[AdAM] = AdAM, **options) -> AdAM:
     method = kind(AdAM.Options(**options))
-    method.bench = SimpleNamespace(family=FAMILY, spec=spec, seed=0)
+    method.meet(SimpleNamespace(family=FAMILY, spec=spec, seed=0, pretrained={"g", "d"}))
     return method
 
 
@@ -222,9 +222,8 @@ def given_fisher(case: Case, who: str) -> Tensors:
 
 def chosen(case: Case, percentile: float, kind: type[AdAM] = AdAM) -> AdAM:
     method = method_of(spec_of(case), kind, percentile=float(percentile), **PUBLISHED)
-    filters = FAMILY.filters(method.bench.spec)
-    for who, layers in (("g", filters.g), ("d", filters.d)):
-        method.modulated[who] = method._chosen(layers, given_fisher(case, who))
+    for who, layers in method.layers.items():
+        method.decisions[who] = above(layers, given_fisher(case, who), percentile)
     return method
 
 
@@ -239,8 +238,8 @@ def test_which_filters_are_modulated(case):
             biases = {name: layer.weight for layer in _layers(case, who) for name in layer.also}
             for key, value in wanted.items():
                 name = re.sub(r"\.parametrizations\.(\w+)\..*", r".\1", names[key])
-                close(method.modulated[who][biases.get(name, name)].to(value.dtype), value)
-            assert {biases.get(n, n) for n in map(_plain, names.values())} == set(method.modulated[who])
+                close(method.decisions[who][biases.get(name, name)].to(value.dtype), value)
+            assert {biases.get(n, n) for n in map(_plain, names.values())} == set(method.decisions[who])
 
 
 def _plain(name: str) -> str:
@@ -248,22 +247,18 @@ def _plain(name: str) -> str:
 
 
 def _layers(case: Case, who: str):
-    filters = FAMILY.filters(spec_of(case))
-    return filters.g if who == "g" else filters.d
+    return FAMILY.filters(spec_of(case)).layers[who]
 
 
 @pytest.mark.parametrize("case", KIND)
-def test_the_lines_between_them(case):
-    from fsgen.methods.adam import scored
-
+def test_the_lines_between_them(case, monkeypatch):
+    found: dict[str, float] = {}
+    monkeypatch.setattr("fsgen.nn.filters.lines", lambda *given: found.update(lines(*given)) or found)
     for name, wanted in case.info["thresholds"].items():
         for who in ("g", "d"):
-            layers, found = _layers(case, who), given_fisher(case, who)
-            scores = {layer.weight: scored(layer, found) for layer in layers}
-            mine = lines(layers, scores, float(name.removeprefix("q")))
-            close(mine["convolutions"], wanted[f"cutline_{who}_conv"])
-            if who == "g":
-                close(mine["modulations"], wanted["cutline_g_fc"])
+            above(_layers(case, who), given_fisher(case, who), float(name.removeprefix("q")))
+            close(found["convolutions"], wanted[f"cutline_{who}_conv"])
+        close(found["modulations"], wanted["cutline_g_fc"])
 
 
 # ---- the main stage --------------------------------------------------------------------------------------
@@ -275,10 +270,9 @@ class Given(AdAM):
     values: dict[str, Tensors]
 
     def modulate(self, g, d, stage):
-        filters = super().modulate(g, d, stage)
+        super().modulate(g, d, stage)
         fill(g, self.values["g"])
         fill(d, self.values["d"])
-        return filters
 
 
 @pytest.mark.parametrize("case", KIND)

@@ -62,20 +62,19 @@ class Round(RICK):
     def estimate(self, turn: int, opt_g, opt_d) -> None:
         self.turn = turn
         g, d = self.nets["g"], self.nets["d"]
-        step = turn * self.every
+        step = turn * self.lengths["every"]
         self.before(SimpleNamespace(g=g, d=d, g_ema=g, opt_g=opt_g, opt_d=opt_d, step=step))
 
     def alone(self, who: str, turn: int) -> Tensors:
         """Decisions without those before them."""
-        self.fates[who] = {}
-        self._decide(who, self.nets[who], information(self.case, self.nets[who], turn, who))
-        return self.fates[who]
+        self.decisions[who] = {}
+        self.decide(who, self.nets[who], information(self.case, self.nets[who], turn, who))
+        return self.decisions[who]
 
 
 def agree(case: Case, method: Round, who: str, fates: Tensors, wanted: Tensors) -> None:
     """Fates of the filters; a bias shares its weight's."""
-    layers = method.filters.g if who == "g" else method.filters.d
-    of = {name: layer.weight for layer in layers for name in (layer.weight, *layer.also)}
+    of = {name: layer.weight for layer in method.layers[who] for name in (layer.weight, *layer.also)}
     names = named(case, who, list(wanted))
     assert {names[key] for key in wanted} == set(of)
     for key, value in wanted.items():
@@ -109,7 +108,7 @@ def test_the_lines_between_them(case, monkeypatch):
         method = Round.of(case, freeze, prune)
         for who in ("g", "d"):
             method.alone(who, 0)
-            count = len(method._layers(who))
+            count = len(method.layers[who])
             for line, percent in (("cutline", freeze), ("pruneline", prune)):
                 close(found[count, percent]["convolutions"], wanted[f"{line}_{who}_conv"])
                 if who == "g":
@@ -141,7 +140,7 @@ def test_two_rounds_of_training(case):
             )
         method.estimate(turn, optimisers["g"], optimisers["d"])
         for who, net in method.nets.items():
-            zeroed = {weight: fate == PRUNED for weight, fate in method.fates[who].items()}
+            zeroed = {weight: fate == PRUNED for weight, fate in method.decisions[who].items()}
             agree(case, method, who, zeroed, part(tensors, f"out.dyn{turn}.zeroed_{who}."))
             for step in range(steps):
                 given = part(tensors, f"in.dyn{turn}.step{step}.{who}.grad.")

@@ -18,7 +18,7 @@ from fsgen.models.biggan.layers import Spectral
 from fsgen.models.strict import check
 from fsgen.nn import losses
 from fsgen.nn.batchnorm import remeasure
-from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Player, Spec
+from fsgen.types import Converted, Family, Filters, Foreign, Inputs, Layer, Networks, Play, Player, Spec
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class BigGAN(Family):
 
     name = "biggan"
     traits: ClassVar[frozenset[str]] = frozenset(
-        {"latent", "discriminator", "stages", "resolutions", "taps", "classes", "instances"}
+        {"latent", "discriminator", "stages", "resolutions", "taps", "filters", "classes", "instances"}
     )
     Recipe = Recipe
     mirrors = True
@@ -199,6 +199,23 @@ class BigGAN(Family):
             if match := re.match(r"(?:blocks|attention)\.(\d+)\.", key):
                 out[int(match[1])].append(key)
         return out
+
+    def filters(self, spec: Spec) -> Filters:
+        """The convolutions of all blocks but D's first, and what G's scales and shifts are made by."""
+        with torch.device("meta"):
+            nets = self.build(spec)
+        g, d = ([name for name, _ in net.named_parameters()] for net in nets)
+
+        def layers(names: list[str], first: int) -> list[Layer]:
+            owners = [m[1] for name in names if (m := re.fullmatch(r"(blocks\.(\d+)\.conv\w+)\.weight", name))
+                      and int(m[2]) >= first]  # fmt: skip
+            return [Layer("convolutions", f"{owner}.weight", (f"{owner}.bias",)) for owner in owners]
+
+        modulations = [Layer("modulations", name) for name in g if re.search(r"\.(gain|shift)\.", name)]
+        return Filters(
+            {"g": layers(g, 0) + modulations, "d": layers(d, 1)}, frozenset(),
+            frozenset(name for name in d if not name.startswith(("blocks.", "attention."))),
+        )  # fmt: skip
 
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Tensor:
         return g(inputs)

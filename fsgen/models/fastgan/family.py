@@ -19,7 +19,7 @@ from fsgen.models.strict import check
 from fsgen.nn import losses
 from fsgen.nn.batchnorm import remeasure
 from fsgen.nn.spectral import SpectralConv
-from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Player, Spec
+from fsgen.types import Converted, Family, Filters, Foreign, Inputs, Layer, Networks, Play, Player, Spec
 
 SIZES = (64, 128, 256, 512, 1024)
 WIDTH = 64  # the published ngf and ndf
@@ -58,7 +58,7 @@ class FastGAN(Family):
 
     name = "fastgan"
     traits: ClassVar[frozenset[str]] = frozenset(
-        {"latent", "discriminator", "stages", "resolutions", "reconstruction"}
+        {"latent", "discriminator", "stages", "resolutions", "filters", "reconstruction"}
     )
     Recipe = Recipe
     helps: ClassVar = {"diffaugment": {"policy": "color,translation"}}
@@ -171,6 +171,24 @@ class FastGAN(Family):
             elif part == "branch":
                 out.setdefault(d.small >> int(number) + 1, []).append(key)
         return [out[side] for side in sorted(out, reverse=True)]
+
+    def filters(self, spec: Spec) -> Filters:
+        """Every convolution that is normalised, with its normalisation's scale and shift, but G's first and
+        those of the decoders, which count as D's head."""
+        with torch.device("meta"):
+            nets = self.build(spec)
+        g, d = ([name for name, _ in net.named_parameters()] for net in nets)
+
+        def layers(names: list[str], pattern: str) -> list[Layer]:
+            owners = [m[1] for name in names if (m := re.fullmatch(rf"({pattern})norm\.weight", name))]
+            return [Layer("convolutions", f"{owner}conv.weight", (f"{owner}norm.weight", f"{owner}norm.bias"))
+                    for owner in owners]  # fmt: skip
+
+        return Filters(
+            {"g": layers(g, r"b\d+\.\d\."), "d": layers(d, r"(?:b\d+|branch)\..*")},
+            frozenset(name for name in g if re.match(r"b\d+\.\d\.noise_strength", name)),
+            frozenset(name for name in d if re.match("head|decode", name)),
+        )
 
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Pictures:
         """The pictures twice: [n, C, S, S] and, from G's second output, [n, C, small, small]."""

@@ -180,7 +180,7 @@ class StyleGAN2(Family):
             d += [Layer("convolutions", f"{block}.skip.weight") for block in blocks]
         beside = {f"{conv}.{name}" for conv in convs for name in ("noise_strength", "bias")}
         head = {f"b4.{layer}.{name}" for layer in ("conv", "fc", "out") for name in ("weight", "bias")}
-        return Filters(tuple(g), tuple(d), frozenset(beside), frozenset(head))
+        return Filters({"g": g, "d": d}, frozenset(beside), frozenset(head))
 
     def stages(self, spec: Spec) -> list[list[str]]:
         """From-RGB, each block (where it has a from-RGB of its own, with that), then 4 px but its last layer.
