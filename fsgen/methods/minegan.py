@@ -21,7 +21,7 @@ MINED = ".parametrizations.const"  # in the name of what makes the constant, whe
 
 
 class MineGAN(Method):
-    """Sections 3.1 and 3.3 of the paper: the miner alone, then miner and generator.
+    """The paper's mining of one generator, then its fine-tuning of miner and generator.
 
     D is trained from the start. Miner and generator are averaged together, where the published code averages
     G alone and draws with the miner as it is; nor are the miner's gradients added up over the steps, as they

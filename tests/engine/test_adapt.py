@@ -162,11 +162,19 @@ OTHER_OPTIONS = {
     ("ewc", "proxy"): ["reconstruction"],
     ("diffaugment", "policy"): ["color", "translation", "cutout", "cutout,color,translation"],
     ("diffaugment", "where"): ["d-only", "reals-only"],
+    ("minegan", "frozen"): [1.0],
+    ("minegan", "mine"): ["both"],
+    ("cdc", "weight"): [10.0],
+    ("cdc", "divergence"): ["published"],
+    ("cdc", "every"): [2],
+    ("cdc", "spread"): [0.5],
 }
 BASE = {
     "ewc": EWC["ewc"],
     "diffaugment": {},
     "finetune": {},
+    "minegan": {},
+    "cdc": {},
 }  # the methods that a source without classes takes
 
 

@@ -71,7 +71,7 @@ class BigGAN(Family):
 
     name = "biggan"
     traits: ClassVar[frozenset[str]] = frozenset(
-        {"latent", "discriminator", "stages", "resolutions", "taps", "filters", "classes", "instances"}
+        {"latent", "discriminator", "stages", "resolutions", "filters", "classes", "instances"}
     )
     Recipe = Recipe
     mirrors = True

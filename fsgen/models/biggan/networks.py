@@ -9,7 +9,6 @@ wide as what comes out, or as what goes in), g_attention and d_attention (the bl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -99,24 +98,14 @@ class Generator(nn.Module):
         the published programs do it. There is no noise to name.
         """
         z = inputs.z if truncation >= 1 else cut_off(inputs.z) * truncation
-        for x in self._grow(z, inputs):
-            last = x
-        return self.rgb(F.relu(self.norm(last))).tanh()
-
-    def taps(self, inputs: Inputs) -> list[Tensor]:
-        """Feature maps of 4 px and after each block (and its attention), [n, C, H, W], coarse to fine."""
-        return list(self._grow(inputs.z, inputs))
-
-    def _grow(self, z: Tensor, inputs: Inputs) -> Iterator[Tensor]:
         first, *others = z.split(self.part, dim=1)
         shared = self.condition(inputs)
         x = self.linear(first).unflatten(1, (-1, self.side, self.side))
-        yield x
         for i, (block, part) in enumerate(zip(self.blocks, others, strict=True)):
             x = block(x, torch.cat([*shared, part], dim=1))
             if str(i) in self.attention:
                 x = self.attention[str(i)](x)
-            yield x
+        return self.rgb(F.relu(self.norm(x))).tanh()
 
 
 class Down(nn.Module):
@@ -161,16 +150,13 @@ class Discriminator(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Feature maps after each block (and its attention), fine to coarse."""
-        return list(self.taps(images))
-
-    def taps(self, images: Tensor) -> Iterator[Tensor]:
-        """The same, no further than asked for."""
-        x = images
+        maps, x = [], images
         for i, block in enumerate(self.blocks):
             x = block(x)
             if str(i) in self.attention:
                 x = self.attention[str(i)](x)
-            yield x
+            maps.append(x)
+        return maps
 
     def pooled(self, images: Tensor) -> Tensor:
         """The last features, summed over all positions: [n, C, H, W] -> [n, width]"""
