@@ -35,6 +35,7 @@ METHODS = {
     "freezeg": "fsgen.methods.freezeg:FreezeG",
     "ada": "fsgen.methods.ada:ADA",
     "minegan": "fsgen.methods.minegan:MineGAN",
+    "cdc": "fsgen.methods.cdc:CDC",
 }
 
 
