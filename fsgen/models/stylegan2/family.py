@@ -222,7 +222,7 @@ class StyleGAN2(Family):
         recipe = play.recipe
         if who == "d" and recipe.r1_gamma and step % recipe.r1_every == 0:
             reals = play.reals.detach().requires_grad_()
-            logits = play.d(play.view(reals, "real"), play.inputs)
+            logits = play.d(play.view(reals, "real"), play.inputs).flatten(1).mean(dim=1)  # of patches, too
             return {"r1": losses.r1(logits, reals) * (recipe.r1_gamma / 2 * recipe.r1_every)}
         if who == "g" and recipe.path_every and step % recipe.path_every == 0:
             return {"path": self._path(play) * (recipe.path_weight * recipe.path_every)}
