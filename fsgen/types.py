@@ -370,6 +370,10 @@ class Method:
         """Scalars to add to the generator's loss, by name; they appear in the log under these names."""
         return {}
 
+    def meters(self) -> dict[str, Tensor]:
+        """Scalars that the log is to have besides losses, by name."""
+        return {}
+
     def hold(self, network: Player, net: nn.Module) -> None:
         """Change gradients, or weights, just before the optimiser of ``net`` moves them. What has no
         gradient does not move."""

@@ -125,7 +125,7 @@ def train(
 
         average(state.g_ema, state.g, decay_of(recipe, state.step))
         state.step += 1
-        if after(state, {name: value.detach() for name, value in losses.items()}):
+        if after(state, {name: value.detach() for name, value in losses.items()} | methods.meters()):
             return
 
 

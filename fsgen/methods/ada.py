@@ -119,6 +119,9 @@ class ADA(Method):
         p = float(self.p)
         return augment(images, names[self.options.policy], p, rng) if p else images
 
+    def meters(self) -> dict[str, Tensor]:
+        return {"ada_p": self.p}
+
     def state(self) -> dict[str, Tensor]:
         import torch
 

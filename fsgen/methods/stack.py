@@ -121,6 +121,9 @@ class Stack:
     def terms(self, play: Play) -> dict[str, Tensor]:
         return {name: value for method in self.methods for name, value in method.terms(play).items()}
 
+    def meters(self) -> dict[str, Tensor]:
+        return {name: value for method in self.methods for name, value in method.meters().items()}
+
     def hold(self, network: Player, net: nn.Module) -> None:
         for method in self.methods:
             method.hold(network, net)

@@ -13,6 +13,7 @@ import fsgen
 from fsgen.data import pipe
 from fsgen.engine import plots
 from fsgen.engine.adapt import resume
+from fsgen.engine.run import Run
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.methods import ada
@@ -129,6 +130,7 @@ def test_a_run_augments_trains_all_and_goes_on_as_if_never_stopped(tmp_path, tin
     assert all(not torch.equal(before[k], after[k]) for k in before if "noise_const" not in k)
     p = [v for k, v in load_file(whole / "state/latest.safetensors").items() if k.endswith("ada.p")]
     assert len(p) == 1 and p[0] > 0  # the critic was shown something else than pictures as they are
+    assert Run(whole).history()[-1]["ada_p"] > 0
     plain = fsgen.adapt(
         drawings, out=tmp_path / "plain", source=tiny, method="finetune", steps=6, device="cpu"
     )
