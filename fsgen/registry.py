@@ -27,6 +27,8 @@ METHODS = {
     "ewc": "fsgen.methods.ewc:EWC",
     "diffaugment": "fsgen.methods.diffaugment:DiffAugment",
     "embedding": "fsgen.methods.embedding:Embedding",
+    "bsa": "fsgen.methods.bsa:BSA",
+    "nst": "fsgen.methods.nst:NST",
     "instances": "fsgen.methods.instances:Instances",
     "classcode": "fsgen.methods.classcode:ClassCode",
     "adam": "fsgen.methods.adam:AdAM",

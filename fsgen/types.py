@@ -91,9 +91,7 @@ class Foreign:
     layout: str  # "nvidia-pkl", "torch", "safetensors": how the file is written
     tensors: dict[str, dict[str, Tensor]]  # network name as the file has it -> key -> tensor
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # network -> dotted attribute -> value
-    extras: dict[str, Any] = field(
-        default_factory=dict
-    )  # loose top-level values (latent_avg, iteration, ...)
+    extras: dict[str, Any] = field(default_factory=dict)  # loose top-level values (latent_avg, ...)
 
 
 @dataclass(frozen=True)
@@ -151,6 +149,10 @@ class Family(ABC):
         Trait "resolutions": there are several."""
         return None
 
+    def scales(self, key: str) -> bool:
+        """Whether G's tensor ``key`` scales or shifts whole channels, or makes what does."""
+        return False
+
     @abstractmethod
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Any:
         """Images as training makes them, [n, C, H, W], or several sizes of them: whatever the losses take."""
@@ -200,9 +202,8 @@ class Family(ABC):
         every = recipe.path_every if who == "g" else recipe.r1_every
         ratio = every / (every + 1) if every else 1.0
         betas = (recipe.beta1**ratio, recipe.beta2**ratio)
-        # foreach: a quarter of the time on the CPU too, where it is not the default. Not fused: on the CPU
-        # that silently mixes up tensors whose memory layouts differ. A group, since a bare list may not be
-        # empty.
+        # foreach: a quarter of the time on the CPU too. Not fused: on the CPU that silently mixes up tensors
+        # whose memory layouts differ. A group, since a bare list may not be empty.
         return torch.optim.Adam([{"params": free}], lr=recipe.lr * ratio, betas=betas, foreach=True)
 
     @abstractmethod
@@ -279,6 +280,7 @@ class Bench:
     # (g, d, samples, seed) -> the Fisher of both as they are, by parameter name; waiting: before step 0
     say: Callable[[str], None]  # a line for the person at the terminal
     pretrained: frozenset[Player] = frozenset({"g", "d"})  # which networks a source has trained
+    vgg: Callable[..., Callable[[Tensor], dict[str, Tensor]]] | None = None  # see ``fsgen.metrics.vgg``
 
 
 class Method:
@@ -301,8 +303,10 @@ class Method:
     needs: ClassVar[frozenset[str]] = frozenset()  # traits of the family it cannot do without
     claims: ClassVar[frozenset[str]] = frozenset()  # of CLAIMS: what only one method of a stack may decide
     adapts: ClassVar[bool] = False  # of no sense without a source to start from
-    conditions: ClassVar[bool] = False  # trains nothing: the shots are what the model then draws after
+    conditions: ClassVar[bool] = False  # trains nothing: the shots are what is drawn after
+    redraws: ClassVar[bool] = False  # makes pictures of the source's by its ``redraw``, and no model
     adversarial: ClassVar[bool] = True  # whether there is a critic in training
+    at_rest: ClassVar[bool] = False  # G is trained as it runs afterwards: its statistics stay the source's
     starts: ClassVar[Literal["g", "g_ema"]] = "g"  # which of the source's generators it starts from
 
     @dataclass(frozen=True)
@@ -313,6 +317,10 @@ class Method:
         self.options = options if options is not None else self.Options()
 
     # ---- before step 0 -------------------------------------------------------------------------------
+
+    def recipe(self, family: Family, shots: int) -> dict[str, Any]:
+        """What it trains with in place of the family's recipe, by the names of that."""
+        return {}
 
     def enter(self, bench: Bench) -> None:
         """Prepare whatever takes time."""

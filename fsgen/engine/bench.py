@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from fsgen import rng as random
 from fsgen.engine import fisher, loop
 from fsgen.engine.supply import Supply
 from fsgen.engine.watch import Watch
-from fsgen.errors import Interrupted
+from fsgen.errors import FsgenError, Interrupted
 from fsgen.methods.stack import Stack
+from fsgen.metrics.vgg import Vgg
+from fsgen.metrics.weights import locate
 from fsgen.models.classes import with_class_fisher
 from fsgen.models.model import Model
 from fsgen.types import Bench, Inputs, Method, Pilot, Player
@@ -34,13 +37,7 @@ def bench(
     """
     model = fed.model
     source = model.generator(model.start, device).requires_grad_(False)
-
-    def watched(task: str, done: int, total: int) -> None:
-        watch.progress(task, done, total)
-        if watch.stop():
-            raise Interrupted(
-                "stopped before the first step; nothing was trained yet", hint="start again when you like"
-            )
+    watched = partial(_watched, watch)
 
     def diagonal(samples: int, proxy: str) -> dict[str, Tensor]:
         found = fisher.of_model(
@@ -90,8 +87,32 @@ def bench(
         still_g, still_d = (copy.deepcopy(net).eval() for net in (g, d))
         return fisher.of_players(model.family, still_g, still_d, batches())
 
-    layers = model.family.layers(model.spec)
     return Bench(
-        model.family, model.spec, source, layers, recipe, steps, shots, device, seed, diagonal, pilot,
-        information, watch.say, frozenset() if scratch else frozenset({"g"} | {"d"} & known.networks.keys()),
+        model.family, model.spec, source, model.family.layers(model.spec), recipe, steps, shots, device, seed,
+        diagonal, pilot, information, watch.say,
+        frozenset() if scratch else frozenset({"g"} | {"d"} & known.networks.keys()), partial(_vgg, device),
     )  # fmt: skip
+
+
+def _watched(watch: Watch, task: str, done: int, total: int) -> None:
+    watch.progress(task, done, total)
+    if watch.stop():
+        raise Interrupted(
+            "stopped before the first step; nothing was trained yet", hint="start again when you like"
+        )
+
+
+def _vgg(device: torch.device, layers: Sequence[str], *, average: bool = False) -> Vgg:
+    return Vgg(vgg16(), layers, device, average=average)
+
+
+def vgg16() -> Path:
+    """The weights of VGG16.
+
+    Raises:
+        FsgenError: they are not on this machine.
+    """
+    try:
+        return locate("vgg16")
+    except FsgenError:
+        raise FsgenError("VGG16's weights are not on this machine", hint="fsgen pull metrics") from None

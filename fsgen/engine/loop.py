@@ -91,6 +91,8 @@ def train(
     fed = partial(_fed, methods, g, draw or g.draw)  # the critic's batches; ``more``: all others
     more = partial(fed, shown=False)
     device = next(g.parameters()).device
+    if methods.at_rest:
+        g.eval()
     while state.step < steps:
         rng = partial(_generator, seed, state.step, device)
         view = partial(_view, methods, rng)

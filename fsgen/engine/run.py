@@ -6,6 +6,7 @@ log.jsonl           one line of losses a logged step
 samples/            grids during training, source above adapted from the same z
 plots/              losses, EWC penalty, change of weights per layer
 model.safetensors   the adapted model, once the run is done
+redrawn/            in place of a model, where the method makes pictures alone
 report.json         what came out, in figures; fsgen eval adds its own and report.html
 """
 
@@ -27,7 +28,7 @@ from fsgen.engine.loop import State
 from fsgen.errors import FsgenError
 from fsgen.io import checkpoint
 from fsgen.io.home import made
-from fsgen.models.model import RUN_MODEL
+from fsgen.models.model import REDRAWN, RUN_MODEL
 
 CONFIG = "config.toml"
 FOLDERS = ("state", "samples", "plots")
@@ -83,7 +84,7 @@ class Run:
             FsgenError: it cannot be written to, or the disk is full.
         """
         try:
-            for name in (*LATER, *OURS):
+            for name in (*LATER, REDRAWN, *OURS):
                 if (self.path / name).is_dir():
                     shutil.rmtree(self.path / name)
                 else:

@@ -72,6 +72,18 @@ class Stack:
     def adversarial(self) -> bool:
         return all(method.adversarial for method in self.methods)
 
+    @property
+    def redraws(self) -> bool:
+        """Whether pictures are made, and no model."""
+        return any(method.redraws for method in self.methods)
+
+    @property
+    def at_rest(self) -> bool:
+        return any(method.at_rest for method in self.methods)
+
+    def recipe(self, family: Family, shots: int) -> dict[str, Any]:
+        return {key: value for m in self.methods for key, value in m.recipe(family, shots).items()}
+
     def fit(self, g: nn.Module, d: nn.Module) -> None:
         for method in self.methods:
             method.fit(g, d)

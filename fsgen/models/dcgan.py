@@ -169,7 +169,7 @@ class DCGAN(Family):
 
     name = "dcgan"
     traits: ClassVar[frozenset[str]] = frozenset(
-        {"latent", "discriminator", "stages", "resolutions", "taps", "filters", "classes"}
+        {"latent", "discriminator", "stages", "resolutions", "taps", "filters", "classes", "scales"}
     )
     Recipe = Recipe
     embeddings = ("embed.weight",)
@@ -261,6 +261,9 @@ class DCGAN(Family):
         g = [layer(i, i + 1) for i in range(3, 3 * len(spec["g_widths"]), 3)]
         d = [layer(i, i + 1) for i in range(2, last, 3)]
         return Filters({"g": g, "d": d}, frozenset(), frozenset({f"main.{last}.weight", "embed.weight"}))
+
+    def scales(self, key: str) -> bool:
+        return key.startswith("main.") and int(key.split(".")[1]) % 3 == 1
 
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
         return g(inputs)

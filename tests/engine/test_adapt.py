@@ -162,6 +162,9 @@ OTHER_OPTIONS = {
     ("ewc", "proxy"): ["reconstruction"],
     ("diffaugment", "policy"): ["color", "translation", "cutout", "cutout,color,translation"],
     ("diffaugment", "where"): ["d-only", "reals-only"],
+    ("bsa", "emd"): [0.0],
+    ("bsa", "drift"): [5.0],
+    ("bsa", "temperature"): [1.0],
     ("minegan", "frozen"): [1.0],
     ("minegan", "mine"): ["both"],
     ("cdc", "weight"): [10.0],
@@ -169,10 +172,15 @@ OTHER_OPTIONS = {
     ("cdc", "every"): [2],
     ("cdc", "spread"): [0.5],
 }
+ELSEWHERE = {  # of what takes VGG16's weights: see tests/methods
+    ("bsa", "perceptual"),
+    *(("nst", option) for option in ("pictures", "steps", "ratio")),
+}
 BASE = {
     "ewc": EWC["ewc"],
     "diffaugment": {},
     "finetune": {},
+    "bsa": {},
     "minegan": {},
     "cdc": {},
 }  # the methods that a source without classes takes
@@ -198,7 +206,7 @@ def test_no_option_is_forgotten_here():
         for name in registry.METHODS
         for field in dataclasses.fields(registry.method(name).Options)
     }
-    assert known == set(OTHER_OPTIONS)
+    assert known == set(OTHER_OPTIONS) | ELSEWHERE
 
 
 @pytest.mark.parametrize(

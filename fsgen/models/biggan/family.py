@@ -70,9 +70,10 @@ class BigGAN(Family):
     instances, Casanova et al. 2021, "Instance-Conditioned GAN"."""
 
     name = "biggan"
-    traits: ClassVar[frozenset[str]] = frozenset(
-        {"latent", "discriminator", "stages", "resolutions", "filters", "classes", "instances"}
-    )
+    traits: ClassVar[frozenset[str]] = frozenset({
+        "latent", "discriminator", "stages", "resolutions", "filters", "classes", "instances", "scales",
+        "styles",
+    })  # fmt: skip
     Recipe = Recipe
     mirrors = True
     embeddings = ("embed.weight", "embed.u")  # embed.u: of D, whose embedding has spectral norm one
@@ -216,6 +217,10 @@ class BigGAN(Family):
             {"g": layers(g, 0) + modulations, "d": layers(d, 1)}, frozenset(),
             frozenset(name for name in d if not name.startswith(("blocks.", "attention."))),
         )  # fmt: skip
+
+    def scales(self, key: str) -> bool:
+        """What makes the scales and shifts of the blocks' normalisations, and the shift of the first map."""
+        return key == "linear.bias" or bool(re.search(r"\.(gain|shift)\.", key))
 
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Tensor:
         return g(inputs)

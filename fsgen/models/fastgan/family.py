@@ -58,7 +58,7 @@ class FastGAN(Family):
 
     name = "fastgan"
     traits: ClassVar[frozenset[str]] = frozenset(
-        {"latent", "discriminator", "stages", "resolutions", "filters", "reconstruction"}
+        {"latent", "discriminator", "stages", "resolutions", "filters", "reconstruction", "scales"}
     )
     Recipe = Recipe
     helps: ClassVar = {"diffaugment": {"policy": "color,translation"}}
@@ -189,6 +189,9 @@ class FastGAN(Family):
             frozenset(name for name in g if re.match(r"b\d+\.\d\.noise_strength", name)),
             frozenset(name for name in d if re.match("head|decode", name)),
         )
+
+    def scales(self, key: str) -> bool:
+        return ".norm." in key
 
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Pictures:
         """The pictures twice: [n, C, S, S] and, from G's second output, [n, C, small, small]."""

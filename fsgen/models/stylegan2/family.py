@@ -45,7 +45,7 @@ class StyleGAN2(Family):
     name = "stylegan2"
     traits: ClassVar[frozenset[str]] = frozenset({
         "latent", "discriminator", "stages", "resolutions", "taps", "filters", "w_space", "constant",
-        "classes", "instances",
+        "classes", "instances", "scales", "styles",
     })  # fmt: skip
     Recipe = Recipe
     embeddings = ("mapping.embed.weight",)
@@ -195,6 +195,10 @@ class StyleGAN2(Family):
             if not key.startswith(("mapping.", "b4.out.")):
                 out.setdefault(first if key.startswith(first) else key.split(".")[0], []).append(key)
         return list(out.values())
+
+    def scales(self, key: str) -> bool:
+        """There is no normalisation: styles scale the channels, and their affine layers make them."""
+        return ".affine." in key
 
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return losses.logistic_d(real_logits, fake_logits)
