@@ -57,6 +57,7 @@ class MineGAN(Method):
             raise FsgenError(f"--minegan-frozen {self.options.frozen} is no share of the steps: 0 to 1")
         if self.options.mine == "both":
             self.needs = self.needs | {"constant"}
+            self.claims = self.claims | {"how weights are held"}  # the constant is none that can be held
         self.seed = 0
         self.until = 0  # the step at which G is trained as well
         self.frozen = False

@@ -162,6 +162,8 @@ def test_a_constant_is_mined_where_there_is_one(tmp_path):
         Stack.parse("minegan", {"minegan": {"mine": "constant"}})
 
 
-def test_two_methods_do_not_both_choose_the_latents(tmp_path, tiny, drawings):
+def test_two_methods_do_not_both_decide_one_thing(tmp_path, tiny, drawings):
     with pytest.raises(FsgenError, match="minegan and cdc both decide what latents are drawn"):
         adapt(tmp_path / "run", tiny, drawings, method="minegan,cdc")
+    with pytest.raises(FsgenError, match="ewc and minegan both decide how weights are held"):
+        adapt(tmp_path / "run", tiny, drawings, method="ewc,minegan", options={"minegan": {"mine": "both"}})
