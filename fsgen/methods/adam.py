@@ -117,10 +117,9 @@ class AdAM(Choosing):
         from fsgen.nn.modulation import modulate
 
         head = self.filters(self.bench.family, self.bench.spec).head
-        for who, net in (("g", g), ("d", d)):
-            left = {*METHODS, *(head if who == "d" else ())}  # also other methods' modules
+        for who, net, left in (("g", g, ()), ("d", d, head)):
             names = [name for name, value in net.named_parameters()
-                     if value.ndim != 3 and not {name, name.split(".")[0]} & left]  # fmt: skip
+                     if value.ndim != 3 and name not in left and not of_a_method(name)]  # fmt: skip
             modulate(
                 net, names, random.generator(self.bench.seed, f"adam {stage} {who}"),
                 reshaped=self.options.kernels == "published", scaled=self.options.scale == "published",
@@ -160,6 +159,11 @@ class Probe(Method):
 
     def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
         return network == "d" and name in self.method.filters(family, spec).head
+
+
+def of_a_method(name: str) -> bool:
+    """Whether another method of the stack has added the parameter ``name``."""
+    return ".parametrizations." in name or name.split(".")[0] in METHODS
 
 
 def above(layers: Sequence[Layer], found: Mapping[str, Tensor], percentile: float) -> dict[str, Tensor]:
