@@ -166,8 +166,8 @@ OTHER_OPTIONS = {
     ("freezed", "layers"): ["3"],
     ("freezeg", "resolutions"): [1],
     ("ada", "policy"): ["blit", "geom", "color"],
-    ("ada", "target"): [0.999],
-    ("ada", "rule"): ["cdc"],
+    ("ada", "target"): [0.3],
+    ("ada", "rule"): ["nvidia"],
     ("ada", "interval"): ["2"],
     ("ada", "kimg"): ["0.1"],
     ("bsa", "emd"): [0.0],
@@ -190,7 +190,7 @@ BASE = {
     "finetune": {},
     "freezed": {},
     "freezeg": {},
-    "ada": {"interval": "1", "kimg": "0.02", "target": -0.9},  # p is 0.2 after a step
+    "ada": {"rule": "cdc", "interval": "1", "kimg": "0.02"},  # p is 0.12 after a step
     "bsa": {},
     "minegan": {},
     "cdc": {},
