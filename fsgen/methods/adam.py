@@ -73,7 +73,7 @@ class AdAM(Choosing):
             raise FsgenError(f"there is no percentile {self.options.percentile:g}", hint="0 to 100")
         self.asked("probe")
         self.asked("samples")
-        self.moves: dict[Player, dict[str, Tensor]] = {}  # by parameter: 0 where its gradient is cleared
+        self.moves: dict[Player, dict[str, Tensor]] = {}  # by parameter: where it has a gradient
 
     # ---- the probe -----------------------------------------------------------------------------------
 
@@ -110,7 +110,7 @@ class AdAM(Choosing):
                 moves |= {original(name): ~kept for name in layer.also}
                 with torch.no_grad():
                     for name in (v, *(added(name, "b") for name in layer.also)):
-                        net.get_parameter(name).mul_(kept)
+                        net.get_parameter(name).masked_fill_(~kept, 0.0)
 
     def modulate(self, g: nn.Module, d: nn.Module, stage: str) -> None:
         """Modulate all of ``g`` but a learned constant, and all of ``d`` but its head."""

@@ -117,9 +117,9 @@ class RICK(Choosing):
 
         with torch.no_grad():
             for parameter, decided in self._held(who, net):
-                parameter.mul_(decided != PRUNED)
+                parameter.masked_fill_(decided == PRUNED, 0.0)
                 if "exp_avg" in optimiser.state[parameter]:
-                    optimiser.state[parameter]["exp_avg"].mul_(decided == TUNED)
+                    optimiser.state[parameter]["exp_avg"].masked_fill_(decided != TUNED, 0.0)
 
     def hold(self, network: Player, net: nn.Module) -> None:
         from fsgen.nn.filters import still

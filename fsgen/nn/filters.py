@@ -40,16 +40,16 @@ def lines(layers: Iterable[Layer], scores: Mapping[str, Tensor], percent: float)
     return {pool: torch.cat(some).double().quantile(percent / 100).item() for pool, some in pools.items()}
 
 
-def shaped(moves: Tensor, parameter: Tensor, axis: int = 0) -> Tensor:
-    """One value a filter, [filters], as a factor of ``parameter``, whose ``axis`` counts filters."""
-    return moves.to(parameter).reshape([-1 if i == axis else 1 for i in range(parameter.ndim)])
+def shaped(values: Tensor, parameter: Tensor, axis: int = 0) -> Tensor:
+    """One value a filter, [filters], against ``parameter``, whose ``axis`` counts filters."""
+    return values.to(parameter.device).reshape([-1 if i == axis else 1 for i in range(parameter.ndim)])
 
 
 def still(parameter: nn.Parameter, moves: Tensor) -> None:
-    """Clear the gradient where the factor ``moves`` is 0; where it is 1 it stays.
+    """Clear the gradient but where something ``moves``.
 
     With no gradient from its first step on, Adam's moments there stay 0 and so does each step, exactly,
-    whatever its betas.
+    whatever its betas. (A product with 0 would leave zeros of either sign.)
     """
     if parameter.grad is not None:
-        parameter.grad.mul_(moves)
+        parameter.grad.masked_fill_(~moves, 0.0)

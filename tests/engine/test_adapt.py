@@ -179,6 +179,16 @@ OTHER_OPTIONS = {
     ("cdc", "divergence"): ["published"],
     ("cdc", "every"): [2],
     ("cdc", "spread"): [0.5],
+    ("adam", "percentile"): [75.0],
+    ("adam", "probe"): ["2"],
+    ("adam", "samples"): ["9"],
+    ("adam", "kernels"): ["published"],
+    ("adam", "scale"): ["published"],
+    ("rick", "freeze"): [85.0],
+    ("rick", "prune"): [20.0],
+    ("rick", "warmup"): ["0"],
+    ("rick", "every"): ["2"],
+    ("rick", "samples"): [3],
 }
 ELSEWHERE = {  # of what takes VGG16's weights: see tests/methods
     ("bsa", "perceptual"),
@@ -194,6 +204,8 @@ BASE = {
     "bsa": {},
     "minegan": {},
     "cdc": {},
+    "adam": {},
+    "rick": {},
 }  # the methods that a source without classes takes
 
 

@@ -31,7 +31,7 @@ def test_a_filter_makes_one_channel(layer, axis):
     assert axis_of(nn.ModuleDict({"layer": layer}), "layer.weight") == axis
     x = noise(1, 2, 4, 4) if layer.weight.ndim == 4 else noise(1, 2)
     with torch.no_grad():
-        layer.weight.mul_(shaped(torch.tensor([1, 0, 1]), layer.weight, axis))
+        layer.weight.masked_fill_(shaped(torch.tensor([False, True, False]), layer.weight, axis), 0.0)
         if getattr(layer, "bias", None) is not None:
             layer.bias.zero_()
         y = layer(x)
@@ -63,7 +63,7 @@ def test_lines_are_percentiles_of_each_pool(percent):
 
 def test_still_clears_gradients_and_leaves_none_alone():
     parameter = nn.Parameter(noise(3, 2))
-    still(parameter, torch.ones(3, 1))
+    still(parameter, torch.ones(3, 1, dtype=torch.bool))
     assert parameter.grad is None
     parameter.grad = noise(3, 2, seed=1)
     expected = parameter.grad.clone()
@@ -79,6 +79,6 @@ def test_a_gradient_cleared_from_the_start_is_no_movement():
     adam = torch.optim.Adam([parameter], lr=0.1, betas=(0.9, 0.99), foreach=True)
     for i in range(50):
         parameter.grad = noise(4, 3, seed=i)
-        still(parameter, shaped(torch.tensor([0, 1, 0, 1]), parameter))
+        still(parameter, shaped(torch.tensor([False, True, False, True]), parameter))
         adam.step()
     assert torch.equal(parameter[::2], before[::2]) and (parameter[1::2] != before[1::2]).all()

@@ -12,7 +12,7 @@ from fsgen.registry import FAMILIES, METHODS
 
 # kind -> the module beside this one that tests cases of it
 TESTED = {
-    "adam-modulation": "test_adam",
+    "adam-modulation": "test_adam_modulation",
     "ada-pipe": "test_ada_pipe",
     "biggan-d": "test_biggan",
     "biggan-g": "test_biggan",
@@ -42,7 +42,7 @@ TESTED = {
     "nvidia-sg2": "test_stylegan2",
     "nvidia-sg2-cifar": "test_stylegan2",
     "nvidia-sg2-cond": "test_stylegan2",
-    "rick-masks": "test_rick",
+    "rick-masks": "test_rick_masks",
     "rosinality-sg2": "test_stylegan2",
     "train-numbers": "test_train_numbers",
     "training-math": "test_stylegan2_training",
