@@ -27,8 +27,17 @@ METHODS = {
     "ewc": "fsgen.methods.ewc:EWC",
     "diffaugment": "fsgen.methods.diffaugment:DiffAugment",
     "embedding": "fsgen.methods.embedding:Embedding",
+    "bsa": "fsgen.methods.bsa:BSA",
+    "nst": "fsgen.methods.nst:NST",
     "instances": "fsgen.methods.instances:Instances",
     "classcode": "fsgen.methods.classcode:ClassCode",
+    "adam": "fsgen.methods.adam:AdAM",
+    "rick": "fsgen.methods.rick:RICK",
+    "freezed": "fsgen.methods.freezed:FreezeD",
+    "freezeg": "fsgen.methods.freezeg:FreezeG",
+    "ada": "fsgen.methods.ada:ADA",
+    "minegan": "fsgen.methods.minegan:MineGAN",
+    "cdc": "fsgen.methods.cdc:CDC",
 }
 
 

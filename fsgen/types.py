@@ -8,9 +8,9 @@ read for ``--help`` without it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +22,19 @@ Spec = dict[str, Any]
 Who = Literal["real", "fake_d", "fake_g"]
 """Whose images the critic is about to see: reals, fakes in its own step, fakes in the generator's step."""
 
+Player = Literal["g", "d"]
+"""Which of the two networks."""
+
+CLAIMS = frozenset({"what latents are drawn", "how weights are held", "what judges", "the loss"})
+"""What a method may claim: see ``Method.claims``."""
+
 
 @dataclass(frozen=True)
 class Inputs:
     """One batch of generator inputs; absent parts are None."""
 
     z: Tensor | None = None  # [n, z_dim] latents
+    mix: Tensor | None = None  # [n, z_dim] what styles are mixed with in training; else from the prior
     y: Tensor | None = None  # [n, classes] float: one-hot or soft labels
     h: Tensor | None = None  # [n, h_dim] features of an instance (IC-GAN)
     content: Tensor | None = None  # [n, C, H, W] in [-1, 1], what is to be translated (FUNIT)
@@ -61,6 +68,22 @@ class Networks(NamedTuple):
     d: nn.Module | None  # [n, C, H, W], Inputs -> [n, k] logits
 
 
+class Layer(NamedTuple):
+    """A layer whose filters are taken one by one; which axis counts them, its module knows."""
+
+    pool: str  # what its filters are ranked with, of one network: "convolutions", "modulations"
+    weight: str  # a parameter's name
+    also: tuple[str, ...] = ()  # others, [filters] each, that share its filters' fate: a bias
+
+
+class Filters(NamedTuple):
+    """The layers of a family between the first and the last, for methods that choose among filters."""
+
+    layers: Mapping[Player, Sequence[Layer]]
+    beside: frozenset[str]  # parameters of G's layers that belong to no filter, or are never held with one
+    head: frozenset[str]  # of D: what makes a logit of the last features
+
+
 @dataclass(frozen=True)
 class Foreign:
     """A checkpoint of somebody else's, read without executing anything in it, not yet understood."""
@@ -68,9 +91,7 @@ class Foreign:
     layout: str  # "nvidia-pkl", "torch", "safetensors": how the file is written
     tensors: dict[str, dict[str, Tensor]]  # network name as the file has it -> key -> tensor
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # network -> dotted attribute -> value
-    extras: dict[str, Any] = field(
-        default_factory=dict
-    )  # loose top-level values (latent_avg, iteration, ...)
+    extras: dict[str, Any] = field(default_factory=dict)  # loose top-level values (latent_avg, ...)
 
 
 @dataclass(frozen=True)
@@ -114,9 +135,23 @@ class Family(ABC):
     def layers(self, spec: Spec) -> dict[str, list[str]]:
         """Parameters of G by layer, first to last, for per-layer tables and plots."""
 
+    def stages(self, spec: Spec) -> list[list[str]]:
+        """Parameters of D by stage, from the picture to the logit and in the order in which they are built,
+        for methods that freeze the first of them; trait "stages". What is in none is always trained."""
+        raise NotImplementedError
+
+    def filters(self, spec: Spec) -> Filters:
+        """What methods may choose filters from; of families with the trait of that name."""
+        raise NotImplementedError
+
     def resolution_of(self, key: str) -> int | None:
-        """The resolution in pixels at which the layer of G's tensor ``key`` works; None for the others."""
+        """The resolution in pixels at which the layer of G's tensor ``key`` works; None for the others.
+        Trait "resolutions": there are several."""
         return None
+
+    def scales(self, key: str) -> bool:
+        """Whether G's tensor ``key`` scales or shifts whole channels, or makes what does."""
+        return False
 
     @abstractmethod
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Any:
@@ -149,6 +184,7 @@ class Family(ABC):
     def critic_loss(self, play: Play, fakes: Any) -> dict[str, Tensor]:
         """What the critic descends on, by name, added up: ``d`` is the adversarial part."""
         real_logits = play.d(play.view(play.reals, "real"), play.inputs)
+        play.judged(real_logits)
         fake_logits = play.d(play.view(fakes, "fake_d"), play.inputs)
         return {"d": self.loss_d(real_logits, fake_logits)}
 
@@ -156,9 +192,7 @@ class Family(ABC):
         """What the generator descends on before a method adds its terms: ``g`` is the adversarial part."""
         return {"g": self.loss_g(play.d(play.view(fakes, "fake_g"), play.inputs))}
 
-    def optimiser(
-        self, free: list[nn.Parameter], recipe: Any, who: Literal["g", "d"]
-    ) -> torch.optim.Optimizer:
+    def optimiser(self, free: list[nn.Parameter], recipe: Any, who: Player) -> torch.optim.Optimizer:
         """What trains the parameters ``free`` of one player: Adam, where the family has no other.
 
         Lazy regularisation adds a step now and then; StyleGAN2, appendix B, corrects Adam for it.
@@ -168,9 +202,8 @@ class Family(ABC):
         every = recipe.path_every if who == "g" else recipe.r1_every
         ratio = every / (every + 1) if every else 1.0
         betas = (recipe.beta1**ratio, recipe.beta2**ratio)
-        # foreach: a quarter of the time on the CPU too, where it is not the default. Not fused: on the CPU
-        # that silently mixes up tensors whose memory layouts differ. A group, since a bare list may not be
-        # empty.
+        # foreach: a quarter of the time on the CPU too. Not fused: on the CPU that silently mixes up tensors
+        # whose memory layouts differ. A group, since a bare list may not be empty.
         return torch.optim.Adam([{"params": free}], lr=recipe.lr * ratio, betas=betas, foreach=True)
 
     @abstractmethod
@@ -186,7 +219,7 @@ class Family(ABC):
         """log D(x) of each sample, [n]: what the adversarial Fisher squares the gradient of."""
 
     @abstractmethod
-    def regularise(self, player: Play, who: Literal["d", "g"], step: int) -> dict[str, Tensor]:
+    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
         """Lazy regularisers due at ``step``, by name, already multiplied by weight and interval."""
 
 
@@ -204,14 +237,28 @@ class Play:
     rng: Callable[[str], torch.Generator]  # purpose -> generator of this step
     scalars: dict[str, Tensor]  # running means that outlive a step (path length); saved with the state
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None  # LPIPS of images in [-1, 1] -> [n]
+    judged: Callable[[Tensor], None] = lambda real_logits: None  # told what the critic made of the reals
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """A short plain fine-tuning from theta_S that is thrown away, by parameter name of G."""
+    """A short training from theta_S that is thrown away."""
 
-    change: Mapping[str, Tensor]  # theta - theta_S
-    pull: Mapping[str, Tensor]  # root mean square of the gradient, as Adam estimates it
+    g: nn.Module  # the moving average
+    d: nn.Module
+    change: Mapping[str, Tensor]  # theta - theta_S by parameter name of G
+    pull: Mapping[str, Tensor]  # root mean square of the gradient of each that was trained, as Adam has it
+
+
+class TrainingState(Protocol):
+    """What a method may look at between steps."""
+
+    g: nn.Module
+    d: nn.Module
+    g_ema: nn.Module
+    opt_g: torch.optim.Optimizer
+    opt_d: torch.optim.Optimizer
+    step: int  # steps done
 
 
 @dataclass(frozen=True)
@@ -219,6 +266,7 @@ class Bench:
     """What a method may ask of the engine before step 0."""
 
     family: Family
+    spec: Spec
     source: nn.Module  # G at theta_S, frozen
     layers: dict[str, list[str]]
     recipe: Any
@@ -227,26 +275,38 @@ class Bench:
     device: torch.device
     seed: int
     fisher: Callable[[int, str], Mapping[str, Tensor]]  # (samples, proxy) -> diagonal by parameter name
-    pilot: Callable[[int], Pilot]  # steps -> what that many steps of plain fine-tuning do
+    pilot: Callable[..., Pilot]  # (steps, a method or none) -> what so many steps of it do
+    information: Callable[..., dict[Player, dict[str, Tensor]]]
+    # (g, d, samples, seed) -> the Fisher of both as they are, by parameter name; waiting: before step 0
     say: Callable[[str], None]  # a line for the person at the terminal
+    pretrained: frozenset[Player] = frozenset({"g", "d"})  # which networks a source has trained
+    vgg: Callable[..., Callable[[Tensor], dict[str, Tensor]]] | None = None  # see ``fsgen.metrics.vgg``
 
 
 class Method:
     """What to train, what to add to the loss and what the critic sees. The defaults change nothing.
 
-    A weight is trained if every method of the stack trains it.
+    In the order in which they are called: ``enter`` (or, in a resumed run, ``restore``), ``fit``, ``trains``;
+    in each step ``before``, ``draw``, ``critic``, ``view``, ``judged``, then ``objective`` and ``terms``,
+    and ``hold`` before each optimiser moves; ``leave`` at the end, and ``feed`` whenever a picture of the
+    finished model is drawn. ``state`` must hold all that ``enter`` worked out and ``judged`` or ``before``
+    changed; what a method puts into the networks with ``fit`` is saved with them.
 
-    ``enter`` is called once, before the optimisers are built; ``state`` must then hold all that ``enter``
-    worked out, since a resumed run calls ``restore`` in its place. Terms of stacked methods add up; their
-    views are composed in the order given.
+    In a stack weights are trained if every method trains them, terms add up, views and draws are composed in
+    the order given, and two methods with a claim in common are refused.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]  # the mechanism in one line
     paper: ClassVar[str]
+    licence: ClassVar[str] = ""  # of the published code, a note in one line
     needs: ClassVar[frozenset[str]] = frozenset()  # traits of the family it cannot do without
+    claims: ClassVar[frozenset[str]] = frozenset()  # of CLAIMS: what only one method of a stack may decide
     adapts: ClassVar[bool] = False  # of no sense without a source to start from
-    conditions: ClassVar[bool] = False  # trains nothing: the shots are what the model then draws after
+    conditions: ClassVar[bool] = False  # trains nothing: the shots are what is drawn after
+    redraws: ClassVar[bool] = False  # makes pictures of the source's by its ``redraw``, and no model
+    adversarial: ClassVar[bool] = True  # whether there is a critic in training
+    at_rest: ClassVar[bool] = False  # G is trained as it runs afterwards: its statistics stay the source's
     starts: ClassVar[Literal["g", "g_ema"]] = "g"  # which of the source's generators it starts from
 
     @dataclass(frozen=True)
@@ -256,20 +316,14 @@ class Method:
     def __init__(self, options: Any = None) -> None:
         self.options = options if options is not None else self.Options()
 
-    def trains(self, family: Family, network: Literal["g", "d"], name: str) -> bool:
-        """Whether the parameter ``name`` of ``network`` is trained; the others keep their source's values."""
-        return not self.conditions
+    # ---- before step 0 -------------------------------------------------------------------------------
+
+    def recipe(self, family: Family, shots: int) -> dict[str, Any]:
+        """What it trains with in place of the family's recipe, by the names of that."""
+        return {}
 
     def enter(self, bench: Bench) -> None:
-        """Prepare before step 0."""
-
-    def view(self, images: Tensor, who: Who, rng: torch.Generator) -> Tensor:
-        """What the critic is shown of ``images`` ([n, C, H, W]); gradients must flow through."""
-        return images
-
-    def terms(self, g: nn.Module) -> dict[str, Tensor]:
-        """Scalars to add to the generator's loss, by name; they appear in the log under these names."""
-        return {}
+        """Prepare whatever takes time."""
 
     def state(self) -> dict[str, Tensor]:
         """Tensors a resumed run needs."""
@@ -281,3 +335,65 @@ class Method:
     def chosen(self) -> dict[str, Any]:
         """What ``auto`` options came out as, for the resolved configuration."""
         return {}
+
+    def fit(self, g: nn.Module, d: nn.Module) -> None:
+        """Add to the networks what the method trains besides: a module called ``name``, or another
+        parametrisation of a weight."""
+
+    def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
+        """Whether the parameter ``name`` of ``network`` is trained; the others keep their source's values.
+
+        Asked for the source's parameters only: what a method adds is always trained.
+        """
+        return not self.conditions
+
+    # ---- in each step --------------------------------------------------------------------------------
+
+    def before(self, state: TrainingState) -> None:
+        """Told that the step ``state.step`` begins, with the networks as they are."""
+
+    def draw(self, g: nn.Module, inputs: Inputs, rng: torch.Generator, shown: bool) -> Inputs:
+        """What G is fed in training in place of ``inputs``; gradients may flow through.
+
+        ``shown``: the critic sees what becomes of them; what a regulariser or a term draws it does not.
+        """
+        return inputs
+
+    def critic(self, d: nn.Module) -> Callable[..., Tensor]:
+        """What judges in place of ``d``: (images, inputs) -> logits."""
+        return d
+
+    def view(self, images: Tensor, who: Who, rng: torch.Generator) -> Tensor:
+        """What the critic is shown of ``images`` ([n, C, H, W]); gradients must flow through."""
+        return images
+
+    def judged(self, real_logits: Tensor) -> None:
+        """Told what the critic made of the reals in its own step."""
+
+    def objective(self, play: Play) -> dict[str, Tensor]:
+        """What G descends on where there is no critic (``adversarial`` is False), by name."""
+        return {}
+
+    def terms(self, play: Play) -> dict[str, Tensor]:
+        """Scalars to add to the generator's loss, by name; they appear in the log under these names."""
+        return {}
+
+    def meters(self) -> dict[str, Tensor]:
+        """Scalars that the log is to have besides losses, by name."""
+        return {}
+
+    def hold(self, network: Player, net: nn.Module) -> None:
+        """Change gradients, or weights, just before the optimiser of ``net`` moves them. What has no
+        gradient does not move."""
+
+    # ---- afterwards ----------------------------------------------------------------------------------
+
+    def leave(self, net: nn.Module) -> dict[str, Tensor]:
+        """Undo ``fit``: give ``net`` the keys of its source; what does not fold into them, to be stored
+        beside, by name."""
+        return {}
+
+    @staticmethod
+    def feed(stored: Mapping[str, Tensor], inputs: Inputs) -> Inputs:
+        """What a finished model's G is fed in place of ``inputs``, given what ``leave`` of G had stored."""
+        return inputs

@@ -95,8 +95,15 @@ def show_result(run: Path, as_json: bool) -> None:
         return
     where = common.path_text(run)
     out = common.stdout()
+    seconds = report["run"]["cost"]["seconds"]
+    if drawn := report["run"].get("pictures"):
+        folder = common.path_text(run / drawn["folder"])
+        out.print(f"{drawn['count']} pictures redrawn in {seconds:.0f} s: {folder}", soft_wrap=True)
+        out.print(f"  look:   {common.path_text(run / report['run']['grid'])}", soft_wrap=True)
+        out.print(f"  judge:  fsgen eval {folder} --real IMAGES", soft_wrap=True)
+        return
     done = "trained" if report["run"]["source"] is None else "adapted"
-    out.print(f"{done} in {report['run']['cost']['seconds']:.0f} s: {where}", soft_wrap=True)
+    out.print(f"{done} in {seconds:.0f} s: {where}", soft_wrap=True)
     out.print(f"  look:   {common.path_text(run / report['run']['grid'])}", soft_wrap=True)
     out.print(f"  sample: fsgen sample {where} --grid 8x8 --out grid.png", soft_wrap=True)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from fsgen import config as configs
 from fsgen.engine import device as devices
-from fsgen.engine import instances
+from fsgen.engine import instances, redraw
+from fsgen.engine.bench import vgg16
 from fsgen.engine.job import (
     Job,
     can_go_on,
@@ -93,12 +94,15 @@ def adapt(
     model = start_of(found, new_class, methods)
     target = devices.pick(device)
     where = weights.folder(weights_dir)
+    if methods.redraws:
+        vgg16(where)  # better refused now than after the images are read
     extractor = instances.extractor_of(model, features, target, where)  # refused before the images are read
-    trained = resolved(model, recipe or {})
     run = Run.plan(Path(out), force=force)
     keep_apart(run.path, images, models.find(str(source)))
     shots = read_shots(model, images, fit, watch)
     check(model, shots, methods)
+    given = {key: value for key, value in (recipe or {}).items() if value is not None}
+    trained = resolved(model, methods.recipe(found.family, len(shots)) | given)
     settings = Settings(
         images=str(Path(images).resolve()), images_digest=shots.digest, source=lasting(source),
         source_hash=found.hash, new_class=new_class, features=features, weights_dir=str(where or ""),
@@ -109,7 +113,7 @@ def adapt(
     if dry_run:
         return config
     made(run.path)  # better refused now than after the preparations
-    return go(Job(settings, found, model, shots, methods, trained, run, watch, extractor))
+    return _go(Job(settings, found, model, shots, methods, trained, run, watch, extractor))
 
 
 def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = None) -> Path:
@@ -156,4 +160,8 @@ def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = N
     )
     if steps is not None:
         folder.write_config(config_of(settings, recipe, methods))
-    return go(Job(settings, source, model, shots, methods, recipe, folder, watch, extractor, resumed=True))
+    return _go(Job(settings, source, model, shots, methods, recipe, folder, watch, extractor, resumed=True))
+
+
+def _go(job: Job) -> Path:
+    return redraw.go(job) if job.methods.redraws else go(job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from fsgen.io.home import fisher_dir, made
 from fsgen.models import model as models
 from fsgen.models.model import Model
 from fsgen.nn import fisher as estimator
-from fsgen.types import Inputs
+from fsgen.types import Family, Inputs, Player
 
 CONVENTION = "mean of per-sample squared gradients, raw parameters, stored noise"
 CHUNK = 2**24  # gradients held at a time on a CPU (64 MB and as much again); a GPU takes 32 times as many
@@ -124,6 +124,44 @@ def cached(source: Model, *, samples: int, proxy: str, seed: int) -> Fisher | No
     return None if kept is None else Fisher(kept, about, source.family.layers(source.spec))
 
 
+def of_players(
+    family: Family, g: nn.Module, d: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]
+) -> dict[Player, dict[str, Tensor]]:
+    """The diagonal of both networks as they are, of their own adversarial losses, a sample at a time (Zhao et
+    al. 2022, section 4; Zhao et al. 2023, section 3.2).
+
+    Args:
+        family, g, d: the networks, in evaluation mode, and what they are.
+        batches: inputs of n samples, and [n, C, H, W] in [-1, 1], a real image beside each sample.
+    """
+
+    def of_g(net: Any, one: Inputs, _: None) -> Tensor:
+        return family.loss_g(d(net(one), one))
+
+    def of_d(net: Any, one: Inputs, pair: Tensor) -> Tensor:
+        return family.loss_d(net(pair[:1], one), net(pair[1:], one))
+
+    totals: dict[Player, dict[str, Tensor]] = {"g": {}, "d": {}}
+    count = 0
+    for inputs, reals in batches:
+        with torch.no_grad():
+            pairs = torch.stack([reals, g(inputs)], dim=1)
+        for who, net, score, draws in (("g", g, of_g, None), ("d", d, of_d, pairs)):
+            size = _together(net, reals.device)
+            some = ((inputs[i : i + size], None if draws is None else draws[i : i + size])
+                    for i in range(0, len(reals), size))  # fmt: skip
+            for name, value in estimator.of_network(net, score, some).items():
+                totals[who][name] = totals[who].get(name, 0) + len(reals) * value
+        count += len(reals)
+    return {who: {name: value / count for name, value in found.items()} for who, found in totals.items()}
+
+
+def _together(net: nn.Module, device: torch.device) -> int:
+    """How many samples' gradients are held at a time."""
+    parameters = sum(p.numel() for p in net.parameters())
+    return max(1, min(32, CHUNK * (32 if device.type == "cuda" else 1) // parameters))
+
+
 def _planned(source: Model, samples: int, proxy: str, seed: int) -> tuple[dict[str, Any], Path]:
     """Which estimate this is, and the place in the cache that is its own."""
     if proxy not in PROXIES:
@@ -181,8 +219,7 @@ def _batches(
 ) -> Iterator[tuple[Inputs, Tensor | None]]:
     """Inputs and, for a Gaussian, each sample's own eps."""
     samples = len(drawn.z)
-    parameters = sum(p.numel() for p in g.parameters())
-    size = max(1, min(32, CHUNK * (32 if device.type == "cuda" else 1) // parameters))
+    size = _together(g, device)
     shape = _draw_shape(g, drawn[:1].to(device), proxy, score)
     for done in range(0, samples, size):
         progress(done, samples)

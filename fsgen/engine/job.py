@@ -60,14 +60,12 @@ def go(job: Job) -> Path:
         d = model.fresh_discriminator(job.settings.seed, device)
     fed = supply(model, job.shots, job.settings, job.methods, device, watch, job.extractor)
     model = fed.model
-    trains = partial(job.methods.trains, model.family)
-    state = loop.begin(model.family, model.generator(model.start, device), d, job.recipe, trains)
     tools = bench(
         job.source, fed, recipe=job.recipe, steps=job.settings.steps, shots=len(job.shots),
         seed=job.settings.seed, device=device, weights_dir=weights.folder(job.settings.weights_dir),
-        watch=watch,
+        watch=watch, scratch=job.settings.fresh is not None,
     )  # fmt: skip
-    saved = job.run.restore(state) if job.resumed else None
+    saved = job.run.saved(device) if job.resumed else None
     if saved is None:
         if job.settings.fresh is None:
             nearness.announce(model, job.shots, device, watch.say)
@@ -76,7 +74,13 @@ def go(job: Job) -> Path:
         job.methods.enter(tools)  # may refuse, so an earlier run in the folder stays until it is done
         job.run.begin(config_of(job.settings, job.recipe, job.methods))
     else:
-        job.methods.restore(saved, tools)
+        job.methods.restore(saved.methods, tools)
+    g = model.generator(model.start, device)
+    job.methods.fit(g, d)
+    trains = partial(job.methods.trains, model.family, model.spec)
+    state = loop.begin(model.family, g, d, job.recipe, trains)
+    if saved is not None:
+        job.run.restore(state, saved)
         watch.say(f"resuming at step {state.step} of {job.settings.steps}")
     follow = _Follow(job, fed, state, device, began)
     if saved is None:
@@ -93,10 +97,9 @@ def go(job: Job) -> Path:
             f"stopped after step {state.step} of {job.settings.steps}; everything is saved",
             hint=f"go on: fsgen {verb} --resume {shlex.quote(str(job.run.path))}",
         )
-    model = dataclasses.replace(model, extra=fed.kept(state.g_ema))
     outcome.write(
-        model, state, job.run, settings=dataclasses.asdict(job.settings),
-        recipe=dataclasses.asdict(job.recipe), options=job.methods.options(), source_g=tools.source,
+        fed, state, job.methods, job.run, settings=dataclasses.asdict(job.settings),
+        recipe=dataclasses.asdict(job.recipe), source_g=tools.source,
         shots=len(job.shots), seconds=follow.seconds, grid=follow.grid(state),
     )  # fmt: skip
     return job.run.path
@@ -115,7 +118,7 @@ class _Follow:
         self.before = began - job.run.seconds
         self.began = time.perf_counter()
         self.first = state.step
-        self.preview = outcome.Preview(fed, device, beside=job.settings.fresh is None)
+        self.preview = outcome.Preview(fed, job.methods, device, beside=job.settings.fresh is None)
 
     @property
     def seconds(self) -> float:
@@ -177,15 +180,20 @@ def start_of(source: Model, new_class: str, methods: Stack) -> Model:
     """What an adaptation begins with: ``source``, with a class more if asked for, as the methods want it.
 
     Raises:
-        FsgenError: there can be no new class, or the methods would train nothing of it.
+        FsgenError: there can be no new class, the methods would train nothing of it, or undo their own work.
     """
+    title = source.about.get("title", "this source")
+    for name in methods.name.split(","):
+        if any(key.startswith(f"{name}.") for key in source.extra):
+            raise FsgenError(f"{title} holds what {name} left there, and a second run of it would lose that",
+                             hint="start from its source, or use another method")  # fmt: skip
     model = with_class(source, new_class) if new_class else source
     model = dataclasses.replace(model, from_average=methods.starts == "g_ema")
     if not methods.conditions and not any(
-        methods.trains(model.family, "g", name) for name in model.networks[model.start]
+        methods.trains(model.family, model.spec, "g", name) for name in model.networks[model.start]
     ):
         raise FsgenError(
-            f"{methods.name} would train nothing of {model.about.get('title', 'this source')}",
+            f"{methods.name} would train nothing of {title}",
             hint="embedding takes a source with classes",
         )
     return model

@@ -15,7 +15,7 @@ from fsgen import rng as random
 from fsgen.engine.reals import Reals
 from fsgen.engine.seeds import Draw
 from fsgen.methods.stack import Stack
-from fsgen.types import Family, Play
+from fsgen.types import Family, Inputs, Play
 
 
 @dataclass
@@ -27,7 +27,7 @@ class State:
     g_ema: nn.Module
     opt_g: torch.optim.Optimizer
     opt_d: torch.optim.Optimizer
-    free: dict[str, list[nn.Parameter]]  # of "g" and of "d": what is trained
+    free: dict[str, dict[str, nn.Parameter]]  # of "g" and of "d": what is trained, by name
     scalars: dict[str, Tensor] = field(default_factory=dict)  # running means of the family's regularisers
     step: int = 0  # steps done
 
@@ -49,11 +49,11 @@ def begin(
             net.to(memory_format=torch.channels_last)
     average = copy.deepcopy(g).eval().requires_grad_(False)
     free = {name: _freed(net, partial(trains, name)) for name, net in (("g", g), ("d", d))}
-    opt_g, opt_d = (family.optimiser(free[name], recipe, name) for name in ("g", "d"))
+    opt_g, opt_d = (family.optimiser(list(free[name].values()), recipe, name) for name in ("g", "d"))
     return State(g, d, average, opt_g, opt_d, free)
 
 
-def _freed(net: nn.Module, trains: Callable[[str], bool]) -> list[nn.Parameter]:
+def _freed(net: nn.Module, trains: Callable[[str], bool]) -> dict[str, nn.Parameter]:
     """The parameters of ``net`` that are trained; modules of which none is are left in evaluation mode."""
     free = {name: p for name, p in net.requires_grad_(False).named_parameters() if trains(name)}
     known = {id(p) for p in free.values()}
@@ -66,7 +66,7 @@ def _freed(net: nn.Module, trains: Callable[[str], bool]) -> list[nn.Parameter]:
             set_mode(child, module.training)
 
     set_mode(net, True)
-    return list(free.values())
+    return free
 
 
 def train(
@@ -88,37 +88,57 @@ def train(
     run would have had. ``draw`` takes the place of G's own prior.
     """
     g, d = state.g, state.d
-    draw = draw or g.draw
+    fed = partial(_fed, methods, g, draw or g.draw)  # the critic's batches; ``more``: all others
+    more = partial(fed, shown=False)
     device = next(g.parameters()).device
+    if methods.at_rest:
+        g.eval()
     while state.step < steps:
         rng = partial(_generator, seed, state.step, device)
         view = partial(_view, methods, rng)
+        hold_d, hold_g = partial(methods.hold, "d", d), partial(methods.hold, "g", g)
         losses: dict[str, Tensor] = {}
+        methods.before(state)
 
         # --- the critic: adversarial step, then its lazy regulariser as a step of its own
         _free(state, "d")
-        inputs = draw(recipe.batch, rng("latents d"))
+        inputs = fed(recipe.batch, rng("latents d"))
         shots = reals(recipe.batch, rng("shots"), inputs)
-        play = Play(g, d, recipe, shots, inputs, draw, view, rng, state.scalars, perceptual)
-        fakes = family.fakes(g, play.inputs, recipe, rng("noise d"))
-        losses |= _descend(state.opt_d, family.critic_loss(play, fakes))
-        losses |= _descend(state.opt_d, family.regularise(play, "d", state.step))
+        play = Play(
+            g, methods.critic(d), recipe, shots, inputs, more, view, rng, state.scalars, perceptual,
+            methods.judged,
+        )  # fmt: skip
+        if methods.adversarial:
+            fakes = family.fakes(g, play.inputs, recipe, rng("noise d"))
+            losses |= _descend(state.opt_d, family.critic_loss(play, fakes), hold_d)
+            losses |= _descend(state.opt_d, family.regularise(play, "d", state.step), hold_d)
 
         # --- the generator: the same, plus what the methods add
         _free(state, "g")
-        play.inputs = draw(recipe.batch, rng("latents g"))
-        fakes = family.fakes(g, play.inputs, recipe, rng("noise g"))
-        losses |= _descend(state.opt_g, family.generator_loss(play, fakes) | methods.terms(g))
-        losses |= _descend(state.opt_g, family.regularise(play, "g", state.step))
+        play.inputs = fed(recipe.batch, rng("latents g"))
+        if methods.adversarial:
+            fakes = family.fakes(g, play.inputs, recipe, rng("noise g"))
+            wanted = family.generator_loss(play, fakes)
+            losses |= _descend(state.opt_g, wanted | methods.terms(play), hold_g)
+            losses |= _descend(state.opt_g, family.regularise(play, "g", state.step), hold_g)
+        else:
+            play.reals = reals(recipe.batch, rng("shots g"), play.inputs)
+            losses |= _descend(state.opt_g, methods.objective(play) | methods.terms(play), hold_g)
 
+        average(state.g_ema, state.g, decay_of(recipe, state.step))
         state.step += 1
-        _average(state, recipe)
-        if after(state, {name: value.detach() for name, value in losses.items()}):
+        if after(state, {name: value.detach() for name, value in losses.items()} | methods.meters()):
             return
 
 
 def _generator(seed: int, step: int, device: torch.device, purpose: str) -> torch.Generator:
     return random.generator(seed, purpose, step, device=device)
+
+
+def _fed(
+    methods: Stack, g: nn.Module, draw: Draw, n: int, rng: torch.Generator, shown: bool = True
+) -> Inputs:
+    return methods.draw(g, draw(n, rng), rng, shown)
 
 
 def _view(methods: Stack, rng: Callable[[str], torch.Generator], images: Tensor, who: str) -> Tensor:
@@ -128,24 +148,36 @@ def _view(methods: Stack, rng: Callable[[str], torch.Generator], images: Tensor,
 def _free(state: State, player: str) -> None:
     """Gradients for what the next losses move, and for nothing else."""
     for name, parameters in state.free.items():
-        for parameter in parameters:
+        for parameter in parameters.values():
             parameter.requires_grad_(name == player)
 
 
-def _descend(optimiser: torch.optim.Optimizer, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+def _descend(
+    optimiser: torch.optim.Optimizer, losses: dict[str, Tensor], hold: Callable[[], None]
+) -> dict[str, Tensor]:
     """One step down the sum of ``losses``, if there are any; hands them back."""
     if losses:
         optimiser.zero_grad(set_to_none=True)
         sum(losses.values()).backward()
+        hold()
         optimiser.step()
     return losses
 
 
+def decay_of(recipe: Any, step: int) -> float:
+    """What the average keeps of itself in a step that follows ``step`` others: 0.5^(1 / half-life).
+
+    The half-life is in steps, whatever the batch, and ramps up with them as NVIDIA's does with images: the
+    first step copies G. rosinality's code, and with it CDC's, AdAM's and RICK's, has no ramp-up.
+    """
+    half_life = min(recipe.ema_half_life, recipe.ema_rampup * step)
+    return 0.5 ** (1 / max(half_life, 1e-8))
+
+
 @torch.no_grad()
-def _average(state: State, recipe: Any) -> None:
-    """Exponential moving average of G's parameters; buffers are copied (Karras et al. 2018, section 2)."""
-    half_life = min(recipe.ema_half_life, recipe.ema_rampup * state.step)
-    decay = 0.5 ** (1 / max(half_life, 1e-8))
-    torch._foreach_lerp_(list(state.g_ema.parameters()), list(state.g.parameters()), 1 - decay)
-    for ours, theirs in zip(state.g_ema.buffers(), state.g.buffers(), strict=True):
+def average(g_ema: nn.Module, g: nn.Module, decay: float) -> None:
+    """Exponential moving average of G's parameters (Karras et al. 2018, section 2); buffers are copied, as
+    NVIDIA's are. In rosinality's code those of the average never change."""
+    torch._foreach_lerp_(list(g_ema.parameters()), list(g.parameters()), 1 - decay)
+    for ours, theirs in zip(g_ema.buffers(), g.buffers(), strict=True):
         ours.copy_(theirs)

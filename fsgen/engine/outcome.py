@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import fsgen
 from fsgen.data import pictures
 from fsgen.engine import loop, plots, reports
 from fsgen.engine.run import Run
-from fsgen.engine.seeds import prior
+from fsgen.engine.seeds import prior, stored
 from fsgen.engine.supply import Supply
+from fsgen.methods.stack import Stack
 from fsgen.models.model import Model
 
 
@@ -23,9 +25,9 @@ class Preview:
     """The same inputs through the generator in training and, above, the contents that it translates or,
     ``beside``, what its source makes of them."""
 
-    def __init__(self, fed: Supply, device: torch.device, *, beside: bool) -> None:
+    def __init__(self, fed: Supply, methods: Stack, device: torch.device, *, beside: bool) -> None:
         g = fed.model.generator(device=device)
-        self.model = fed.model
+        self.model, self.methods = fed.model, methods
         self.inputs = fed.shown(g)
         self.source = _images(g, self.inputs) if beside else None
         if self.inputs.content is not None:
@@ -35,8 +37,9 @@ class Preview:
     def write(self, state: loop.State, path: Path) -> Path:
         """Eight a row; a source above what became of it, as it would be if the run ended here."""
         g, step = copy.deepcopy(state.g_ema), state.step
-        settle(self.model, g, state)
-        images = _images(g, self.inputs)
+        model = dataclasses.replace(self.model, extra=self.model.extra | self.methods.leave(g))
+        settle(model, g, state, self.methods)
+        images = _images(g, stored(model, self.inputs))
         beside = self.source is not None
         sheet = pictures.pairs(self.source, images, columns=8) if beside else pictures.grid(images, columns=8)
         text = {"seeds": f"0-{len(images) - 1}", "step": str(step), "source": self.hash, "Software": "fsgen"}
@@ -44,11 +47,9 @@ class Preview:
         return path
 
 
-def settle(model: Model, g: nn.Module, state: loop.State) -> None:
-    """Bring ``g`` to rest after training, unless all that was trained is how classes are embedded."""
-    free = {id(parameter) for parameter in state.free["g"]}
-    kept = model.family.embeddings
-    if any(id(p) in free and name not in kept for name, p in state.g.named_parameters()):
+def settle(model: Model, g: nn.Module, state: loop.State, methods: Stack) -> None:
+    """Bring ``g`` to rest after training, unless it was at rest or only how classes are embedded changed."""
+    if not methods.at_rest and any(name not in model.family.embeddings for name in state.free["g"]):
         model.family.settle(g, prior(model, g))
 
 
@@ -58,10 +59,15 @@ def _images(g: nn.Module, inputs: Any) -> Tensor:
 
 
 def write(
-    source: Model, state: loop.State, run: Run, *, settings: dict[str, Any], recipe: dict[str, Any],
-    options: dict[str, Any], source_g: nn.Module, shots: int, seconds: float, grid: Path,
+    fed: Supply, state: loop.State, methods: Stack, run: Run, *, settings: dict[str, Any],
+    recipe: dict[str, Any], source_g: nn.Module, shots: int, seconds: float, grid: Path,
 ) -> None:  # fmt: skip
-    """Model, plots and report.json of a run that is done."""
+    """Model, plots and report.json of a run that is done; the networks of ``state`` leave their methods."""
+    options = methods.options()
+    left = [methods.leave(net) for net in (state.g_ema, state.g, state.d)]
+    source = dataclasses.replace(fed.model, extra=fed.kept(state.g_ema) | left[0])
+    for g in (state.g_ema, state.g):
+        settle(source, g, state, methods)
     adapted = _adapted(source, state, {"run": settings, "method": options})
     adapted.save(run.model)
     scratch = settings["fresh"] is not None
@@ -75,25 +81,33 @@ def write(
         plots.penalty(history, run.plots / "penalty.png")
     reports.write(run.path, {"run": {
         "model": {"file": run.model.name, "hash": adapted.hash},
-        "source": None if scratch else {"name": source.about.get("title"), "hash": settings["source_hash"],
-                                        "licence": source.about.get("licence")},
-        "images": {"count": shots, "digest": settings["images_digest"]},
-        "method": options,
+        **facts(source, settings, options, shots, seconds),
         "steps": state.step,
-        "seed": settings["seed"],
         "recipe": recipe,
-        "trained_parameters": sum(p.numel() for p in state.free["g"]),
-        "cost": {"seconds": round(seconds, 1), "peak_rss_mb": peak_rss_mb(), "device": settings["device"],
-                 "threads": torch.get_num_threads()},
+        "trained_parameters": sum(p.numel() for p in state.free["g"].values()),
         "rate_of_change": change,
         "grid": str(grid.relative_to(run.path)),
     }})  # fmt: skip
 
 
+def facts(
+    source: Model, settings: dict[str, Any], options: dict[str, Any], shots: int, seconds: float
+) -> dict[str, Any]:
+    """What report.json says of any run: what it was made from, how, and what it cost."""
+    scratch = settings["fresh"] is not None
+    return {
+        "source": None if scratch else {"name": source.about.get("title"), "hash": settings["source_hash"],
+                                        "licence": source.about.get("licence")},
+        "images": {"count": shots, "digest": settings["images_digest"]},
+        "method": options,
+        "seed": settings["seed"],
+        "cost": {"seconds": round(seconds, 1), "peak_rss_mb": peak_rss_mb(), "device": settings["device"],
+                 "threads": torch.get_num_threads()},
+    }  # fmt: skip
+
+
 def _adapted(source: Model, state: loop.State, provenance: dict[str, Any]) -> Model:
     """The networks that the source file has, under the same keys, with what training made of them."""
-    for g in (state.g_ema, state.g):
-        settle(source, g, state)
     trained = {"g": state.g, "g_ema": state.g_ema, "d": state.d}
     networks = {
         name: {key: value.detach().cpu().clone() for key, value in trained[name].state_dict().items()}

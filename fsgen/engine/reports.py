@@ -4,7 +4,8 @@ The schema, ``fsgen-report/1``; parts that do not apply are null or absent, a ne
 
     schema, fsgen, date, title    the schema's name; fsgen's version; ISO 8601; what is reported on
     run                           of an adapted model
-      model                       file, hash (SHA-256 of the tensors)
+      model                       file, hash (SHA-256 of the tensors); null where there are pictures instead
+      pictures                    of a run that ends in pictures: folder, count, target (name of its image)
       source                      name, hash, licence
       images                      count and digest (SHA-256 over the sorted SHA-256s of the files)
       method                      options of each method as they came out, by name

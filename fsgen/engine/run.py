@@ -6,6 +6,7 @@ log.jsonl           one line of losses a logged step
 samples/            grids during training, source above adapted from the same z
 plots/              losses, EWC penalty, change of weights per layer
 model.safetensors   the adapted model, once the run is done
+redrawn/            in place of a model, where the method makes pictures alone
 report.json         what came out, in figures; fsgen eval adds its own and report.html
 """
 
@@ -16,7 +17,7 @@ import json
 import shlex
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +28,21 @@ from fsgen.engine.loop import State
 from fsgen.errors import FsgenError
 from fsgen.io import checkpoint
 from fsgen.io.home import made
-from fsgen.models.model import RUN_MODEL
+from fsgen.models.model import REDRAWN, RUN_MODEL
 
 CONFIG = "config.toml"
 FOLDERS = ("state", "samples", "plots")
 # In the order in which an old run is removed: as long as anything is left, it is known for a run.
 LATER = ("report.html", "study.html")  # what fsgen eval adds
 OURS = ("report.json", RUN_MODEL, "log.jsonl", *FOLDERS, CONFIG)
+
+
+class Saved(NamedTuple):
+    """A state on disk, as it was read."""
+
+    parts: dict[str, dict[str, Tensor]]  # networks, optimisers, scalars
+    methods: dict[str, Tensor]
+    header: dict[str, Any]
 
 
 class Run:
@@ -75,7 +84,7 @@ class Run:
             FsgenError: it cannot be written to, or the disk is full.
         """
         try:
-            for name in (*LATER, *OURS):
+            for name in (*LATER, REDRAWN, *OURS):
                 if (self.path / name).is_dir():
                     shutil.rmtree(self.path / name)
                 else:
@@ -131,12 +140,18 @@ class Run:
         tensors |= {f"method.{key}": value for key, value in methods.items()}
         checkpoint.write(self._state, tensors, {"kind": "state", "step": state.step, **header})
 
-    def restore(self, state: State) -> dict[str, Tensor] | None:
-        """Bring ``state`` to what was saved; the methods' tensors, or None where nothing was saved yet."""
+    def saved(self, device: torch.device) -> Saved | None:
+        """What was saved last; None where nothing was yet."""
         if not self._state.is_file():
             return None
         tensors, header = checkpoint.read(self._state)
         parts = checkpoint.split(tensors)
+        methods = {key: value.to(device) for key, value in parts.pop("method", {}).items()}
+        return Saved(parts, methods, header)
+
+    def restore(self, state: State, saved: Saved) -> None:
+        """Bring ``state`` to what was saved."""
+        parts, header = saved.parts, saved.header
         device = next(state.g.parameters()).device
         for name, net in (("g", state.g), ("d", state.d), ("g_ema", state.g_ema)):
             _strict(net, parts[name], self._state)
@@ -146,7 +161,6 @@ class Run:
         state.step = header["step"]
         self.seconds = header.get("seconds", 0.0)
         self._forget_after(state.step)
-        return {key: value.to(device) for key, value in parts.get("method", {}).items()}
 
     # ---- what happened -------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from fsgen import rng as random
 from fsgen.data.pictures import to_uint8
 from fsgen.engine import device as devices
 from fsgen.engine import instances, translation
-from fsgen.engine.seeds import inputs_of
+from fsgen.engine.seeds import inputs_of, stored
 from fsgen.errors import FsgenError, near
 from fsgen.metrics.extractor import Extractor
 from fsgen.models import model as models
@@ -106,7 +106,8 @@ class Loaded:
         extractor = self.extractor or self.looking().extractor
         for seed in seeds:
             own = inputs_of(self.model, self.g, [seed], self.device, label)
-            others = self.g.draw(candidates - 1, random.generator(seed, "candidates")).z.to(self.device)
+            more = self.g.draw(candidates - 1, random.generator(seed, "candidates"))
+            others = stored(self.model, more).z.to(self.device)
             several = own.repeated(candidates, z=torch.cat([own.z, others]))
             drawn = torch.cat(
                 [self.render(several[i : i + 1], truncation, noise, seed) for i in range(candidates)]

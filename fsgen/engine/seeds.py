@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from fsgen import registry
 from fsgen import rng as random
 from fsgen.errors import FsgenError
 from fsgen.models.classes import drawn_class
@@ -43,9 +44,18 @@ def prior(model: Model, g: nn.Module, label: int | None = None) -> Draw:
         if conditions is not None:
             rows = torch.randint(len(conditions), (n,), generator=rng, device=rng.device)
             inputs = replace(inputs, h=conditions.to(rng.device)[rows])
-        return inputs
+        return stored(model, inputs)
 
     return draw
+
+
+def stored(model: Model, inputs: Inputs) -> Inputs:
+    """``inputs`` as the methods that ``model`` was made with want them, by what they stored in it."""
+    for name in dict.fromkeys(key.split(".")[0] for key in model.extra if "." in key):
+        mine = {key.removeprefix(f"{name}."): value for key, value in model.extra.items()
+                if key.startswith(f"{name}.")}  # fmt: skip
+        inputs = registry.method(name).feed(mine, inputs)
+    return inputs
 
 
 def inputs_of(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from fsgen.types import Family, Method
+from fsgen.types import Family, Method, Player, Spec
 
 
 class Embedding(Method):
@@ -20,5 +18,5 @@ class Embedding(Method):
     adapts = True
     starts = "g_ema"
 
-    def trains(self, family: Family, network: Literal["g", "d"], name: str) -> bool:
+    def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
         return network == "d" or name in family.embeddings

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fsgen.errors import FsgenError
-from fsgen.types import Bench, Method
+from fsgen.types import Bench, Method, Play
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 PILOT = 25  # auto: steps of plain fine-tuning that show where and how hard the images pull
 HELD = 0.1  # auto: share of the weights held harder than they are pulled
@@ -27,6 +27,7 @@ class EWC(Method):
     summary = "penalise drift of the weights by their Fisher information"
     paper = "Li et al. 2020, Few-shot Image Generation with Elastic Weight Consolidation, arXiv 2012.02780"
     needs = frozenset({"latent"})
+    claims = frozenset({"how weights are held"})
     adapts = True
 
     @dataclass(frozen=True)
@@ -88,8 +89,9 @@ class EWC(Method):
         self.names = list(start)
         self.anchor = _row(start, self.names).detach()
 
-    def terms(self, g: nn.Module) -> dict[str, Tensor]:
-        drift = (self.fisher * (_row(dict(g.named_parameters()), self.names) - self.anchor).square()).sum()
+    def terms(self, play: Play) -> dict[str, Tensor]:
+        now = _row(dict(play.g.named_parameters()), self.names)
+        drift = (self.fisher * (now - self.anchor).square()).sum()
         return {"ewc": self.weight * drift}
 
     def state(self) -> dict[str, Tensor]:

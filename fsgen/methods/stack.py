@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from fsgen import registry
 from fsgen.errors import FsgenError
-from fsgen.types import Bench, Family, Method, Who
+from fsgen.types import Bench, Family, Inputs, Method, Play, Player, Spec, TrainingState, Who
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,13 @@ class Stack:
                 )
             if method.conditions and len(self.methods) > 1:
                 raise FsgenError(f"{method.name} trains nothing, so it goes with no other method")
+            if not self.adversarial and "discriminator" in method.needs:
+                alone = next(other.name for other in self.methods if not other.adversarial)
+                raise FsgenError(f"{method.name} works on the critic, and {alone} trains without one")
+            for other in self.methods[: self.methods.index(method)]:
+                if both := sorted(method.claims & other.claims):
+                    raise FsgenError(f"{other.name} and {method.name} both decide {both[0]}",
+                                     hint="use one of them")  # fmt: skip
             if missing := sorted(method.needs - family.traits):
                 raise FsgenError(f"{method.name} needs {missing[0]}; the family {family.name} has none")
 
@@ -60,8 +68,32 @@ class Stack:
         """Whether nothing is trained."""
         return any(method.conditions for method in self.methods)
 
-    def trains(self, family: Family, network: Literal["g", "d"], name: str) -> bool:
-        return all(method.trains(family, network, name) for method in self.methods)
+    @property
+    def adversarial(self) -> bool:
+        return all(method.adversarial for method in self.methods)
+
+    @property
+    def redraws(self) -> bool:
+        """Whether pictures are made, and no model."""
+        return any(method.redraws for method in self.methods)
+
+    @property
+    def at_rest(self) -> bool:
+        return any(method.at_rest for method in self.methods)
+
+    def recipe(self, family: Family, shots: int) -> dict[str, Any]:
+        return {key: value for m in self.methods for key, value in m.recipe(family, shots).items()}
+
+    def fit(self, g: nn.Module, d: nn.Module) -> None:
+        for method in self.methods:
+            method.fit(g, d)
+
+    def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
+        """What a method has added is trained; a weight with another parametrisation goes by its old name."""
+        name = re.sub(r"\.parametrizations\.(\w+)\.original\d*$", r".\1", name)
+        if ".parametrizations." in name or name.split(".")[0] in {method.name for method in self.methods}:
+            return True
+        return all(method.trains(family, spec, network, name) for method in self.methods)
 
     @property
     def starts(self) -> Literal["g", "g_ema"]:
@@ -72,13 +104,46 @@ class Stack:
         for method in self.methods:
             method.enter(bench)
 
+    def before(self, state: TrainingState) -> None:
+        for method in self.methods:
+            method.before(state)
+
+    def draw(self, g: nn.Module, inputs: Inputs, rng: torch.Generator, shown: bool) -> Inputs:
+        for method in self.methods:
+            inputs = method.draw(g, inputs, rng, shown)
+        return inputs
+
+    def critic(self, d: nn.Module) -> Callable[..., Tensor]:
+        for method in self.methods:
+            d = method.critic(d)
+        return d
+
     def view(self, images: Tensor, who: Who, rng: Callable[[str], torch.Generator]) -> Tensor:
         for method in self.methods:
             images = method.view(images, who, rng(f"{method.name} {who}"))
         return images
 
-    def terms(self, g: nn.Module) -> dict[str, Tensor]:
-        return {name: value for method in self.methods for name, value in method.terms(g).items()}
+    def judged(self, real_logits: Tensor) -> None:
+        for method in self.methods:
+            method.judged(real_logits.detach())
+
+    def objective(self, play: Play) -> dict[str, Tensor]:
+        return {name: value for method in self.methods for name, value in method.objective(play).items()}
+
+    def terms(self, play: Play) -> dict[str, Tensor]:
+        return {name: value for method in self.methods for name, value in method.terms(play).items()}
+
+    def meters(self) -> dict[str, Tensor]:
+        return {name: value for method in self.methods for name, value in method.meters().items()}
+
+    def hold(self, network: Player, net: nn.Module) -> None:
+        for method in self.methods:
+            method.hold(network, net)
+
+    def leave(self, net: nn.Module) -> dict[str, Tensor]:
+        """What is stored beside the source's keys, as ``METHOD.name``; the last fitted leaves first."""
+        _part(net)
+        return {f"{m.name}.{k}": v for m in reversed(self.methods) for k, v in m.leave(net).items()}
 
     def state(self) -> dict[str, Tensor]:
         return {f"{m.name}.{key}": value for m in self.methods for key, value in m.state().items()}
@@ -94,6 +159,17 @@ class Stack:
         values = {m.name: {**vars(m.options), **m.chosen()} for m in self.methods}
         # A field named like a Python keyword ends in an underscore; its option does not.
         return {name: {key.rstrip("_"): v for key, v in some.items()} for name, some in values.items()}
+
+
+def _part(net: nn.Module) -> None:
+    """Give each module with another parametrisation a class of its own: removing one takes a property from
+    the class, which deep copies share."""
+    from torch.nn.utils import parametrize
+
+    for module in net.modules():
+        if parametrize.is_parametrized(module):
+            kind = type(module)
+            module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
 
 
 def _make(kind: type[Method], values: dict[str, Any]) -> Method:

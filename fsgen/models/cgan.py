@@ -6,14 +6,14 @@ Without classes the branches of the label are absent and nothing else differs, f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fsgen.errors import FsgenError
 from fsgen.nn import losses
-from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Spec
+from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Player, Spec
 
 SPREAD = 12**0.5  # a uniform z of unit variance: a smaller one drowns in the label, one picture a class
 
@@ -194,6 +194,7 @@ class CGAN(Family):
 
     def critic_loss(self, play: Play, fakes: Tensor) -> dict[str, Tensor]:
         real_logits = self._judge(play, play.view(play.reals, "real"), "dropout real")
+        play.judged(real_logits)
         fake_logits = self._judge(play, play.view(fakes, "fake_d"), "dropout fake d")
         return {"d": self.loss_d(real_logits, fake_logits)}
 
@@ -212,5 +213,5 @@ class CGAN(Family):
     def log_likelihood(self, logits: Tensor) -> Tensor:
         return losses.log_sigmoid(logits)
 
-    def regularise(self, player: Play, who: Literal["d", "g"], step: int) -> dict[str, Tensor]:
+    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
         return {}

@@ -8,10 +8,10 @@ halves the picture once a width and sees what is left in one convolution.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from fsgen.errors import FsgenError
 from fsgen.models.strict import check
 from fsgen.nn import losses
 from fsgen.nn.batchnorm import remeasure, tracked
-from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Spec
+from fsgen.types import Converted, Family, Filters, Foreign, Inputs, Layer, Networks, Play, Player, Spec
 
 State = dict[str, Tensor]
 
@@ -64,10 +64,23 @@ class Generator(nn.Module):
         rng: torch.Generator | None = None,
     ) -> Tensor:  # fmt: skip
         """[n, C, H, W] in [-1, 1]. ``truncation`` multiplies z; there is no noise to name."""
+        return self.main(self._start(inputs, truncation))
+
+    def taps(self, inputs: Inputs) -> list[Tensor]:
+        """Feature maps after each ReLU, [n, C, H, W], coarse to fine."""
+        maps, x = [], self._start(inputs)
+        for layer in self.main:
+            x = layer(x)
+            if isinstance(layer, nn.ReLU):
+                maps.append(x)
+        return maps
+
+    def _start(self, inputs: Inputs, truncation: float = 1.0) -> Tensor:
+        """z and what its label embeds, [n, z_dim + embedded, 1, 1]."""
         x = inputs.z * truncation
         if self.c_dim:
             x = torch.cat([x, self.embed(inputs.y)], dim=1)
-        return self.main(x[:, :, None, None])
+        return x[:, :, None, None]
 
 
 class Discriminator(nn.Module):
@@ -92,12 +105,15 @@ class Discriminator(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Feature maps after each leaky ReLU, fine to coarse."""
-        maps, x = [], images
+        return list(self.taps(images))
+
+    def taps(self, images: Tensor) -> Iterator[Tensor]:
+        """The same, no further than asked for."""
+        x = images
         for layer in self.main[:-1]:
             x = layer(x)
             if isinstance(layer, nn.LeakyReLU):
-                maps.append(x)
-        return maps
+                yield x
 
     def forward(self, images: Tensor, inputs: Inputs | None = None) -> Tensor:
         """[n, C, H, W] -> [n, 1] logits; ``inputs.y`` is the label where there are classes."""
@@ -152,7 +168,9 @@ class DCGAN(Family):
     """Radford et al. 2016, "Unsupervised Representation Learning with Deep Convolutional GANs"."""
 
     name = "dcgan"
-    traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "classes"})
+    traits: ClassVar[frozenset[str]] = frozenset(
+        {"latent", "discriminator", "stages", "resolutions", "taps", "filters", "classes", "scales"}
+    )
     Recipe = Recipe
     embeddings = ("embed.weight",)
 
@@ -224,6 +242,29 @@ class DCGAN(Family):
     def resolution_of(self, key: str) -> int | None:
         return 4 << _layer(key) if key.startswith("main.") else None
 
+    def stages(self, spec: Spec) -> list[list[str]]:
+        """By convolution, each with its normalisation, without the last."""
+        with torch.device("meta"):
+            keys = [key for key, _ in Discriminator(spec).named_parameters() if key.startswith("main.")]
+        out: list[list[str]] = [[] for _ in range(len(spec["d_widths"]) + 1)]
+        for key in keys:
+            out[(int(key.split(".")[1]) + 1) // 3].append(key)
+        return out[:-1]
+
+    def filters(self, spec: Spec) -> Filters:
+        """Every convolution but the first and the last, each with its normalisation's scale and shift."""
+
+        def layer(conv: int, norm: int) -> Layer:
+            return Layer("convolutions", f"main.{conv}.weight", (f"main.{norm}.weight", f"main.{norm}.bias"))
+
+        last = 3 * len(spec["d_widths"]) - 1
+        g = [layer(i, i + 1) for i in range(3, 3 * len(spec["g_widths"]), 3)]
+        d = [layer(i, i + 1) for i in range(2, last, 3)]
+        return Filters({"g": g, "d": d}, frozenset(), frozenset({f"main.{last}.weight", "embed.weight"}))
+
+    def scales(self, key: str) -> bool:
+        return key.startswith("main.") and int(key.split(".")[1]) % 3 == 1
+
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
         return g(inputs)
 
@@ -242,7 +283,7 @@ class DCGAN(Family):
     def log_likelihood(self, logits: Tensor) -> Tensor:
         return losses.log_sigmoid(logits)
 
-    def regularise(self, player: Play, who: Literal["d", "g"], step: int) -> dict[str, Tensor]:
+    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
         return {}
 
 

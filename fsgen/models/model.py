@@ -20,6 +20,7 @@ from fsgen.io.home import sources_dir
 from fsgen.types import Family, Spec
 
 RUN_MODEL = "model.safetensors"  # the adapted model inside a run folder
+REDRAWN = "redrawn"  # the pictures of a run that ends in those
 LISTED = "fsgen info lists what there is"
 
 
@@ -167,6 +168,10 @@ def find(name: str) -> Path:
     if path.is_dir() and (name not in known or (path / RUN_MODEL).is_file()):
         if (path / RUN_MODEL).is_file():
             return path / RUN_MODEL
+        if (path / REDRAWN).is_dir():
+            folder = shlex.quote(str(path / REDRAWN))
+            hint = f"they lie in {folder}; judge them with fsgen eval {folder} --real IMAGES"
+            raise FsgenError(f"the run in {path} holds pictures, not a model", hint=hint)
         if (path / "state").is_dir():
             hint = f"finish it: fsgen adapt --resume {shlex.quote(name)}"
             raise FsgenError(f"the run in {path} is not finished", hint=hint)

@@ -19,15 +19,8 @@ from fsgen.types import Inputs
 Likelihood = Callable[[Tensor, Inputs, Any], Tensor]
 """(image [1, C, H, W], its inputs, the sample's own draw or None) -> the scalar whose gradient is squared."""
 
-
-def _score(g: nn.Module, likelihood: Likelihood) -> Callable[..., Tensor]:
-    buffers = dict(g.named_buffers())
-
-    def score(params: dict[str, Tensor], parts: dict[str, Tensor], draw: Tensor | None) -> Tensor:
-        inputs = Inputs(**{name: part[None] for name, part in parts.items()})
-        return likelihood(functional_call(g, (params, buffers), (inputs,)), inputs, draw)
-
-    return score
+Score = Callable[[Callable[..., Tensor], Inputs, Any], Tensor]
+"""The same of any network: (the network, one sample's inputs, its own draw or None) -> scalar."""
 
 
 def diagonal(
@@ -43,13 +36,25 @@ def diagonal(
         batches: (inputs of n samples, [n, ...] draws or None); the size of a batch bounds the memory
             (n times the parameters), not the result.
     """
-    params = {name: p.detach() for name, p in g.named_parameters()}
-    score = _score(g, likelihood)
+    return of_network(g, lambda net, inputs, draw: likelihood(net(inputs), inputs, draw), batches)
+
+
+def of_network(
+    net: nn.Module, score: Score, batches: Iterable[tuple[Inputs, Tensor | None]]
+) -> dict[str, Tensor]:
+    """``diagonal`` of the parameters of any network, of the scalar ``score`` of each sample."""
+    params = {name: p.detach() for name, p in net.named_parameters()}
+    buffers = dict(net.named_buffers())
+
+    def scored(params: dict[str, Tensor], parts: dict[str, Tensor], draw: Tensor | None) -> Tensor:
+        inputs = Inputs(**{name: part[None] for name, part in parts.items()})
+        return score(lambda *args: functional_call(net, (params, buffers), args), inputs, draw)
+
     total = {name: torch.zeros_like(p) for name, p in params.items()}
     count = 0
     for inputs, draws in batches:
         axes = (None, 0, None if draws is None else 0)
-        gradients = vmap(grad(score), in_dims=axes)(params, inputs.parts(), draws)
+        gradients = vmap(grad(scored), in_dims=axes)(params, inputs.parts(), draws)
         for name, gradient in gradients.items():
             total[name] += gradient.detach().square().sum(dim=0)
         count += len(inputs.z)

@@ -234,9 +234,9 @@ class Breaks(Finetune):
         super().__init__()
         self.loss, self.calls = loss, 0
 
-    def terms(self, g):
+    def terms(self, play):
         self.calls += 1
-        weight = next(g.parameters()).flatten()[0]
+        weight = next(play.g.parameters()).flatten()[0]
         if self.calls < 4:
             return {"odd": weight * 0}
         # A loss that is a number while its gradient is none, or the other way round.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -20,9 +22,9 @@ def bench(fisher: torch.Tensor, change: torch.Tensor, pull: torch.Tensor) -> Ben
     """What a method would be told of a generator of n + 1 weights."""
     named = [{"a": values[:-1], "b": values[-1:]} for values in (fisher, change, pull)]
     return Bench(
-        family=None, source=Net(len(fisher) - 1), layers={}, recipe=None, steps=1, shots=1,
+        family=None, spec={}, source=Net(len(fisher) - 1), layers={}, recipe=None, steps=1, shots=1,
         device=torch.device("cpu"), seed=0, fisher=lambda samples, proxy: named[0],
-        pilot=lambda steps: Pilot(*named[1:]), say=lambda text: None,
+        pilot=lambda steps: Pilot(None, None, *named[1:]), information=None, say=lambda text: None,
     )  # fmt: skip
 
 
@@ -52,7 +54,7 @@ def test_the_penalty_is_equation_4_and_its_gradient_twice_that():
     method.enter(bench(fisher, still, still))
     g = Net(2)
     g.a.data, g.b.data = torch.tensor([0.5, -1.0]), torch.tensor([2.0])
-    loss = method.terms(g)["ewc"]
+    loss = method.terms(SimpleNamespace(g=g))["ewc"]
     assert loss.item() == pytest.approx(10 * (1 * 0.25 + 2 * 1 + 3 * 4))
     loss.backward()
     torch.testing.assert_close(g.a.grad, 20 * fisher[:2] * g.a.data)

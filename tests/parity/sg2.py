@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 from cases import Case, cases, skipped
-from torch import Tensor
+from torch import Tensor, nn
 
 from fsgen.io.pickles import read_foreign
+from fsgen.models.stylegan2 import convert
 from fsgen.models.stylegan2.family import StyleGAN2
 from fsgen.types import Converted, Foreign
 
@@ -56,6 +57,24 @@ def load(case: Case) -> Converted:
         return FAMILY.convert(foreign(case, case.info["file"]))
     converted = FAMILY.convert(foreign(case, WEIGHTS if WEIGHTS in files(case) else files(case)[0]))
     return replace(converted, spec=converted.spec | settings(case))
+
+
+def parts(case: Case) -> dict[str, dict[str, Tensor]]:
+    """The plain weights of several networks in one file, by what stands before the first dot."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, value in case.tensors(WEIGHTS).items():
+        part, _, rest = key.partition(".")
+        found.setdefault(part, {})[rest] = value
+    return found
+
+
+def generator(case: Case, state: dict[str, Tensor]) -> nn.Module:
+    """G of a part that has no mean latent."""
+    state = convert.generator(state)
+    spec = convert.infer(state, None, {}, {}) | settings(case)
+    g = FAMILY.build(spec, discriminator=False).g
+    g.load_state_dict(state | {"mapping.w_avg": torch.zeros(spec["w_dim"])})
+    return g
 
 
 def outputs(*kinds: str, only: Callable[[str], bool] = lambda name: True) -> list[Any]:

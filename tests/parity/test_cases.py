@@ -12,13 +12,18 @@ from fsgen.registry import FAMILIES, METHODS
 
 # kind -> the module beside this one that tests cases of it
 TESTED = {
+    "adam-modulation": "test_adam_modulation",
+    "ada-pipe": "test_ada_pipe",
     "biggan-d": "test_biggan",
     "biggan-g": "test_biggan",
+    "cdc-loss": "test_cdc_loss",
+    "cdc-patch": "test_cdc_patch",
     "dcgan": "test_dcgan",
     "diffaugment": "test_diffaugment",
     "fastgan-checkpoint": "test_fastgan",
     "fastgan-discriminator": "test_fastgan",
     "fastgan-generator": "test_fastgan",
+    "freezed": "test_freezed",
     "funit-ckpt": "test_funit",
     "funit-d": "test_funit",
     "funit-g": "test_funit",
@@ -30,13 +35,16 @@ TESTED = {
     "icgan-ckpt": "test_biggan",
     "icgan-knn": "test_biggan",
     "icgan-sg2": "test_icgan_stylegan2",
+    "minegan-miner": "test_minegan_miner",
     "nvidia-pkl": "test_stylegan2",
     "nvidia-pkl-sg3": "test_stylegan2",
     "nvidia-pkl-torch2": "test_stylegan2",
     "nvidia-sg2": "test_stylegan2",
     "nvidia-sg2-cifar": "test_stylegan2",
     "nvidia-sg2-cond": "test_stylegan2",
+    "rick-masks": "test_rick_masks",
     "rosinality-sg2": "test_stylegan2",
+    "train-numbers": "test_train_numbers",
     "training-math": "test_stylegan2_training",
 }
 
@@ -78,7 +86,8 @@ def test_kinds_find_their_owners(monkeypatch):
     monkeypatch.setitem(METHODS, "adam", "")
     assert owners("adam-modulation") == {"adam"}
     assert owners("nvidia-sg2-of-next-year") == {"stylegan2"}
-    assert owners("ada-pipe") == owners("unheard-of") == set()
+    assert owners("ada-pipe") == owners("train-numbers") == {"ada"}
+    assert owners("unheard-of") == set()
 
 
 def test_close_is_as_strict_as_the_rules_say():

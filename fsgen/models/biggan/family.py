@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from fsgen.models.biggan.layers import Spectral
 from fsgen.models.strict import check
 from fsgen.nn import losses
 from fsgen.nn.batchnorm import remeasure
-from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Spec
+from fsgen.types import Converted, Family, Filters, Foreign, Inputs, Layer, Networks, Play, Player, Spec
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,10 @@ class BigGAN(Family):
     instances, Casanova et al. 2021, "Instance-Conditioned GAN"."""
 
     name = "biggan"
-    traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "classes", "instances"})
+    traits: ClassVar[frozenset[str]] = frozenset({
+        "latent", "discriminator", "stages", "resolutions", "filters", "classes", "instances", "scales",
+        "styles",
+    })  # fmt: skip
     Recipe = Recipe
     mirrors = True
     embeddings = ("embed.weight", "embed.u")  # embed.u: of D, whose embedding has spectral norm one
@@ -166,9 +169,7 @@ class BigGAN(Family):
     def recipe(self, spec: Spec) -> Recipe:
         return Recipe() if spec["resolution"] <= 64 else dataclasses.replace(Recipe(), lr=4e-5)
 
-    def optimiser(
-        self, free: list[nn.Parameter], recipe: Recipe, who: Literal["g", "d"]
-    ) -> torch.optim.Optimizer:
+    def optimiser(self, free: list[nn.Parameter], recipe: Recipe, who: Player) -> torch.optim.Optimizer:
         """Adam with a rate for each player; ``foreach`` and the group as for other families."""
         lr, betas = recipe.lr if who == "g" else recipe.lr_d, (recipe.beta1, recipe.beta2)
         return torch.optim.Adam([{"params": free}], lr=lr, betas=betas, eps=recipe.eps, foreach=True)
@@ -190,6 +191,37 @@ class BigGAN(Family):
         match = re.match(r"(?:blocks|attention)\.(\d+)\.", key)
         return 8 << int(match[1]) if match else None
 
+    def stages(self, spec: Spec) -> list[list[str]]:
+        """By block, each with its attention, as FreezeD counts those of SNGAN."""
+        with torch.device("meta"):
+            d = networks.Discriminator(spec)
+        out: list[list[str]] = [[] for _ in d.blocks]
+        for key, _ in d.named_parameters():
+            if match := re.match(r"(?:blocks|attention)\.(\d+)\.", key):
+                out[int(match[1])].append(key)
+        return out
+
+    def filters(self, spec: Spec) -> Filters:
+        """The convolutions of all blocks but D's first, and what G's scales and shifts are made by."""
+        with torch.device("meta"):
+            nets = self.build(spec)
+        g, d = ([name for name, _ in net.named_parameters()] for net in nets)
+
+        def layers(names: list[str], first: int) -> list[Layer]:
+            owners = [m[1] for name in names if (m := re.fullmatch(r"(blocks\.(\d+)\.conv\w+)\.weight", name))
+                      and int(m[2]) >= first]  # fmt: skip
+            return [Layer("convolutions", f"{owner}.weight", (f"{owner}.bias",)) for owner in owners]
+
+        modulations = [Layer("modulations", name) for name in g if re.search(r"\.(gain|shift)\.", name)]
+        return Filters(
+            {"g": layers(g, 0) + modulations, "d": layers(d, 1)}, frozenset(),
+            frozenset(name for name in d if not name.startswith(("blocks.", "attention."))),
+        )  # fmt: skip
+
+    def scales(self, key: str) -> bool:
+        """What makes the scales and shifts of the blocks' normalisations, and the shift of the first map."""
+        return key == "linear.bias" or bool(re.search(r"\.(gain|shift)\.", key))
+
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Tensor:
         return g(inputs)
 
@@ -197,6 +229,7 @@ class BigGAN(Family):
         """D sees fakes and reals in one batch, as published: one step of its power iteration for both."""
         seen = torch.cat([play.view(fakes, "fake_d"), play.view(play.reals, "real")])
         fake_logits, real_logits = play.d(seen, _twice(play.inputs)).chunk(2)
+        play.judged(real_logits)
         return {"d": self.loss_d(real_logits, fake_logits)}
 
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -213,7 +246,7 @@ class BigGAN(Family):
         """
         return logits.flatten()
 
-    def regularise(self, play: Play, who: Literal["d", "g"], step: int) -> dict[str, Tensor]:
+    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
         return {}
 
 

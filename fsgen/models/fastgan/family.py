@@ -19,7 +19,7 @@ from fsgen.models.strict import check
 from fsgen.nn import losses
 from fsgen.nn.batchnorm import remeasure
 from fsgen.nn.spectral import SpectralConv
-from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Spec
+from fsgen.types import Converted, Family, Filters, Foreign, Inputs, Layer, Networks, Play, Player, Spec
 
 SIZES = (64, 128, 256, 512, 1024)
 WIDTH = 64  # the published ngf and ndf
@@ -57,7 +57,9 @@ class FastGAN(Family):
     """
 
     name = "fastgan"
-    traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "reconstruction"})
+    traits: ClassVar[frozenset[str]] = frozenset(
+        {"latent", "discriminator", "stages", "resolutions", "filters", "reconstruction", "scales"}
+    )
     Recipe = Recipe
     helps: ClassVar = {"diffaugment": {"policy": "color,translation"}}
     mirrors = True
@@ -155,6 +157,42 @@ class FastGAN(Family):
         match = re.match(r"[a-z]+(\d+)\.", key)
         return int(match[1]) if match else None
 
+    def stages(self, spec: Spec) -> list[list[str]]:
+        """By the side of what comes out, those of the small pictures too; not the heads and decoders."""
+        with torch.device("meta"):
+            d = networks.Discriminator(spec)
+        out: dict[int, list[str]] = {}
+        for key, _ in d.named_parameters():
+            part, number = re.match(r"([a-z]+)(?:\.?(\d+))?", key).groups()
+            if part == "stem":
+                out.setdefault(d.top, []).append(key)
+            elif part in ("b", "gate"):
+                out.setdefault(int(number), []).append(key)
+            elif part == "branch":
+                out.setdefault(d.small >> int(number) + 1, []).append(key)
+        return [out[side] for side in sorted(out, reverse=True)]
+
+    def filters(self, spec: Spec) -> Filters:
+        """Every convolution that is normalised, with its normalisation's scale and shift, but G's first and
+        those of the decoders, which count as D's head."""
+        with torch.device("meta"):
+            nets = self.build(spec)
+        g, d = ([name for name, _ in net.named_parameters()] for net in nets)
+
+        def layers(names: list[str], pattern: str) -> list[Layer]:
+            owners = [m[1] for name in names if (m := re.fullmatch(rf"({pattern})norm\.weight", name))]
+            return [Layer("convolutions", f"{owner}conv.weight", (f"{owner}norm.weight", f"{owner}norm.bias"))
+                    for owner in owners]  # fmt: skip
+
+        return Filters(
+            {"g": layers(g, r"b\d+\.\d\."), "d": layers(d, r"(?:b\d+|branch)\..*")},
+            frozenset(name for name in g if re.match(r"b\d+\.\d\.noise_strength", name)),
+            frozenset(name for name in d if re.match("head|decode", name)),
+        )
+
+    def scales(self, key: str) -> bool:
+        return ".norm." in key
+
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Pictures:
         """The pictures twice: [n, C, S, S] and, from G's second output, [n, C, small, small]."""
         return g.pictures(inputs, "random", rng)
@@ -164,6 +202,7 @@ class FastGAN(Family):
         reals = play.view(play.reals, "real")
         looked = play.d.look(reals)
         real_logits = play.d.judge(looked)
+        play.judged(real_logits)
         terms = self._rebuilt(play, reals, looked) if play.recipe.reconstruction else {}
         fake_logits = play.d(_viewed(play, fakes, "fake_d"))
         d = losses.hinge(real_logits, _margins(real_logits, play.rng("margins real")))
@@ -201,7 +240,7 @@ class FastGAN(Family):
         """
         return logits.mean(dim=1)
 
-    def regularise(self, play: Play, who: Literal["d", "g"], step: int) -> dict[str, Tensor]:
+    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
         return {}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from fsgen.errors import FsgenError
 from fsgen.models.funit import convert, networks
 from fsgen.models.strict import check
 from fsgen.nn import losses
-from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Spec
+from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Player, Spec
 
 WIDTH = 64  # channels at the picture's end, as published
 PUBLISHED = 128  # px: what the published networks were trained on
@@ -58,7 +58,7 @@ class FUNIT(Family):
     """
 
     name = "funit"
-    traits: ClassVar[frozenset[str]] = frozenset({"discriminator", "translation"})
+    traits: ClassVar[frozenset[str]] = frozenset({"discriminator", "stages", "translation"})
     Recipe = Recipe
 
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
@@ -137,9 +137,7 @@ class FUNIT(Family):
     def recipe(self, spec: Spec) -> Recipe:
         return Recipe()
 
-    def optimiser(
-        self, free: list[nn.Parameter], recipe: Recipe, who: Literal["g", "d"]
-    ) -> torch.optim.Optimizer:
+    def optimiser(self, free: list[nn.Parameter], recipe: Recipe, who: Player) -> torch.optim.Optimizer:
         """RMSProp, as published, of the parameters ``free`` of either player."""
         decay = {"alpha": recipe.alpha, "weight_decay": recipe.weight_decay}
         return torch.optim.RMSprop([{"params": free}], lr=recipe.lr, foreach=True, **decay)
@@ -154,6 +152,15 @@ class FUNIT(Family):
             out.setdefault(".".join(parts[:3]), []).append(key)
         return out
 
+    def stages(self, spec: Spec) -> list[list[str]]:
+        """The first convolution, then as the network has them, without its head."""
+        with torch.device("meta"):
+            d = networks.Discriminator(spec)
+        return [
+            [f"{name}.{key}" for key, _ in part.named_parameters()]
+            for name, part in [("stem", d.stem), *((f"stages.{i}", s) for i, s in enumerate(d.stages))]
+        ]
+
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Fakes:
         contents = g.content(inputs.content)
         return Fakes(g.decode(contents, g.class_code(inputs)), contents)
@@ -166,6 +173,7 @@ class FUNIT(Family):
         """
         recipe, reals = play.recipe, play.reals.detach().requires_grad_()
         real_logits = play.d(play.view(reals, "real"), play.inputs)
+        play.judged(real_logits)
         fake_logits = play.d(play.view(fakes.images, "fake_d"), play.inputs)
         terms = {"d": recipe.adversarial * self.loss_d(real_logits, fake_logits)}
         if recipe.penalty:
@@ -209,7 +217,7 @@ class FUNIT(Family):
         """The mean logit of each sample, [n, patches] -> [n]: a hinge gives no probability, see FastGAN."""
         return logits.mean(dim=1)
 
-    def regularise(self, play: Play, who: Literal["d", "g"], step: int) -> dict[str, Tensor]:
+    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
         return {}
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from fsgen.errors import FsgenError
 from fsgen.models.strict import check
 from fsgen.models.stylegan2 import convert, networks
 from fsgen.nn import losses
-from fsgen.types import Converted, Family, Foreign, Inputs, Networks, Play, Spec
+from fsgen.types import Converted, Family, Filters, Foreign, Inputs, Layer, Networks, Play, Player, Spec
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,10 @@ class StyleGAN2(Family):
     """Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN"."""
 
     name = "stylegan2"
-    traits: ClassVar[frozenset[str]] = frozenset(
-        {"latent", "discriminator", "w_space", "classes", "instances"}
-    )
+    traits: ClassVar[frozenset[str]] = frozenset({
+        "latent", "discriminator", "stages", "resolutions", "taps", "filters", "w_space", "constant",
+        "classes", "instances", "scales", "styles",
+    })  # fmt: skip
     Recipe = Recipe
     embeddings = ("mapping.embed.weight",)
 
@@ -162,6 +163,43 @@ class StyleGAN2(Family):
         match = re.match(r"synthesis\.b(\d+)\.", key)
         return int(match[1]) if match else None
 
+    def filters(self, spec: Spec) -> Filters:
+        """Every convolution above 4 px and, in G, its style's affine map, a filter of which is a channel in.
+
+        These are rosinality's ``convs.*`` but from-RGB, numbered there from 8 px up in G, from the picture
+        down in D. Not among them: the mapping, the constant, the first convolution, to-RGB.
+        """
+        sides = networks.resolutions(spec["resolution"])[1:]
+        convs = [f"synthesis.b{r}.conv{i}" for r in sides for i in (0, 1)]
+        g = [Layer("convolutions", f"{conv}.weight") for conv in convs]
+        g += [Layer("modulations", f"{conv}.affine.weight", (f"{conv}.affine.bias",)) for conv in convs]
+        blocks = [f"b{r}" for r in sides[::-1]]
+        d = [Layer("convolutions", f"{block}.conv{i}.weight", (f"{block}.conv{i}.bias",))
+             for block in blocks for i in (0, 1)]  # fmt: skip
+        if spec["d_architecture"] == "resnet":
+            d += [Layer("convolutions", f"{block}.skip.weight") for block in blocks]
+        beside = {f"{conv}.{name}" for conv in convs for name in ("noise_strength", "bias")}
+        head = {f"b4.{layer}.{name}" for layer in ("conv", "fc", "out") for name in ("weight", "bias")}
+        return Filters({"g": g, "d": d}, frozenset(beside), frozenset(head))
+
+    def stages(self, spec: Spec) -> list[list[str]]:
+        """From-RGB, each block (where it has a from-RGB of its own, with that), then 4 px but its last layer.
+
+        FreezeD's count of StyleGAN (Mo et al. 2020).
+        """
+        with torch.device("meta"):
+            d = networks.Discriminator(spec)
+        first = f"b{spec['resolution']}.fromrgb"
+        out: dict[str, list[str]] = {}
+        for key, _ in d.named_parameters():
+            if not key.startswith(("mapping.", "b4.out.")):
+                out.setdefault(first if key.startswith(first) else key.split(".")[0], []).append(key)
+        return list(out.values())
+
+    def scales(self, key: str) -> bool:
+        """There is no normalisation: styles scale the channels, and their affine layers make them."""
+        return ".affine." in key
+
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return losses.logistic_d(real_logits, fake_logits)
 
@@ -179,16 +217,16 @@ class StyleGAN2(Family):
         ws = g.map(inputs)
         if torch.rand([], generator=rng, device=rng.device) >= recipe.mixing:
             return ws
-        z = torch.randn(inputs.z.shape, generator=rng, device=rng.device)
-        other = dataclasses.replace(inputs, z=z.to(inputs.z.device))
+        z = torch.randn(inputs.z.shape, generator=rng, device=rng.device).to(inputs.z.device)
+        other = dataclasses.replace(inputs, z=z if inputs.mix is None else inputs.mix)
         cut = int(torch.randint(1, g.num_ws, [], generator=rng, device=rng.device))
         return torch.cat([ws[:, :cut], g.map(other)[:, cut:]], dim=1)
 
-    def regularise(self, play: Play, who: Literal["d", "g"], step: int) -> dict[str, Tensor]:
+    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
         recipe = play.recipe
         if who == "d" and recipe.r1_gamma and step % recipe.r1_every == 0:
             reals = play.reals.detach().requires_grad_()
-            logits = play.d(play.view(reals, "real"), play.inputs)
+            logits = play.d(play.view(reals, "real"), play.inputs).flatten(1).mean(dim=1)  # of patches, too
             return {"r1": losses.r1(logits, reals) * (recipe.r1_gamma / 2 * recipe.r1_every)}
         if who == "g" and recipe.path_every and step % recipe.path_every == 0:
             return {"path": self._path(play) * (recipe.path_weight * recipe.path_every)}
@@ -197,7 +235,7 @@ class StyleGAN2(Family):
     def _path(self, play: Play) -> Tensor:
         rng = play.rng("path")
         inputs = play.draw(max(1, len(play.reals) // play.recipe.path_shrink), rng).to(play.reals.device)
-        ws = self._mixed(play.g, inputs, play.recipe, rng)
+        ws = self._mixed(play.g, inputs, play.recipe, rng).requires_grad_()  # the mapping may be frozen
         images = play.g.synthesis(ws, "random", rng)[0]
         noise = torch.randn(images.shape, generator=rng, device=rng.device).to(images.device)
         lengths = losses.path_lengths(images, ws, noise)

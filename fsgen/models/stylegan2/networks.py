@@ -8,6 +8,7 @@ for D with its architecture. Values not seen in any tensor (clamps, group size) 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -135,7 +136,13 @@ class Synthesis(nn.Module):
         self, ws: Tensor, noise: Noise, rng: torch.Generator | None
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """[n, num_ws, w_dim] -> [n, C, H, W] and each block's (features, picture so far), coarse to fine."""
-        taps = []
+        blocks = [(x, picture) for x, picture in self.grow(ws, noise, rng) if picture is not None]
+        return blocks[-1][1], blocks
+
+    def grow(
+        self, ws: Tensor, noise: Noise, rng: torch.Generator | None
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """What each styled convolution makes, coarse to fine; with a block's last, the picture so far."""
         x = picture = None
         layer = 0
         for r in self.resolutions:
@@ -144,18 +151,20 @@ class Synthesis(nn.Module):
                 x = block.const.expand(len(ws), -1, -1, -1)
             else:
                 x = block.conv0(x, ws[:, layer], noise, rng)
+                yield x, None
                 layer += 1
             x = block.conv1(x, ws[:, layer], noise, rng)
             layer += 1
             # toRGB takes the w of the next block's first convolution: `layer` is not advanced.
             rgb = block.torgb(x, ws[:, layer])
             picture = rgb if picture is None else fir.upsample(picture) + rgb
-            taps.append((x, picture))
-        return picture, taps
+            yield x, picture
 
 
 class Generator(nn.Module):
     """z, y, h -> picture."""
+
+    constant = "synthesis.b4.const"  # name of the learned map that every picture starts from
 
     def __init__(self, spec: dict[str, Any]) -> None:
         super().__init__()
@@ -194,6 +203,10 @@ class Generator(nn.Module):
         """[n, C, H, W], about [-1, 1], not clipped. ``rng`` draws the noise where ``noise`` is "random"."""
         return self.synthesis(self.map(inputs, truncation), noise, rng)[0]
 
+    def taps(self, inputs: Inputs) -> list[Tensor]:
+        """What each styled convolution makes, with the stored noise: [n, C, H, W], coarse to fine."""
+        return [x for x, _ in self.synthesis.grow(self.map(inputs), "const", None)]
+
 
 class DiscriminatorBlock(nn.Module):
     """One resolution of D, halving it; ``orig``, ``skip`` or ``resnet`` (StyleGAN2, figure 7)."""
@@ -203,6 +216,7 @@ class DiscriminatorBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.architecture = architecture
+        self.gain = math.sqrt(0.5) if architecture == "resnet" else 1.0  # (main + skip) / sqrt 2
         if not inputs or architecture == "skip":
             self.fromrgb = Conv(channels, middle, 1, clamp=clamp)
         self.conv0 = Conv(middle, middle, 3, clamp=clamp)
@@ -210,15 +224,18 @@ class DiscriminatorBlock(nn.Module):
         if architecture == "resnet":
             self.skip = Conv(middle, outputs, 1, down=True, bare=True)
 
-    def forward(self, x: Tensor | None, image: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor | None, image: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
+        """The next map, the picture at its side, and what the two convolutions made, times 1 and ``gain``."""
         if hasattr(self, "fromrgb"):
             seen = self.fromrgb(image)
             x = seen if x is None else x + seen
         image = fir.downsample(image) if self.architecture == "skip" else None
-        if self.architecture == "resnet":
-            gain = math.sqrt(0.5)  # (main + skip) / sqrt 2
-            return self.skip(x, gain) + self.conv1(self.conv0(x), gain), image
-        return self.conv1(self.conv0(x)), image
+        first = self.conv0(x)
+        second = self.conv1(first, self.gain)
+        out = self.skip(x, self.gain) + second if self.architecture == "resnet" else second
+        return out, image, (first, second)
 
 
 class Epilogue(nn.Module):
@@ -286,9 +303,19 @@ class Discriminator(nn.Module):
         maps: list[Tensor] = []
         x, image = None, images
         for r in self.resolutions:
-            x, image = self.get_submodule(f"b{r}")(x, image)
+            x, image, _ = self.get_submodule(f"b{r}")(x, image)
             maps.append(x)
         return maps, image
+
+    def taps(self, images: Tensor) -> Iterator[Tensor]:
+        """What each convolution of the blocks makes, before shortcuts are added: [n, C, H, W], fine to
+        coarse, no further than asked for."""
+        x, image = None, images
+        for r in self.resolutions:
+            block = self.get_submodule(f"b{r}")
+            x, image, (first, second) = block(x, image)
+            yield first
+            yield second / block.gain
 
     def forward(self, images: Tensor, inputs: Inputs | None = None) -> Tensor:
         """[n, C, H, W] -> [n, 1] logits; ``inputs`` holds the label, the features, where there are any."""

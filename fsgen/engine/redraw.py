@@ -1,0 +1,90 @@
+"""A run that ends in pictures instead of a model: its source's, redrawn after one of the images."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fsgen import rng as random
+from fsgen.data import pictures
+from fsgen.data.images import load_images
+from fsgen.engine import nearness, outcome, reports
+from fsgen.engine.bench import bench
+from fsgen.engine.job import Job, config_of
+from fsgen.engine.sample import Loaded, ready
+from fsgen.engine.supply import SHOWN, supply
+from fsgen.errors import Interrupted
+from fsgen.io.home import made
+from fsgen.metrics import weights
+from fsgen.models.model import REDRAWN
+
+
+def go(job: Job) -> Path:
+    settings, run, watch = job.settings, job.run, job.watch
+    device, (method,) = torch.device(settings.device), job.methods.methods
+    fed = supply(job.model, job.shots, settings, job.methods, device, watch, job.extractor)
+    tools = bench(
+        job.source, fed, recipe=job.recipe, steps=0, shots=len(job.shots), seed=settings.seed, device=device,
+        weights_dir=weights.folder(settings.weights_dir), watch=watch, scratch=False,
+    )  # fmt: skip
+    nearness.announce(fed.model, job.shots, device, watch.say)
+    method.enter(tools)
+    if not job.resumed:
+        run.begin(config_of(settings, job.recipe, job.methods))
+    row = int(torch.randint(len(job.shots), [], generator=random.generator(settings.seed, "target")))
+    name, target = job.shots.names[row], job.shots.floats([row])
+    watch.say(f"redrawn after {name}, which the seed has chosen")
+    source, count = ready(fed.model, settings.device), method.options.pictures
+    licence = str(fed.model.about.get("licence") or "unknown")
+    text = {"source": fed.model.hash, "target": name, "licence": licence, "Software": "fsgen"}
+    for seed in range(count):
+        _redraw(job, source, seed, target.to(device), text)
+    grid = _grid(job, source, min(count, SHOWN), run.samples / f"{count:06d}.png", text)
+    pictures.save_png(pictures.picture(target[0]), run.samples / "target.png", {"target": name})
+    seconds = sum(line["seconds"] for line in run.history())
+    facts = outcome.facts(
+        job.source, dataclasses.asdict(settings), job.methods.options(), len(job.shots), seconds
+    )
+    redrawn = {"folder": REDRAWN, "count": count, "target": name}
+    grid_name = str(grid.relative_to(run.path))
+    reports.write(run.path, {"run": {"model": None, "pictures": redrawn, **facts, "grid": grid_name}})
+    return run.path
+
+
+def _redraw(job: Job, source: Loaded, seed: int, target: Tensor, text: Mapping[str, str]) -> None:
+    """The picture of ``seed``, unless it lies in the folder already; a line of the log says what it took."""
+    path = made(job.run.path / REDRAWN) / f"{seed:05d}.png"
+    if path.exists():
+        return
+    (method,), watch, began = job.methods.methods, job.watch, time.perf_counter()
+    count = method.options.pictures
+
+    def told() -> None:
+        watch.progress("pictures", seed, count)
+        if watch.stop():
+            raise Interrupted(
+                f"stopped at picture {seed + 1} of {count}; those before it are saved",
+                hint=f"go on: fsgen adapt --resume {shlex.quote(str(job.run.path))}",
+            )
+
+    image = next(source.images([seed])).to(source.device)
+    redrawn, losses = method.redraw(image, target, told)
+    job.run.log(seed + 1, {**losses, "seconds": round(time.perf_counter() - began, 3)})
+    pictures.save_png(pictures.picture(redrawn[0]), path, {**text, "seed": str(seed)})
+
+
+def _grid(job: Job, source: Loaded, count: int, path: Path, text: Mapping[str, str]) -> Path:
+    """The first pictures, each below the source's own."""
+    spec = source.model.spec
+    drawn = load_images(
+        job.run.path / REDRAWN, spec["resolution"], channels=spec["channels"], limit=count
+    ).floats()
+    own = torch.cat(list(source.images(range(count))))
+    pictures.save_png(pictures.pairs(own, drawn, columns=8), path, {**text, "seeds": f"0-{count - 1}"})
+    return path

@@ -1,0 +1,130 @@
+"""The numbers of the published training loop: optimisers, moving averages, style mixing.
+
+The engine averages as NVIDIA's loop does, with half-lives in steps. rosinality's rule is its decay at every
+step without a ramp-up; that its average keeps its first buffers is that repository's own, and not followed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from cases import Case, close, each
+from sg2 import FAMILY
+from torch import Tensor, nn
+
+from fsgen.engine import loop
+from fsgen.models.stylegan2.family import Recipe
+from fsgen.types import Inputs
+
+KIND = "train-numbers"
+EXACT = {"rel": 1e-12}
+WITHIN = 1e-6  # of max|reference|
+
+
+class Net(nn.Module):
+    """A parameter and a buffer."""
+
+    def __init__(self, param: Tensor, buffer: Tensor) -> None:
+        super().__init__()
+        self.param = nn.Parameter(param.clone())
+        self.register_buffer("buffer", buffer.clone())
+
+
+def recipes(case: Case) -> dict[str, SimpleNamespace]:
+    """The rules in the engine's terms: half-lives in steps, of so many images each."""
+    config = case.info["config"]
+    half_life = config["ema_kimg"] * 1000 / config["batch"]
+    return {
+        "nvidia": SimpleNamespace(ema_half_life=half_life, ema_rampup=math.inf),
+        "nvidia_rampup": SimpleNamespace(ema_half_life=half_life, ema_rampup=config["ema_rampup"]),
+        "rosinality": SimpleNamespace(ema_half_life=Recipe().ema_half_life, ema_rampup=math.inf),
+    }
+
+
+def start(case: Case, rule: str) -> int:
+    """Steps that the trace comes after; a rule without a ramp-up does not ask."""
+    seen = case.info["config"]["images_seen_at_start_of_rampup_trace"]
+    return seen // case.info["config"]["batch"] if rule.endswith("rampup") else 1
+
+
+@pytest.mark.parametrize("case", each(KIND))
+def test_moving_averages(case):
+    io = case.tensors()
+    rules = {name.split(".")[2] for name in io if name.startswith("out.ema.")}
+    assert rules == set(recipes(case))
+    for rule in rules:
+        ours = Net(io["in.ema.param0"], io["in.ema.buffer0"])
+        steps = zip(io["in.ema.params"], io["in.ema.buffers"], strict=True)
+        for i, (param, buffer) in enumerate(steps):
+            decay = loop.decay_of(recipes(case)[rule], start(case, rule) + i)
+            loop.average(ours, Net(param, buffer), decay)
+            near(ours.param, io[f"out.ema.{rule}.params"][i])
+            own = rule == "rosinality"  # its buffers stay
+            near(io["in.ema.buffer0"] if own else ours.buffer, io[f"out.ema.{rule}.buffers"][i])
+            if f"out.ema.{rule}.beta" in io:
+                near(torch.tensor(decay), io[f"out.ema.{rule}.beta"][i])
+
+
+def near(ours: Tensor, reference: Tensor) -> None:
+    close(ours, reference, atol=WITHIN * float(reference.abs().max()))
+
+
+@pytest.mark.parametrize("case", each(KIND))
+def test_decays(case):
+    numbers, rules = case.info["numbers"], recipes(case)
+    assert loop.decay_of(rules["nvidia"], 1) == pytest.approx(numbers["ema_beta_nvidia"], **EXACT)
+    assert loop.decay_of(rules["rosinality"], 1) == pytest.approx(numbers["ema_decay_rosinality"], **EXACT)
+    # NVIDIA's automatic configuration has the same decay at every batch, rosinality's
+    assert numbers["ema_beta_nvidia_auto"] == numbers["ema_decay_rosinality"]
+
+
+@pytest.mark.parametrize("case", each(KIND))
+def test_optimisers_are_corrected_for_lazy_regularisation(case):
+    base, lazy = case.info["config"]["base_adam"], case.info["numbers"]["lazy"]
+    recipe = Recipe(
+        lr=base["lr"], beta1=base["betas"][0], beta2=base["betas"][1],
+        r1_every=lazy["D"]["interval"], path_every=lazy["G"]["interval"],
+    )  # fmt: skip
+    for who, expected in lazy.items():
+        optimiser = FAMILY.optimiser([nn.Parameter(torch.zeros(1))], recipe, who.lower())
+        (group,) = optimiser.param_groups
+        assert group["lr"] == pytest.approx(expected["lr"], **EXACT)
+        assert group["lr"] / base["lr"] == pytest.approx(expected["ratio"], **EXACT)
+        assert list(group["betas"]) == pytest.approx(expected["betas"], **EXACT)
+        assert group["eps"] == base["eps"]
+
+
+@pytest.mark.parametrize("case", each(KIND))
+def test_the_recipe_at_256_px_is_the_published_one(case):
+    """What the case says in words: intervals, weights, shares."""
+    recipe = FAMILY.recipe(FAMILY.fresh(256, width=4))
+    base, lazy = case.info["config"]["base_adam"], case.info["numbers"]["lazy"]
+    assert (recipe.lr, [recipe.beta1, recipe.beta2]) == (base["lr"], base["betas"])
+    assert (recipe.path_every, recipe.r1_every) == (lazy["G"]["interval"], lazy["D"]["interval"])
+    assert (recipe.r1_gamma, recipe.path_weight, recipe.path_shrink) == (10, 2, 2)
+    text = case.info["formula"]["style mixing"]
+    assert f"probability {recipe.mixing}" in text and recipe.mixing == 0.9
+
+
+@pytest.mark.parametrize("case", each(KIND))
+def test_styles_are_mixed_from_a_uniform_layer_on(case):
+    """One cut a batch, uniform in 1 to num_ws - 1; the mean latent does not follow."""
+    assert "1 .. num_ws - 1" in case.info["formula"]["style mixing"]
+    g = FAMILY.build(FAMILY.fresh(16, width=4)).g
+    mean, counts, draws = g.mapping.w_avg.clone(), [0] * (g.num_ws + 1), 1500
+    with torch.no_grad():
+        for seed in range(draws):
+            rng = torch.Generator().manual_seed(seed)
+            inputs = Inputs(z=torch.randn(2, g.z_dim, generator=rng))
+            ws = FAMILY._mixed(g, inputs, replace(Recipe(), mixing=1.0), rng)
+            same = (ws == g.map(inputs)).all(dim=2)
+            assert torch.equal(same[0], same[1])  # the same cut for all of the batch
+            counts[int(same[0].sum())] += 1
+    assert counts[0] == counts[g.num_ws] == 0
+    each_cut = draws / (g.num_ws - 1)
+    assert all(abs(count - each_cut) < 5 * each_cut**0.5 for count in counts[1:-1])
+    assert torch.equal(g.mapping.w_avg, mean)
