@@ -73,6 +73,7 @@ def bench(
     def information(
         g: nn.Module, d: nn.Module, samples: int, seed: int, *, waiting: bool = False
     ) -> dict[Player, dict[str, Tensor]]:
+        """Of both as they are, by parameter name. ``waiting``: before step 0, when a person watches."""
         draw = fed.drawing(g)
 
         def batches() -> Iterator[tuple[Inputs, Tensor]]:

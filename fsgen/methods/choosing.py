@@ -15,9 +15,9 @@ class Choosing(Method):
     """Decides something of each filter and keeps it, ``decisions``: [filters] by network and weight."""
 
     needs = frozenset({"latent", "discriminator", "filters"})
-    claims = frozenset({"how weights are held"})
+    claims = frozenset({"how weights are held", "which weights of G stay", "which weights of D stay"})
     adapts = True
-    licence = "published code: MIT"
+    licence = "MIT"
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)

@@ -21,6 +21,7 @@ class FreezeD(Method):
     paper = "Mo et al. 2020, Freeze the Discriminator: a Simple Baseline for Fine-Tuning, arXiv 2002.10964"
     licence = "MIT"
     needs = frozenset({"stages"})
+    claims = frozenset({"which weights of D stay"})
     adapts = True
 
     @dataclass(frozen=True)
