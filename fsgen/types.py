@@ -318,7 +318,7 @@ class Method:
 
     # ---- before step 0 -------------------------------------------------------------------------------
 
-    def recipe(self, family: Family, shots: int) -> dict[str, Any]:
+    def recipe(self, family: Family, spec: Spec, shots: int) -> dict[str, Any]:
         """What it trains with in place of the family's recipe, by the names of that."""
         return {}
 

@@ -91,7 +91,8 @@ def bench(
     return Bench(
         model.family, model.spec, source, model.family.layers(model.spec), recipe, steps, shots, device, seed,
         diagonal, pilot, information, watch.say,
-        frozenset() if scratch else frozenset({"g"} | {"d"} & known.networks.keys()), partial(_vgg, device),
+        frozenset() if scratch else frozenset({"g"} | {"d"} & known.networks.keys()),
+        partial(_vgg, model.spec["resolution"], device),
     )  # fmt: skip
 
 
@@ -103,8 +104,8 @@ def _watched(watch: Watch, task: str, done: int, total: int) -> None:
         )
 
 
-def _vgg(device: torch.device, layers: Sequence[str], *, average: bool = False) -> Vgg:
-    return Vgg(vgg16(), layers, device, average=average)
+def _vgg(size: int, device: torch.device, layers: Sequence[str], *, average: bool = False) -> Vgg:
+    return Vgg(vgg16(), layers, size, device, average=average)
 
 
 def vgg16() -> Path:

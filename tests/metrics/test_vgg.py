@@ -40,7 +40,7 @@ def torchvisions(file, x: torch.Tensor, pool: nn.Module) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("average", [False, True])
 def test_they_are_torchvisions_of_pixels_from_0_to_255(file, images, average):
-    vgg = Vgg(file, LAYERS, average=average)
+    vgg = Vgg(file, LAYERS, 32, average=average)
     # without biases a scale goes through: pixels less their mean, of the mean deviation in each colour
     mean, deviation = (torch.tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
     x = ((images + 1) * 127.5 - 255 * mean) * deviation.mean() / deviation
@@ -63,14 +63,14 @@ def test_they_are_torchvisions_of_pixels_from_0_to_255(file, images, average):
 def test_biases_are_there_as_well(file, images):
     mean, deviation = (torch.tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
     theirs = torchvisions(file, ((images + 1) / 2 - mean) / deviation, nn.MaxPool2d(2))
-    ours = Vgg(file, ["conv5_3", "conv1_1"])(images)
+    ours = Vgg(file, ["conv5_3", "conv1_1"], 32)(images)
     assert list(ours) == ["conv1_1", "conv5_3"]
     for name, wanted in (("conv1_1", theirs[0]), ("conv5_3", theirs[-1])):
         torch.testing.assert_close(ours[name], wanted * 255 * sum(DEVIATION) / 3, rtol=1e-4, atol=1e-3)
 
 
 def test_grey_is_looked_at_as_colour_and_gradients_flow_to_the_images_alone(file, images):
-    vgg, grey = Vgg(file, ["conv2_2"]), images[:, :1].clone().requires_grad_()
+    vgg, grey = Vgg(file, ["conv2_2"], 32), images[:, :1].clone().requires_grad_()
     seen = vgg(grey)["conv2_2"]
     torch.testing.assert_close(seen, vgg(grey.expand(-1, 3, -1, -1))["conv2_2"])
     seen.sum().backward()
@@ -79,12 +79,11 @@ def test_grey_is_looked_at_as_colour_and_gradients_flow_to_the_images_alone(file
 
 
 def test_small_pictures_and_other_files_are_refused(file, images, tmp_path):
-    vgg = Vgg(file, ["conv4_3"])
-    vgg(images[:, :, :8, :8])
+    assert Vgg(file, ["conv4_3"], 8)(images[:, :, :8, :8])["conv4_3"].shape == (2, 512, 1, 1)
     with pytest.raises(FsgenError, match="at least 8 pixels a side"):
-        vgg(images[:, :, :8, :7])
+        Vgg(file, ["conv4_3"], 7)
     torch.save({"features.0.weight": torch.zeros(64, 3, 11, 11)}, tmp_path / "alex.pth")
     with pytest.raises(FsgenError, match="cannot be read as these weights"):
-        Vgg(tmp_path / "alex.pth", ["conv1_1"])
+        Vgg(tmp_path / "alex.pth", ["conv1_1"], 8)
     with pytest.raises(FsgenError, match="no weight file"):
-        Vgg(tmp_path / "none.pth", ["conv1_1"])
+        Vgg(tmp_path / "none.pth", ["conv1_1"], 8)

@@ -12,7 +12,7 @@ from cases import Case, close, each
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fsgen.methods.bsa import BSA, GAINS, drift, perceptual
+from fsgen.methods.bsa import BSA, RATES, drift, perceptual
 from fsgen.models.biggan.family import BigGAN
 from fsgen.models.dcgan import DCGAN
 from fsgen.types import Inputs, Play
@@ -106,7 +106,7 @@ class Step:
         family = SimpleNamespace(
             name="sngan", traits={"scales"}, scales=lambda key: re.match(r"(gamma|beta)\d", key) is not None
         )
-        self.recipe = method.recipe(family, len(self.g.bsa["z"]))
+        self.recipe = method.recipe(family, {}, len(self.g.bsa["z"]))
         method.enter(SimpleNamespace(
             source=source, family=family, spec={"z_dim": self.g.bsa["z"].shape[1]}, steps=10,
             shots=len(self.g.bsa["z"]), say=lambda line: None, vgg=lambda layers: self.look,
@@ -195,9 +195,9 @@ def test_what_is_trained_and_at_which_rates(case):
     sngan = case.info["trained_sngan"]
     assert set(sngan) == set(SNGAN(case).named())
     rates = {rate for name, rate in sngan.items() if name != FIRST[0]}
-    assert rates == {BSA().recipe(DCGAN(), 10)["lr"]} and sngan[FIRST[0]] <= min(rates) * 1e-3
-    assert case.info["adam"]["beta1"] == BSA().recipe(DCGAN(), 10)["beta1"]
-    assert case.info["adam"]["beta2"] == BSA().recipe(DCGAN(), 10)["beta2"]
+    recipe = BSA().recipe(DCGAN(), {}, 10)
+    assert rates == {recipe["lr"], RATES[False]["z"]} and sngan[FIRST[0]] <= min(rates) * 1e-3
+    assert [case.info["adam"][beta] for beta in ("beta1", "beta2")] == [recipe["beta1"], recipe["beta2"]]
     settings = case.info["config"]["settings"]
     options = BSA.Options()
     assert (options.emd, options.drift) == (settings["l_emd"], settings["l_re"])
@@ -221,6 +221,5 @@ def test_biggan_trains_what_the_reference_does(case):
         ours = sorted(list(p.shape) for name, p in g.named_parameters() if family.scales(name))
         theirs = {n: shape for n, shape in shapes.items() if n.startswith("hyper_bn") or n == "g_linear.b"}
         assert ours == sorted(theirs.values())
-        rate = BSA().recipe(family, 10)["lr"]
-        assert {rates[name] for name in theirs} == {rate}
-        assert GAINS[True] == {"z": rates["z.W"] / rate, "y": rates["linear.W"] / rate}
+        assert {rates[name] for name in theirs} == {BSA().recipe(family, spec, 10)["lr"]}
+        assert (RATES[True]["z"], RATES[True]["y"]) == (rates["z.W"], rates["linear.W"])
