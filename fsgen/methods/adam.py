@@ -54,7 +54,7 @@ class AdAM(Choosing):
         kernels: str = field(
             default="filters",
             metadata={
-                "help": "What v[j] modulates: filter j, or whatever the published code makes of it.",
+                "help": "What the j-th v modulates: filter j, or whatever the published code makes of it.",
                 "choices": ("filters", "published"),
             },
         )
