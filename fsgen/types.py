@@ -25,7 +25,8 @@ Who = Literal["real", "fake_d", "fake_g"]
 Player = Literal["g", "d"]
 """Which of the two networks."""
 
-CLAIMS = frozenset({"what latents are drawn", "how weights are held", "what judges", "the loss"})
+CLAIMS = frozenset({"what latents are drawn", "how weights are held", "which weights of G stay",
+                    "which weights of D stay", "what judges", "the loss"})  # fmt: skip
 """What a method may claim: see ``Method.claims``."""
 
 
@@ -276,8 +277,7 @@ class Bench:
     seed: int
     fisher: Callable[[int, str], Mapping[str, Tensor]]  # (samples, proxy) -> diagonal by parameter name
     pilot: Callable[..., Pilot]  # (steps, a method or none) -> what so many steps of it do
-    information: Callable[..., dict[Player, dict[str, Tensor]]]
-    # (g, d, samples, seed) -> the Fisher of both as they are, by parameter name; waiting: before step 0
+    information: Callable[..., dict[Player, dict[str, Tensor]]]  # (g, d, samples, seed) -> Fisher of both
     say: Callable[[str], None]  # a line for the person at the terminal
     pretrained: frozenset[Player] = frozenset({"g", "d"})  # which networks a source has trained
     vgg: Callable[..., Callable[[Tensor], dict[str, Tensor]]] | None = None  # see ``fsgen.metrics.vgg``
@@ -318,7 +318,7 @@ class Method:
 
     # ---- before step 0 -------------------------------------------------------------------------------
 
-    def recipe(self, family: Family, shots: int) -> dict[str, Any]:
+    def recipe(self, family: Family, spec: Spec, shots: int) -> dict[str, Any]:
         """What it trains with in place of the family's recipe, by the names of that."""
         return {}
 

@@ -205,6 +205,22 @@ def vgg16_file(weights_dir) -> Path:
 
 
 @pytest.fixture(scope="session")
+def vgg16_home(tmp_path_factory) -> Path:
+    """A folder for FSGEN_HOME that holds VGG16's convolutions alone: a tenth of the file."""
+    home = tmp_path_factory.mktemp("home")
+    with torch.device("meta"):
+        shapes = import_torchvision().models.vgg16(weights=None).features.state_dict()
+    with _seeded():
+        state = {
+            f"features.{key}": torch.randn(value.shape) * (2 / max(1, value[0].numel())) ** 0.5
+            for key, value in shapes.items()
+        }
+    (home / "weights").mkdir()
+    torch.save(state, home / "weights" / CATALOGUE["vgg16"].file)
+    return home
+
+
+@pytest.fixture(scope="session")
 def picture_folders(tmp_path_factory):
     """Two folders of PNGs that differ: of 56 x 40 pixels, and of 420 x 350 with fine detail."""
     rng = np.random.default_rng(0)

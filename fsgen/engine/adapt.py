@@ -102,7 +102,7 @@ def adapt(
     shots = read_shots(model, images, fit, watch)
     check(model, shots, methods)
     given = {key: value for key, value in (recipe or {}).items() if value is not None}
-    trained = resolved(model, methods.recipe(found.family, len(shots)) | given)
+    trained = resolved(model, methods.recipe(found.family, model.spec, len(shots)) | given)
     settings = Settings(
         images=str(Path(images).resolve()), images_digest=shots.digest, source=lasting(source),
         source_hash=found.hash, new_class=new_class, features=features, weights_dir=str(where or ""),

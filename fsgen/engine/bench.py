@@ -74,6 +74,7 @@ def bench(
     def information(
         g: nn.Module, d: nn.Module, samples: int, seed: int, *, waiting: bool = False
     ) -> dict[Player, dict[str, Tensor]]:
+        """Of both as they are, by parameter name. ``waiting``: before step 0, when a person watches."""
         draw = fed.drawing(g)
 
         def batches() -> Iterator[tuple[Inputs, Tensor]]:
@@ -92,7 +93,7 @@ def bench(
         model.family, model.spec, source, model.family.layers(model.spec), recipe, steps, shots, device, seed,
         diagonal, pilot, information, watch.say,
         frozenset() if scratch else frozenset({"g"} | {"d"} & known.networks.keys()),
-        partial(_vgg, weights_dir, device),
+        partial(_vgg, weights_dir, model.spec["resolution"], device),
     )  # fmt: skip
 
 
@@ -105,9 +106,9 @@ def _watched(watch: Watch, task: str, done: int, total: int) -> None:
 
 
 def _vgg(
-    weights_dir: Path | None, device: torch.device, layers: Sequence[str], *, average: bool = False
+    weights_dir: Path | None, size: int, device: torch.device, layers: Sequence[str], *, average: bool = False
 ) -> Vgg:
-    return Vgg(vgg16(weights_dir), layers, device, average=average)
+    return Vgg(vgg16(weights_dir), layers, size, device, average=average)
 
 
 def vgg16(weights_dir: Path | None) -> Path:

@@ -54,7 +54,7 @@ class AdAM(Choosing):
         kernels: str = field(
             default="filters",
             metadata={
-                "help": "What v[j] modulates: filter j, or whatever the published code makes of it.",
+                "help": "What the j-th v modulates: filter j, or whatever the published code makes of it.",
                 "choices": ("filters", "published"),
             },
         )
@@ -103,13 +103,14 @@ class AdAM(Choosing):
         for who, net in (("g", g), ("d", d)):
             moves = self.moves[who] = {}
             for layer in self.layers[who]:
-                kept, axis = self.decisions[who][layer.weight], axis_of(net, layer.weight)
-                v, weight = added(layer.weight, "v"), original(layer.weight)
-                moves[v], moves[weight] = kept, shaped(~kept, net.get_parameter(weight), axis)
-                moves |= {added(name, "b"): kept for name in layer.also}
+                weight = net.get_parameter(original(layer.weight))
+                kept = self.decisions[who][layer.weight].to(weight.device)
+                moves[original(layer.weight)] = shaped(~kept, weight, axis_of(net, layer.weight))
                 moves |= {original(name): ~kept for name in layer.also}
-                with torch.no_grad():
-                    for name in (v, *(added(name, "b") for name in layer.also)):
+                vectors = [added(layer.weight, "v"), *(added(name, "b") for name in layer.also)]
+                for name in vectors:
+                    moves[name] = kept
+                    with torch.no_grad():
                         net.get_parameter(name).masked_fill_(~kept, 0.0)
 
     def modulate(self, g: nn.Module, d: nn.Module, stage: str) -> None:
@@ -181,4 +182,4 @@ def above(layers: Sequence[Layer], found: Mapping[str, Tensor], percentile: floa
         u, v = (found[added(layer.weight, part)] for part in "uv")
         scores[layer.weight] = importance(u.mean() + v, *(found[added(name, "b")] for name in layer.also))
     line = lines(layers, scores, percentile)
-    return {layer.weight: scores[layer.weight].double() > line[layer.pool] for layer in layers}
+    return {layer.weight: scores[layer.weight] > line[layer.pool] for layer in layers}

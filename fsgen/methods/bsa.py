@@ -27,15 +27,14 @@ NORMALS = 10  # draws from the prior that each latent of a batch is held against
 BATCH = 25  # images a step, or all of them if they are fewer
 DECAY = 0.2  # what rates are multiplied by
 PERIOD = 0.3  # of the steps, between two such times: 3,000 of 10,000 as published
-RATES = {False: 0.03, True: 0.0005}  # Adam's step; where scales and shifts are made of the input: True
-# How many times larger it is for latents and label. It is one for all: these are stored so much smaller.
-GAINS = {False: {"z": 1.0, "y": 1.0}, True: {"z": 100.0, "y": 2.0}}
+# Adam's step of scales and shifts, of latents and of the label; whether the first are made of the input
+RATES = {False: {"scales": 0.03, "z": 0.03, "y": 0.03}, True: {"scales": 0.0005, "z": 0.05, "y": 0.001}}
 
 
 class BSA(Method):
     """The published settings are those of two generators of 10,000 steps; here periods are shares of the
     steps. With scales and shifts of their own (SNGAN; dcgan, fastgan) normalisations learn at 0.03; layers
-    that make them of the input (BigGAN; biggan, stylegan2) at 0.0005.
+    that make them of the input (BigGAN; biggan, stylegan2) at 0.0005, in units of the weights as used.
 
     Left out is what moves nothing, the first layer's weight at a rate of 1e-7, and the scale of BigGAN's
     first map, which a weight of spectral norm one cannot take up. A source with classes gets one label for
@@ -78,18 +77,21 @@ class BSA(Method):
 
     # ---- before step 0 -------------------------------------------------------------------------------
 
-    def recipe(self, family: Family, shots: int) -> dict[str, Any]:
-        return {
-            "lr": RATES["styles" in family.traits], "beta1": 0.9, "beta2": 0.999,
-            "batch": min(shots, BATCH), "path_every": 0,
-        }  # fmt: skip
+    def recipe(self, family: Family, spec: Spec, shots: int) -> dict[str, Any]:
+        lr = RATES["styles" in family.traits]["scales"]
+        if "w_space" in family.traits:
+            lr *= spec["w_dim"] ** 0.5  # these layers' weights are stored as many times larger than used
+        return {"lr": lr, "beta1": 0.9, "beta2": 0.999, "batch": min(shots, BATCH), "path_every": 0}
 
     def enter(self, bench: Bench) -> None:
         weights = dict(bench.source.named_parameters())
         self.start = {name: value for name, value in weights.items() if bench.family.scales(name)}
         self.shots, self.z_dim = bench.shots, bench.spec["z_dim"]
         self.classes = bench.spec.get("c_dim", 0)
-        self.gains = GAINS["styles" in bench.family.traits]
+        # One step for all: what is to move more is stored as much smaller.
+        usual = self.recipe(bench.family, bench.spec, bench.shots)["lr"]
+        rates = RATES["styles" in bench.family.traits]
+        self.gains = {name: rates[name] / usual for name in ("z", "y")}
         self.period = max(1, round(PERIOD * bench.steps))
         self._look(bench)
         count = sum(value.numel() for value in self.start.values())

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
 
 class Choosing(Method):
-    """Decides something of each filter and keeps it, ``decisions``: [filters] by network and weight."""
+    """Decides something of each filter and keeps it, ``decisions``: [filters] by network and weight, on the
+    CPU."""
 
     needs = frozenset({"latent", "discriminator", "filters"})
-    claims = frozenset({"how weights are held"})
+    claims = frozenset({"how weights are held", "which weights of G stay", "which weights of D stay"})
     adapts = True
-    licence = "published code: MIT"
+    licence = "MIT"
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
@@ -79,4 +80,4 @@ class Choosing(Method):
         self.meet(bench)
         for key, value in state.items():
             who, _, weight = key.partition(".")
-            self.decisions[who][weight] = value
+            self.decisions[who][weight] = value.cpu()

@@ -15,6 +15,7 @@ class Embedding(Method):
     summary = "train the embedding of the classes shown; the rest of the generator stays as it is"
     paper = "Mirza & Osindero 2014, Conditional Generative Adversarial Nets, arXiv 1411.1784 (the condition)"
     needs = frozenset({"classes"})
+    claims = frozenset({"which weights of G stay"})
     adapts = True
     starts = "g_ema"
 

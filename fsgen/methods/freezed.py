@@ -20,7 +20,8 @@ class FreezeD(Method):
     summary = "train G and the last stages of D; the first stages of D stay as they are"
     paper = "Mo et al. 2020, Freeze the Discriminator: a Simple Baseline for Fine-Tuning, arXiv 2002.10964"
     licence = "MIT"
-    needs = frozenset({"stages"})
+    needs = frozenset({"discriminator", "stages"})
+    claims = frozenset({"which weights of D stay"})
     adapts = True
 
     @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class FreezeG(Method):
     paper = "Lee 2020, FreezeG, github.com/bryandlee/FreezeG (no paper)"
     licence = "MIT"
     needs = frozenset({"resolutions"})
+    claims = frozenset({"which weights of G stay"})
     adapts = True
 
     @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class NST(Method):
     @dataclass(frozen=True)
     class Options:
         pictures: int = field(default=64, metadata={"help": "How many, of the seeds from 0 on."})
-        steps: int = field(default=100, metadata={"help": "Looks of VGG16 at each."})
+        steps: int = field(default=100, metadata={"help": "Steps of L-BFGS on each."})
         ratio: float = field(default=1e-3, metadata={"help": "The weight of content over that of style."})
 
     def __init__(self, options: Options | None = None) -> None:
@@ -52,7 +52,7 @@ class NST(Method):
     def redraw(
         self, image: Tensor, after: Tensor, told: Callable[[], None]
     ) -> tuple[Tensor, dict[str, float]]:
-        """``image`` of the source as one of the target's, and what it came to: the two losses, weighted.
+        """``image`` of the source as one of the target's, and the two losses, weighted, at the last look.
 
         Args:
             image, after: [1, C, H, W] in [-1, 1]; what is drawn, and whose style it is given.
@@ -66,8 +66,8 @@ class NST(Method):
         alpha = self.options.ratio * (PUBLISHED / image.shape[-1]) ** 2
         picture, losses = image.clone().requires_grad_(), {}
         optimiser = torch.optim.LBFGS(
-            [picture], max_iter=self.options.steps, max_eval=self.options.steps, tolerance_grad=0,
-            tolerance_change=0, line_search_fn="strong_wolfe",
+            [picture], max_iter=self.options.steps, tolerance_grad=0, tolerance_change=0,
+            line_search_fn="strong_wolfe",
         )  # fmt: skip
 
         def loss() -> Tensor:

@@ -154,6 +154,6 @@ def between(
     low, high = lines(layers, scores, prune), lines(layers, scores, freeze)
     decided = {}
     for layer in layers:
-        score = scores[layer.weight].double()
+        score = scores[layer.weight]
         decided[layer.weight] = (score > low[layer.pool]).byte() + (score > high[layer.pool]).byte()
     return decided

@@ -81,8 +81,8 @@ class Stack:
     def at_rest(self) -> bool:
         return any(method.at_rest for method in self.methods)
 
-    def recipe(self, family: Family, shots: int) -> dict[str, Any]:
-        return {key: value for m in self.methods for key, value in m.recipe(family, shots).items()}
+    def recipe(self, family: Family, spec: Spec, shots: int) -> dict[str, Any]:
+        return {key: value for m in self.methods for key, value in m.recipe(family, spec, shots).items()}
 
     def fit(self, g: nn.Module, d: nn.Module) -> None:
         for method in self.methods:

@@ -25,17 +25,19 @@ class Vgg:
     Args:
         path: torchvision's state dict.
         layers: which maps, by the paper's names: conv1_1 to conv5_3.
+        size: of the images' side, pixels.
         device: where it runs.
         average: pool by means instead of maxima, which drawing by gradients does better with (Gatys et al.
             2016, section 2).
 
     Raises:
-        FsgenError: the file is absent, damaged, or of another network.
+        FsgenError: the file is absent, damaged, or of another network; the images are too small.
     """
 
     def __init__(
-        self, path: Path, layers: Sequence[str], device: torch.device | str = "cpu", *, average: bool = False
-    ) -> None:
+        self, path: Path, layers: Sequence[str], size: int, device: torch.device | str = "cpu", *,
+        average: bool = False,
+    ) -> None:  # fmt: skip
         self.layers = {_place(name): name for name in layers}
         with torch.device("meta"):
             whole = import_torchvision().models.vgg16(weights=None).features
@@ -48,7 +50,8 @@ class Vgg:
         if average:
             for name in pools:
                 setattr(network, name, nn.AvgPool2d(2))
-        self.least = 1 << len(pools)  # pixels a side
+        if size < 1 << len(pools):
+            raise FsgenError(f"VGG16's maps take pictures of at least {1 << len(pools)} pixels a side")
         self.network = network.to(device).eval().requires_grad_(False)
         self.mean, self.deviation = (
             torch.tensor(values, device=device)[:, None, None] for values in (MEAN, DEVIATION)
@@ -56,8 +59,6 @@ class Vgg:
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """[n, C', h, w] by layer, of images [n, 1 or 3, H, W] in [-1, 1]; grey ones are looked at as RGB."""
-        if min(images.shape[2:]) < self.least:
-            raise FsgenError(f"VGG16's maps take pictures of at least {self.least} pixels a side")
         x = ((images + 1) / 2 - self.mean) / self.deviation  # [n, 3, H, W], whatever the channels
         maps = {}
         for place, layer in enumerate(self.network):

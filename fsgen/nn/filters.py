@@ -24,20 +24,20 @@ def per_filter(value: Tensor, axis: int) -> Tensor:
 
 
 def importance(of_weight: Tensor, *others: Tensor) -> Tensor:
-    """[filters], of a weight and of what goes with its filters (a bias): their mean."""
-    return torch.stack([of_weight, *others]).mean(dim=0)
+    """The mean over a weight and what goes with its filters (a bias): [filters], float64, on the CPU."""
+    return torch.stack([of_weight, *others]).mean(dim=0).cpu().double()
 
 
 def lines(layers: Iterable[Layer], scores: Mapping[str, Tensor], percent: float) -> dict[str, float]:
     """By pool the value that ``percent`` of its filters do not exceed, between two of them linearly.
 
     Args:
-        scores: [filters] of each layer, by its weight.
+        scores: [filters] of each layer, by its weight, in float64.
     """
     pools: dict[str, list[Tensor]] = {}
     for layer in layers:
         pools.setdefault(layer.pool, []).append(scores[layer.weight])
-    return {pool: torch.cat(some).double().quantile(percent / 100).item() for pool, some in pools.items()}
+    return {pool: torch.cat(some).quantile(percent / 100).item() for pool, some in pools.items()}
 
 
 def shaped(values: Tensor, parameter: Tensor, axis: int = 0) -> Tensor:

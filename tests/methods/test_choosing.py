@@ -153,6 +153,8 @@ def test_refusals(tmp_path, tiny, drawings, method):
     assert refused(alone) == f"{method} keeps what the source's discriminator sees, and this source has none"
     assert refused(name=f"ewc,{method}") == f"ewc and {method} both decide how weights are held"
     assert refused(name="adam,rick") == "adam and rick both decide how weights are held"
+    assert refused(name=f"freezed,{method}") == f"freezed and {method} both decide which weights of D stay"
+    assert refused(name=f"{method},freezeg") == f"{method} and freezeg both decide which weights of G stay"
     option = "probe" if method == "adam" else "every"
     for wrong in ("0", "soon", "1.5", "-3"):
         assert refused(**{option: wrong}) == f"--{method}-{option} cannot be '{wrong}'"

@@ -20,6 +20,7 @@ from fsgen.methods.freezed import FreezeD
 from fsgen.methods.freezeg import FreezeG
 from fsgen.methods.stack import Stack
 from fsgen.models.stylegan2 import family
+from fsgen.types import Method
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WITH_STAGES = [name for name in registry.FAMILIES if "stages" in registry.family(name).traits]
@@ -127,6 +128,12 @@ def test_the_finest_resolutions_of_g_are_trained_up_to_the_picture(name):
     assert more < held
 
 
+class Alone(Method):
+    """Trains without a critic."""
+
+    name, adversarial = "alone", False
+
+
 # ---- refusals ------------------------------------------------------------------------------------------
 
 
@@ -153,6 +160,7 @@ def test_nothing_to_freeze_is_refused(method, where, message):
         (lambda: Stack([FreezeD()]).check(registry.family("cgan")()), "freezed needs stages"),
         (lambda: Stack([FreezeG()]).check(registry.family("funit")()), "freezeg needs resolutions"),
         (lambda: Stack([FreezeG()]).check(registry.family("stylegan2")(), scratch=True), "needs a source"),
+        (lambda: Stack([FreezeD(), Alone()]).check(registry.family("stylegan2")()), "works on the critic"),
     ],
 )
 def test_bad_options_and_families_are_refused(make, message):

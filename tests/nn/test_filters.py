@@ -47,17 +47,18 @@ def test_the_mean_over_each_filter(axis):
 
 def test_a_bias_counts_as_much_as_its_weight():
     weight, bias = noise(5), noise(5, seed=1)
-    torch.testing.assert_close(importance(weight), weight)
-    torch.testing.assert_close(importance(weight, bias), (weight + bias) / 2)
+    torch.testing.assert_close(importance(weight), weight.double())
+    torch.testing.assert_close(importance(weight, bias), ((weight + bias) / 2).double())
 
 
 @pytest.mark.parametrize("percent", [0, 0.1, 37.5, 50, 99.9, 100])
 def test_lines_are_percentiles_of_each_pool(percent):
     layers = [Layer("a", "x"), Layer("b", "y"), Layer("a", "z")]
     scores = {"x": noise(7).exp(), "y": noise(11, seed=1), "z": noise(6, seed=2).exp() * 1e-9}
+    scores = {name: value.double() for name, value in scores.items()}
     found = lines(layers, scores, percent)
     for pool, names in (("a", "xz"), ("b", "y")):
-        both = np.concatenate([scores[name].double().numpy() for name in names])
+        both = np.concatenate([scores[name].numpy() for name in names])
         assert found[pool] == pytest.approx(np.percentile(both, percent), rel=1e-12, abs=1e-18)
 
 

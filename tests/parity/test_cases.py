@@ -16,6 +16,7 @@ TESTED = {
     "ada-pipe": "test_ada_pipe",
     "biggan-d": "test_biggan",
     "biggan-g": "test_biggan",
+    "bsa": "test_bsa",
     "cdc-loss": "test_cdc_loss",
     "cdc-patch": "test_cdc_patch",
     "dcgan": "test_dcgan",

@@ -1,0 +1,225 @@
+"""Batch statistics adaptation against the published one: an SNGAN made here, with the method's own steps."""
+
+from __future__ import annotations
+
+import math
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from cases import Case, close, each
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fsgen.methods.bsa import BSA, RATES, drift, perceptual
+from fsgen.models.biggan.family import BigGAN
+from fsgen.models.dcgan import DCGAN
+from fsgen.types import Inputs, Play
+
+KIND = each("bsa")
+EPS = 2e-5  # of the reference's normalisations
+FIRST = ("g_linear.W", "g_linear.b")  # the first layer, by the reference's names in io.safetensors
+
+
+class SNGAN(nn.Module):
+    """The reference's generator, frozen but for what it trains, which goes by its names there."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        weights = case.tensors("weights.safetensors")
+        self.source = {key.removeprefix("source."): value for key, value in weights.items()}
+        self.side = case.info["config"]["bottom_width"]
+        self.places = sum(key.startswith("bsa.gamma") for key in weights)
+        for i in range(1, self.places + 1):
+            for kind in ("gamma", "beta"):
+                self.register_parameter(f"{kind}{i}", nn.Parameter(weights[f"bsa.{kind}{i}"]))
+        self.weight, self.bias = (nn.Parameter(self.source[f"l1.{part}"]) for part in "Wb")
+        self.bsa = nn.ParameterDict({"z": weights["bsa.z"]})
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """What is trained, by the names in io.safetensors."""
+        scales = {f"{k}.W": p for k, p in self.named_parameters() if re.fullmatch(r"(gamma|beta)\d+", k)}
+        return {**scales, "z.W": self.bsa["z"], **dict(zip(FIRST, (self.weight, self.bias), strict=True))}
+
+    def place(self, i: int, x: Tensor) -> Tensor:
+        return shift(x, self.get_parameter(f"gamma{i}"), self.get_parameter(f"beta{i}"))
+
+    def norm(self, name: str, x: Tensor) -> Tensor:
+        mean, var, scale, bias = (
+            self.source[f"{name}.{k}"] for k in ("avg_mean", "avg_var", "gamma", "beta")
+        )
+        return F.batch_norm(x, mean, var, scale, bias, eps=EPS)
+
+    def conv(self, name: str, x: Tensor) -> Tensor:
+        weight = self.source[f"{name}.W"]
+        return F.conv2d(x, weight, self.source[f"{name}.b"], padding=weight.shape[-1] // 2)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        x = F.linear(inputs.z, self.weight, self.bias).unflatten(1, (-1, self.side, self.side))
+        x = self.place(1, x)
+        for block in range(2, (self.places - 1) // 2 + 2):
+            b, first = f"block{block}", 2 * block - 2
+            y = F.relu(self.place(first, self.norm(f"{b}.b1", x)))
+            y = self.conv(f"{b}.c1", F.interpolate(y, scale_factor=2))
+            y = self.conv(f"{b}.c2", F.relu(self.place(first + 1, self.norm(f"{b}.b2", y))))
+            x = y + self.conv(f"{b}.c_sc", F.interpolate(x, scale_factor=2))
+        return self.conv("l7", F.relu(self.norm("b7", x))).tanh()
+
+
+def shift(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """What a normalisation at rest does besides: statistics of 0 and 1."""
+    return F.batch_norm(x, torch.zeros_like(gamma), torch.ones_like(gamma), gamma, beta, eps=0)
+
+
+def features(case: Case):
+    """The case's network in the place of VGG16: images in [-1, 1] -> maps by layer, shallow to deep."""
+    weights = case.tensors("weights.safetensors")
+    names = sorted(
+        {key.split(".")[1] for key in weights if key.startswith("feat.")}, key=lambda n: int(n[1:])
+    )
+
+    def look(images: Tensor) -> dict[str, Tensor]:
+        x = (images + 1) * 127.5 - torch.tensor([103.939, 116.779, 123.68])[:, None, None]
+        maps = {}
+        for i, name in enumerate(names):
+            x = F.relu(F.conv2d(x, weights[f"feat.{name}.weight"], weights[f"feat.{name}.bias"], padding=1))
+            maps[name] = x
+            x = F.max_pool2d(x, 2) if i == 0 else x
+        return maps
+
+    return look
+
+
+class Step:
+    """One step of the method on the case, with the case's draws."""
+
+    def __init__(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tensors = tensors = case.tensors()
+        settings = case.info["config"]["settings"]
+        self.g, self.look = SNGAN(case), features(case)
+        self.method = method = BSA(BSA.Options(
+            perceptual=str(settings["l_per"]), emd=settings["l_emd"], drift=settings["l_re"]
+        ))  # fmt: skip
+        start = {k: torch.full_like(v, k.startswith("gamma")) for k, v in self.g.named_parameters()}
+        source = SimpleNamespace(named_parameters=start.items)
+        family = SimpleNamespace(
+            name="sngan", traits={"scales"}, scales=lambda key: re.match(r"(gamma|beta)\d", key) is not None
+        )
+        self.recipe = method.recipe(family, {}, len(self.g.bsa["z"]))
+        method.enter(SimpleNamespace(
+            source=source, family=family, spec={"z_dim": self.g.bsa["z"].shape[1]}, steps=10,
+            shots=len(self.g.bsa["z"]), say=lambda line: None, vgg=lambda layers: self.look,
+        ))  # fmt: skip
+        drawn = [tensors["in.eps"], tensors["in.emd_t"]]
+        monkeypatch.setattr(torch, "randn", lambda *shape, **_: drawn.pop(0).reshape(shape))
+        rng = torch.Generator()
+        inputs = Inputs(z=torch.zeros(len(tensors["in.perm"]), 0), rows=tensors["in.perm"])
+        self.inputs = method.draw(self.g, inputs, rng, shown=True)
+        reals = tensors["in.target"][tensors["in.perm"]]
+        play = Play(self.g, None, None, reals, self.inputs, None, None, lambda purpose: rng, {})
+        self.terms = method.objective(play)
+
+
+@pytest.mark.parametrize("case", KIND)
+def test_pictures_and_terms(case, monkeypatch):
+    step = Step(case, monkeypatch)
+    tensors, settings, terms = step.tensors, case.info["config"]["settings"], step.terms
+    close(step.inputs.z, tensors["out.z_with_noise"])
+    x, target = step.g(step.inputs), tensors["in.target"][tensors["in.perm"]]
+    close(x, tensors["out.x"])
+    close(terms["l1"], tensors["out.l1"])
+    close(terms["emd"], settings["l_emd"] * tensors["out.emd"])
+    close(terms["drift"], settings["l_re"] * tensors["out.reg"])
+    ours, theirs = step.look(x), step.look(target)
+    layers = [perceptual({name: ours[name]}, {name: theirs[name]}) for name in ours]
+    close(torch.stack(layers), tensors["out.perceptual_l1"])
+    close(terms["perceptual"], settings["l_per"] * tensors["out.perceptual_l1"].sum())
+    squares = [(ours[name] - theirs[name]).square().mean() for name in ours]  # not an option here
+    close(torch.stack(squares), tensors["out.perceptual_l2"])
+    each_layer = [settings["l_per"] * layer for layer in layers]
+    close(torch.stack([terms["l1"], *each_layer, terms["emd"], terms["drift"]]), tensors["out.losses"])
+    close(sum(terms.values()), tensors["out.total"])
+
+
+@pytest.mark.parametrize("case", KIND)
+def test_gradients_and_one_step_of_the_optimiser(case, monkeypatch):
+    step = Step(case, monkeypatch)
+    sum(step.terms.values()).backward()
+    trained, tensors = step.g.named(), step.tensors
+    before = {name: value.detach().clone() for name, value in trained.items()}
+    recipe = SimpleNamespace(**{"r1_every": 0, "path_every": 0} | step.recipe)
+    optimiser = DCGAN().optimiser(list(trained.values()), recipe, "g")
+    # The reference adds its epsilon to the root of the uncorrected second moment.
+    optimiser.param_groups[0]["eps"] = case.info["adam"]["eps"] / math.sqrt(1 - case.info["adam"]["beta2"])
+    step.method.before(SimpleNamespace(opt_g=optimiser, step=0))
+    optimiser.step()
+    assert {f"out.grad.{name}" for name in trained} == {k for k in tensors if k.startswith("out.grad.")}
+    for name, value in trained.items():
+        wanted, after = tensors[f"out.grad.{name}"], tensors[f"out.after_step.{name}"]
+        close(value.grad, wanted, grad=True)
+        if name == FIRST[0]:  # the rate at which nothing moves: here it is frozen
+            moved = (after - before[name]).abs().max()
+            assert 0 < moved <= 1.5 * case.info["trained_sngan"][name]
+            continue
+        clear = wanted.abs() > 1e-6 * wanted.abs().max()
+        close(value[clear], after[clear])
+
+
+@pytest.mark.parametrize("case", KIND)
+def test_scale_and_shift_alone_the_other_drift_and_a_line_between_latents(case):
+    g, tensors = SNGAN(case), case.tensors()
+    close(shift(*(tensors[f"in.shift.{name}"] for name in ("x", "gamma", "beta"))), tensors["out.shift.y"])
+    vector = tensors["in.linear_W"]
+    close(drift({"W": vector}, {"W": torch.zeros_like(vector)}), tensors["out.linear_reg"])
+    for name, value in g.named().items():  # the line is drawn after the step
+        value.data = tensors[f"out.after_step.{name}"]
+    n = len(tensors["out.interpolate"])
+    z = torch.stack([torch.lerp(g.bsa["z"][0], g.bsa["z"][1], i / (n - 1)) for i in range(n)])
+    close(g(Inputs(z=z)), tensors["out.interpolate"])
+
+
+@pytest.mark.parametrize("case", KIND)
+def test_every_tensor_of_the_case_is_compared(case):
+    parts = {"x", "z_with_noise", "l1", "perceptual_l1", "perceptual_l2", "emd", "reg", "losses", "total",
+             "linear_reg", "interpolate", "shift.y"}  # fmt: skip
+    for name in case.names():
+        if name.startswith("out."):
+            assert name.removeprefix("out.") in parts or name.startswith(("out.grad.", "out.after_step.")), (
+                name
+            )
+
+
+@pytest.mark.parametrize("case", KIND)
+def test_what_is_trained_and_at_which_rates(case):
+    sngan = case.info["trained_sngan"]
+    assert set(sngan) == set(SNGAN(case).named())
+    rates = {rate for name, rate in sngan.items() if name != FIRST[0]}
+    recipe = BSA().recipe(DCGAN(), {}, 10)
+    assert rates == {recipe["lr"], RATES[False]["z"]} and sngan[FIRST[0]] <= min(rates) * 1e-3
+    assert [case.info["adam"][beta] for beta in ("beta1", "beta2")] == [recipe["beta1"], recipe["beta2"]]
+    settings = case.info["config"]["settings"]
+    options = BSA.Options()
+    assert (options.emd, options.drift) == (settings["l_emd"], settings["l_re"])
+
+
+@pytest.mark.parametrize("case", KIND)
+def test_biggan_trains_what_the_reference_does(case):
+    """But the class vector, which is a label here, and what ``BSA`` says is left out."""
+    tables = {key: value for key, value in case.info.items() if key.startswith("trained_biggan_width_")}
+    if not tables:
+        pytest.skip("the case has no BigGAN")
+    for key, table in tables.items():
+        shapes, rates = ({name: row[i] for name, row in table.items()} for i in (0, 1))
+        condition = next(shape[1] for name, shape in shapes.items() if name.startswith("hyper_bn"))
+        z_dim, part = shapes["z.W"][1], shapes["g_linear.W"][1]
+        family = BigGAN()
+        spec = family.fresh(256, classes=2, width=int(key.rsplit("_", 1)[1]))
+        spec |= {"z_dim": z_dim, "g_embed_dim": condition - part}
+        with torch.device("meta"):
+            g = family.build(spec, discriminator=False).g
+        ours = sorted(list(p.shape) for name, p in g.named_parameters() if family.scales(name))
+        theirs = {n: shape for n, shape in shapes.items() if n.startswith("hyper_bn") or n == "g_linear.b"}
+        assert ours == sorted(theirs.values())
+        assert {rates[name] for name in theirs} == {BSA().recipe(family, spec, 10)["lr"]}
+        assert (RATES[True]["z"], RATES[True]["y"]) == (rates["z.W"], rates["linear.W"])
