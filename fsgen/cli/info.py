@@ -16,7 +16,7 @@ def info(
     what: Annotated[
         Optional[str],  # noqa: UP045
         typer.Argument(
-            help="A file, a run folder, a name, or metrics; nothing: all there is.", show_default=False
+            help="A file, a run folder, a name, methods or metrics; nothing: all there is.", show_default=False
         ),
     ] = None,
     as_json: common.Json = False,
@@ -27,8 +27,8 @@ def info(
     if what is None:
         _everything(as_json)
         return
-    if what == "metrics":
-        _metrics(as_json)
+    if what in ("methods", "metrics"):
+        _methods(as_json) if what == "methods" else _metrics(as_json)
         return
     from fsgen.models import model as models
 
@@ -107,6 +107,32 @@ def _tables(sources: list[dict[str, Any]], families: list[str], methods: list[di
     for m in methods:
         table.add_row(m["name"], m["summary"], m["paper"])
     out.print(table)
+
+
+def _methods(as_json: bool) -> None:
+    """What each method does, needs and goes with. A family's traits are asked for, so torch is imported."""
+    from fsgen import registry
+
+    traits = {name: registry.family(name).traits for name in registry.FAMILIES}
+    methods = [
+        {"name": name, "summary": m.summary, "paper": m.paper, "needs": sorted(m.needs),
+         "families": [family for family, has in traits.items() if m.needs <= has],
+         "claims": sorted(m.claims), "source": m.adapts, "licence": m.licence}
+        for name, m in ((name, registry.method(name)) for name in registry.METHODS)
+    ]  # fmt: skip
+    if as_json:
+        common.emit({"methods": methods})
+        return
+    out = common.stdout()
+    for m in methods:
+        out.print(f"[bold]{m['name']}[/bold]: {common.escape(m['summary'])}", soft_wrap=True)
+        needs = ", ".join([*m["needs"], *(["a source"] if m["source"] else [])]) or "nothing in particular"
+        lines = {"paper": m["paper"], "needs": needs, "families": ", ".join(m["families"]),
+                 "decides": ", ".join(m["claims"]), "published code": m["licence"]}  # fmt: skip
+        for key, value in lines.items():
+            if value:
+                out.print(f"  [dim]{key}[/dim] {common.escape(value)}", soft_wrap=True)
+    out.print("\ntwo methods that decide the same go in no stack; no published code is in fsgen")
 
 
 def _metrics(as_json: bool) -> None:

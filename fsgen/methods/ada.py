@@ -32,7 +32,7 @@ class ADA(Method):
     name = "ada"
     summary = "augment what the critic sees, the more the surer it is of the reals"
     paper = "Karras et al. 2020, Training Generative Adversarial Networks with Limited Data, arXiv 2006.06676"
-    licence = "NVIDIA's is non-commercial; rosinality's MIT"
+    licence = "NVIDIA's non-commercial, rosinality's MIT"
     needs = frozenset({"discriminator"})
 
     @dataclass(frozen=True)

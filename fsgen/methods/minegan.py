@@ -31,7 +31,7 @@ class MineGAN(Method):
     name = "minegan"
     summary = "train a small network that finds the right latents of the frozen source, then both"
     paper = "Wang et al. 2020, MineGAN: Effective Knowledge Transfer from GANs, arXiv 1912.05270"
-    licence = "published code: MIT"
+    licence = "MIT"
     needs = frozenset({"latent", "discriminator"})
     claims = frozenset({"what latents are drawn"})
     adapts = True
