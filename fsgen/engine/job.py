@@ -56,7 +56,8 @@ def go(job: Job) -> Path:
     model, watch = job.model, job.watch
     d = model.discriminator(device)
     if d is None:
-        watch.say("the source has no discriminator: training starts with a fresh one")
+        if job.methods.adversarial:
+            watch.say("the source has no discriminator: training starts with a fresh one")
         d = model.fresh_discriminator(job.settings.seed, device)
     fed = supply(model, job.shots, job.settings, job.methods, device, watch, job.extractor)
     model = fed.model

@@ -22,9 +22,13 @@ def check(path: Path) -> None:
 
 
 def losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Losses of both players over the steps."""
+    """Losses of both players over the steps or, without a critic, all terms, which differ by orders."""
     figure, axes = _figure("step", "loss")
-    for name, label in (("d", "discriminator"), ("g", "generator")):
+    shown = {"d": "discriminator", "g": "generator"}
+    if "d" not in history[0]:
+        shown = {name: name for name in history[0] if name != "step"}
+        axes.set_yscale("log")
+    for name, label in shown.items():
         _line(axes, history, name, label)
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     _save(figure, path)

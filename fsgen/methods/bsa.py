@@ -66,7 +66,11 @@ class BSA(Method):
         emd: float = field(default=0.1, metadata={"help": "Weight of the latents' distance to the prior."})
         drift: float = field(default=0.02, metadata={"help": "Weight of the scales' and shifts' change."})
         temperature: float = field(
-            default=0.5, metadata={"help": "What latents are multiplied by when pictures are drawn."}
+            default=0.5,
+            metadata={
+                "help": "What latents are multiplied by when pictures are drawn; where the family "
+                "normalises them (stylegan2), sample --truncation does it instead."
+            },
         )
 
     def __init__(self, options: Options | None = None) -> None:

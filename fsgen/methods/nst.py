@@ -22,12 +22,14 @@ PUBLISHED = 512  # px: about the side of the paper's pictures
 class NST(Method):
     """L = alpha L_content + beta L_style (equations 1, 4, 5 and 7), descended on by the pixels, by L-BFGS.
 
-    The published network is VGG19, this one VGG16. A picture starts as the source's own.
+    The network is VGG16 as it was trained; the paper's is VGG19, each map scaled to a mean of one. The ratio
+    is the paper's all the same. A picture starts as the source's own.
     """
 
     name = "nst"
     summary = "redraw the source's pictures in the style of one image, chosen at random; trains no generator"
     paper = "Gatys et al. 2016, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016"
+    licence = "MIT"
     needs = frozenset({"latent"})
     adapts = True
     conditions = True

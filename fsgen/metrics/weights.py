@@ -51,7 +51,7 @@ CATALOGUE = {
             file="vgg16-397923af.pth",
             url="https://download.pytorch.org/models/vgg16-397923af.pth",
             megabytes=553,
-            used_by="LPIPS (vgg)",
+            used_by="LPIPS (vgg), and the methods bsa and nst",
             sha256="397923af",
         ),
         Weights(

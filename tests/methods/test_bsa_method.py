@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from stand_ins import vgg16_home  # noqa: F401
 from tiny import SPECS, draw_images, make_source
@@ -34,6 +35,7 @@ from fsgen.types import Inputs
 pytestmark = pytest.mark.usefixtures("one_thread")
 FAMILIES = ("stylegan2", "biggan", "dcgan", "fastgan")
 STEPS = 4
+LOSSES = plots.losses
 
 
 @pytest.fixture(autouse=True)
@@ -104,11 +106,14 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, source, drawings):
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_it_learns_to_rebuild_the_images(tmp_path, tiny, drawings):
-    history = Run(adapt(tmp_path / "run", tiny, drawings, steps=40)).history()
+def test_it_learns_to_rebuild_the_images(tmp_path, tiny, drawings, monkeypatch):
+    monkeypatch.setattr(plots, "losses", LOSSES)
+    run = adapt(tmp_path / "run", tiny, drawings, steps=40)
+    history = Run(run).history()
     assert history[-1]["l1"] < 0.8 * history[0]["l1"]
     assert set(history[0]) == {"step", "l1", "emd", "drift"}
     assert history[0]["drift"] == 0 < history[-1]["drift"]
+    assert len(Image.open(run / "plots" / "losses.png").convert("L").getcolors(256)) > 10
 
 
 # ---- its terms -------------------------------------------------------------------------------------------
