@@ -87,6 +87,8 @@ def adapt(
     found = models.load(source)
     methods = Stack.parse(method, {name: dict(values) for name, values in (options or {}).items()})
     methods.check(found.family)
+    if mirror and not methods.adversarial:
+        raise FsgenError(f"{methods.name} rebuilds each image as it is", hint="leave --mirror out")
     model = start_of(found, new_class, methods)
     if instances.wanted(model):
         instances.extractor_of(model, features, "cpu")  # better refused now than after the images are read
