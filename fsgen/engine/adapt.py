@@ -91,6 +91,8 @@ def adapt(
     found = models.load(source)
     methods = Stack.parse(method, {name: dict(values) for name, values in (options or {}).items()})
     methods.check(found.family)
+    if mirror and not methods.adversarial:
+        raise FsgenError(f"{methods.name} rebuilds each image as it is", hint="leave --mirror out")
     model = start_of(found, new_class, methods)
     target = devices.pick(device)
     where = weights.folder(weights_dir)

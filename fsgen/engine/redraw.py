@@ -66,7 +66,6 @@ def _redraw(job: Job, source: Loaded, seed: int, target: Tensor, text: Mapping[s
     count = method.options.pictures
 
     def told() -> None:
-        watch.progress("pictures", seed, count)
         if watch.stop():
             raise Interrupted(
                 f"stopped at picture {seed + 1} of {count}; those before it are saved",
@@ -74,6 +73,7 @@ def _redraw(job: Job, source: Loaded, seed: int, target: Tensor, text: Mapping[s
             )
 
     image = next(source.images([seed])).to(source.device)
+    watch.progress("pictures", seed, count)
     redrawn, losses = method.redraw(image, target, told)
     job.run.log(seed + 1, {**losses, "seconds": round(time.perf_counter() - began, 3)})
     pictures.save_png(pictures.picture(redrawn[0]), path, {**text, "seed": str(seed)})

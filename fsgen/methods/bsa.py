@@ -56,6 +56,7 @@ class BSA(Method):
     adapts = True
     adversarial = False
     at_rest = True
+    starts = "g_ema"
 
     @dataclass(frozen=True)
     class Options:

@@ -37,7 +37,7 @@ class NST(Method):
 
     @dataclass(frozen=True)
     class Options:
-        pictures: int = field(default=64, metadata={"help": "How many, of the seeds from 0 on."})
+        pictures: int = field(default=32, metadata={"help": "How many, of the seeds from 0 on."})
         steps: int = field(default=100, metadata={"help": "Steps of L-BFGS on each."})
         ratio: float = field(default=1e-3, metadata={"help": "The weight of content over that of style."})
 

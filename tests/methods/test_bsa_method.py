@@ -85,11 +85,12 @@ def test_a_run_moves_scales_and_shifts_and_nothing_else(tmp_path, source, drawin
     classes = models.load(source).spec.get("c_dim", 0)
     assert extra == {"extra.bsa.z", "extra.bsa.temperature", *(["extra.bsa.y"] if classes else [])}
     assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items() if k not in extra}
-    live = [key for key in before if key.startswith("g.")]  # g_ema starts from g, not from the source's g_ema
-    moved = {key.removeprefix("g.") for key in live if not torch.equal(before[key], after[key])}
+    start = {key.removeprefix("g_ema."): value for key, value in before.items() if key.startswith("g_ema.")}
     scales = {key for key, _ in models.load(source).generator().named_parameters() if family.scales(key)}
-    # statistics, noise and singular vectors stay as well: the keys are those of buffers too
-    assert moved <= scales and len(moved) >= 0.8 * len(scales)
+    for network in ("g", "g_ema"):  # both begin as the average, whose filters stay
+        moved = {key for key, value in start.items() if not torch.equal(value, after[f"{network}.{key}"])}
+        # statistics, noise and singular vectors stay as well: the keys are those of buffers too
+        assert moved <= scales and len(moved) >= 0.8 * len(scales)
     assert all(torch.equal(before[key], after[key]) for key in before if key.startswith("d."))
     assert after["extra.bsa.z"].shape == (5, 6) and after["extra.bsa.z"].abs().min() > 0
 
@@ -269,6 +270,11 @@ def test_what_does_not_go_with_it(tmp_path, drawings, family, method, message):
     with pytest.raises(FsgenError, match=message):
         adapt(tmp_path / "run", source, drawings, method=method)
     assert not (tmp_path / "run").exists()
+
+
+def test_images_are_not_shown_flipped(tmp_path, tiny, drawings):
+    with pytest.raises(FsgenError, match="bsa rebuilds each image as it is"):
+        adapt(tmp_path / "run", tiny, drawings, mirror=True)
 
 
 @pytest.mark.parametrize("weight", ["much", "-1", "nan", "inf"])
