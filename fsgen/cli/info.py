@@ -16,7 +16,7 @@ def info(
     what: Annotated[
         Optional[str],  # noqa: UP045
         typer.Argument(
-            help="A file, a run folder, a name, methods or metrics; nothing: all there is.", show_default=False
+            help="A file, a run folder, a name, methods, metrics; nothing: all there is.", show_default=False
         ),
     ] = None,
     as_json: common.Json = False,
