@@ -30,7 +30,7 @@ class FreezeD(Method):
         layers: str = field(
             default="auto",
             metadata={"help": "In place of stages, layers of D that are frozen, from the picture on, as "
-                              "NVIDIA's --freezed counts them: auto, or a number."},
+                              "NVIDIA's code counts them: auto, or a number."},
         )  # fmt: skip
 
     def __init__(self, options: Options | None = None) -> None:
