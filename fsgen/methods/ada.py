@@ -69,8 +69,8 @@ class ADA(Method):
 
     def __init__(self, options: Options | None = None) -> None:
         super().__init__(options)
-        self.interval = 0 if self.options.interval == "auto" else _number("interval", self.options.interval)
-        self.kimg = 0.0 if self.options.kimg == "auto" else _number("kimg", self.options.kimg)
+        self.interval = 0 if self.options.interval == "auto" else _number("--ada-interval", self.options.interval)
+        self.kimg = 0.0 if self.options.kimg == "auto" else _number("--ada-kimg", self.options.kimg)
         if not -1 < self.options.target < 1:
             raise FsgenError(f"--ada-target {self.options.target} is not between -1 and 1")
         self.p: Tensor | None = None  # [] float32
@@ -154,13 +154,14 @@ def moved(p: Tensor, mean: float, reals: float, rule: str, target: float, kimg: 
     return (p + (step if mean > target else -step)).clamp(0, 1)
 
 
-def _number(name: str, text: str) -> float:
+def _number(flag: str, text: str) -> float:
     """A number above 0, and for an interval a whole one."""
+    whole = flag.endswith("interval")
     try:
-        value = int(text) if name == "interval" else float(text)
+        value = int(text) if whole else float(text)
     except ValueError:
         value = 0
     if not 0 < value < float("inf"):
-        kind = "whole number" if name == "interval" else "number"
-        raise FsgenError(f"--ada-{name} {text} is not auto, and no {kind} above 0")
+        kind = "whole number" if whole else "number"
+        raise FsgenError(f"{flag} {text} is not auto, and no {kind} above 0")
     return value
