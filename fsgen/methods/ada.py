@@ -69,7 +69,9 @@ class ADA(Method):
 
     def __init__(self, options: Options | None = None) -> None:
         super().__init__(options)
-        self.interval = 0 if self.options.interval == "auto" else _number("--ada-interval", self.options.interval)
+        self.interval = (
+            0 if self.options.interval == "auto" else _number("--ada-interval", self.options.interval)
+        )
         self.kimg = 0.0 if self.options.kimg == "auto" else _number("--ada-kimg", self.options.kimg)
         if not -1 < self.options.target < 1:
             raise FsgenError(f"--ada-target {self.options.target} is not between -1 and 1")
