@@ -107,9 +107,7 @@ def test_the_ratio_is_the_papers_whatever_the_size(pair):
         look = method.vgg
 
         def later(images, look=look, seen=seen):
-            seen.append(
-                images
-            )  # the picture itself comes third: 0.1 brighter, and not to be moved
+            seen.append(images)  # the picture itself comes third: 0.1 brighter, and not to be moved
             third = len(seen) > 2
             return {layer: (x.detach() + 0.1 + 0 * x if third else x) for layer, x in look(images).items()}
 
