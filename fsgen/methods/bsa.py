@@ -107,11 +107,11 @@ class BSA(Method):
         """Find VGG16, if it is wanted."""
         try:
             self.vgg = bench.vgg(LAYERS) if self.weight != 0 else None
-        except FsgenError:
+        except FsgenError as error:
             if self.weight is not None:
                 raise
             self.weight, self.vgg = 0.0, None
-            bench.say("bsa compares pixels alone: the perceptual term needs fsgen pull metrics")
+            bench.say(f"bsa compares pixels alone: {error.message} ({error.hint})")
         if self.weight is None:
             self.weight = 0.001
 

@@ -194,7 +194,8 @@ def test_adam_moves_scales_and_latents_by_their_published_rates(family, rate, la
 def test_vgg16_is_looked_through_where_it_is_here(tmp_path, tiny, drawings, vgg16_home, monkeypatch):  # noqa: F811
     said = []
     plain = adapt(tmp_path / "a", tiny, drawings, watch=Watch(say=said.append))
-    assert "bsa compares pixels alone: the perceptual term needs fsgen pull metrics" in said
+    why = "VGG16's weights are not on this machine (fsgen pull metrics)"
+    assert f"bsa compares pixels alone: {why}" in said
     assert Run.open(plain).config()["method"]["bsa"]["perceptual"] == "0.0"
     with pytest.raises(FsgenError, match="VGG16's weights are not on this machine") as caught:
         adapt(tmp_path / "b", tiny, drawings, options={"bsa": {"perceptual": "0.001"}})
