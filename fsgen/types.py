@@ -35,13 +35,13 @@ class Inputs:
     """One batch of generator inputs; absent parts are None."""
 
     z: Tensor | None = None  # [n, z_dim] latents
-    mix: Tensor | None = None  # [n, z_dim] what styles are mixed with in training; else from the prior
     y: Tensor | None = None  # [n, classes] float: one-hot or soft labels
     h: Tensor | None = None  # [n, h_dim] features of an instance (IC-GAN)
     content: Tensor | None = None  # [n, C, H, W] in [-1, 1], what is to be translated (FUNIT)
     content_y: Tensor | None = None  # [n, classes] its label, for training
     style: Tensor | None = None  # [n, k, C, H, W] in [-1, 1], k images of the class it is translated to
     rows: Tensor | None = None  # [n] whole numbers: the real images that belong to them, where the data says
+    mix: Tensor | None = None  # [n, z_dim] what styles are mixed with in training; else from the prior
 
     def __getitem__(self, rows: slice) -> Inputs:
         return self._each(lambda part: part[rows])
