@@ -1,6 +1,6 @@
 """What a training step and a Fisher cost on this machine, compared inside one run.
 
-    python examples/bench/cost.py [--steps 200] [--device cpu] [--out cost.json]
+    python examples/bench/cost.py [--steps 200] [--methods "finetune;ewc"] [--device cpu] [--out cost.json]
 
 Steps of each method are interleaved, so that whatever else the machine does hits all alike; medians are given
 with the 10th and 90th percentile. The Fisher is timed vectorised over samples and one sample at a time.
@@ -13,6 +13,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import quantiles
 
@@ -20,41 +21,47 @@ import torch
 
 import fsgen
 from fsgen import rng as random
-from fsgen.data.images import load_images
 from fsgen.engine import fisher as fishers
 from fsgen.engine import loop
+from fsgen.engine.bench import bench
+from fsgen.engine.job import read_shots, resolved, start_of
+from fsgen.engine.settings import STEPS, Settings
+from fsgen.engine.supply import supply
+from fsgen.engine.watch import Watch
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
 from fsgen.nn import fisher as estimator
-from fsgen.types import Bench
 
 SHOTS = Path(__file__).parent.parent / "ten_sketches"
-METHODS = ("finetune", "ewc", "diffaugment", "ewc,diffaugment")
+METHODS = "finetune;ewc;diffaugment;ewc,diffaugment"
 BATCH = 16  # of Fisher samples
 
 
-def stepper(model: models.Model, name: str, device: torch.device, diagonal: dict) -> Callable[[], float]:
+def stepper(model: models.Model, name: str, device: torch.device) -> Callable[[], float]:
     """A function that does one more step of a run of its own and tells how long it took."""
-    source = model.generator(model.start, device).requires_grad_(False)
-    recipe = model.family.recipe(model.spec)
-    methods = Stack.parse(name, {"ewc": {"lambda": 500}} if "ewc" in name else {})
-    methods.enter(
-        Bench(
-            model.family, source, model.family.layers(model.spec), recipe, 0, 10, device, 0,
-            lambda samples, proxy: diagonal, lambda steps: None, lambda line: None,
-        )
-    )  # fmt: skip
-    state = loop.begin(model.generator(model.start, device), model.discriminator(device), recipe)
-    shots = load_images(SHOTS, model.spec["resolution"]).floats().to(device)
-
-    def reals(n: int, rng: torch.Generator) -> torch.Tensor:
-        return shots[torch.randint(len(shots), (n,), generator=rng, device=rng.device)]
+    methods = Stack.parse(
+        name, {"ewc": {"lambda": 500, "samples": BATCH}} if "ewc" in name.split(",") else {}
+    )
+    methods.check(model.family)
+    model = start_of(model, "", methods)
+    shots = read_shots(model, SHOTS, "crop", Watch())
+    recipe = resolved(model, methods.recipe(model.family, model.spec, len(shots)))
+    settings = Settings(images=str(SHOTS), method=methods.name, device=str(device))
+    fed = supply(model, shots, settings, methods, device, Watch())
+    methods.enter(bench(
+        model, fed, recipe=recipe, steps=STEPS, shots=len(shots), seed=0, device=device, weights_dir=None,
+        watch=Watch(), scratch=False,
+    ))  # fmt: skip
+    g, d = model.generator(model.start, device), model.discriminator(device)
+    methods.fit(g, d)
+    trains = partial(methods.trains, model.family, model.spec)
+    state = loop.begin(model.family, g, d, recipe, trains)
 
     def step() -> float:
         began = time.perf_counter()
         loop.train(
-            state, family=model.family, methods=methods, reals=reals, recipe=recipe,
-            steps=state.step + 1, seed=0,
+            state, family=model.family, methods=methods, reals=fed.reals, recipe=recipe,
+            steps=state.step + 1, seed=0, draw=fed.drawing(g),
         )  # fmt: skip
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -72,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--source", default="peeps64")
+    parser.add_argument("--methods", default=METHODS, help="stacks of them, with ; between")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -84,11 +92,11 @@ def main() -> None:
     for _ in range(5):
         for name, how in (("vectorised", estimator.diagonal), ("loop", estimator.diagonal_by_loop)):
             began = time.perf_counter()
-            diagonal = how(g, score, batch)
+            how(g, score, batch)
             times[name].append((time.perf_counter() - began) / BATCH)
-    diagonal = {name: value.detach() for name, value in diagonal.items()}
-    steppers = {name: stepper(model, name, device, diagonal) for name in METHODS}
-    taken: dict[str, list[float]] = {name: [] for name in METHODS}
+    names = given.methods.split(";")
+    steppers = {name: stepper(model, name, device) for name in names}
+    taken: dict[str, list[float]] = {name: [] for name in names}
     for step in steppers.values():
         step()  # warm up
     for _ in range(given.steps):
