@@ -37,6 +37,9 @@ def adapt(
     mirror: Annotated[bool, typer.Option("--mirror", help="Also show the images flipped.")] = False,
     sample_every: common.SampleEvery = 100,
     save_every: common.SaveEvery = 100,
+    stop: Annotated[
+        str, typer.Option(help="steps: the last step is kept; auto: one chosen by the images alone.")
+    ] = "steps",
     resume: common.Resume = None,
     force: common.Force = False,
     dry_run: common.DryRun = False,
@@ -53,7 +56,7 @@ def adapt(
     common.setup(debug)
     from fsgen.engine import adapt as engine
 
-    with interruptible() as stop, common.watching(stop) as watch:
+    with interruptible() as asked, common.watching(asked) as watch:
         if resume is not None:
             only_resume(ctx)
             run = engine.resume(resume, steps=steps, watch=watch)
@@ -67,7 +70,7 @@ def adapt(
                 weights_dir=weights_dir, method=method, options=flags.by_method(method_flags),
                 recipe={"batch": batch, "lr": lr}, steps=engine.STEPS if steps is None else steps,
                 seed=seed, device=device, fit=fit, mirror=mirror, sample_every=sample_every,
-                save_every=save_every, force=force, dry_run=dry_run, watch=watch,
+                save_every=save_every, stop=stop, force=force, dry_run=dry_run, watch=watch,
             )  # fmt: skip
     if dry_run:
         common.show_config(run, as_json)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fsgen import config as configs
 from fsgen.engine import device as devices
-from fsgen.engine import instances, redraw
+from fsgen.engine import instances, redraw, stopping
 from fsgen.engine.bench import vgg16
 from fsgen.engine.job import (
     Job,
@@ -53,6 +53,7 @@ def adapt(
     mirror: bool = False,
     sample_every: int = 100,
     save_every: int = 100,
+    stop: str = "steps",
     force: bool = False,
     dry_run: bool = False,
     watch: Watch | None = None,
@@ -75,6 +76,8 @@ def adapt(
         fit: how a picture becomes square: ``crop`` or ``pad`` (white).
         mirror: also show flipped images, and draw after them; only for domains without a left and right.
         sample_every, save_every: steps between grids and between saved states.
+        stop: ``steps`` keeps the last step; ``auto`` one that it chooses by the images and the source alone,
+            and ends when nothing better is to be expected.
         force: replace a run that is in ``out``.
         dry_run: check everything, change nothing, return the resolved configuration.
         watch: callbacks.
@@ -87,7 +90,7 @@ def adapt(
         Interrupted: ``watch.stop`` returned True; the state is saved.
     """
     watch = watch or Watch()
-    check_times(steps, sample_every, save_every, fit)
+    check_times(steps, sample_every, save_every, fit, stop)
     found = models.load(source)
     methods = Stack.parse(method, {name: dict(values) for name, values in (options or {}).items()})
     methods.check(found.family)
@@ -103,13 +106,15 @@ def adapt(
     keep_apart(run.path, images, models.find(str(source)))
     shots = read_shots(model, images, fit, watch)
     check(model, shots, methods)
+    if stop == "auto":
+        stopping.check(model, methods, shots)
     given = {key: value for key, value in (recipe or {}).items() if value is not None}
     trained = resolved(model, methods.recipe(found.family, model.spec, len(shots)) | given)
     settings = Settings(
         images=str(Path(images).resolve()), images_digest=shots.digest, source=lasting(source),
         source_hash=found.hash, new_class=new_class, features=features, weights_dir=str(where or ""),
         method=methods.name, steps=0 if methods.conditions else steps, seed=seed, device=str(target), fit=fit,
-        mirror=mirror, sample_every=sample_every, save_every=save_every,
+        mirror=mirror, sample_every=sample_every, save_every=save_every, stop=stop,
     )  # fmt: skip
     config = config_of(settings, trained, methods)
     if dry_run:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from fsgen import config as configs
 from fsgen.data.images import ImageSet, load_images
-from fsgen.engine import loop, nearness, outcome
+from fsgen.engine import loop, nearness, outcome, stopping
 from fsgen.engine.bench import bench
-from fsgen.engine.run import Run
+from fsgen.engine.run import Run, Saved
 from fsgen.engine.settings import Settings
 from fsgen.engine.supply import Supply, supply
 from fsgen.engine.watch import Watch
@@ -86,10 +86,12 @@ def go(job: Job) -> Path:
     follow = _Follow(job, fed, state, device, began)
     if saved is None:
         follow.save(state)
+    else:
+        follow.restore(saved)
     loop.train(
         state, family=model.family, methods=job.methods, reals=fed.reals, recipe=job.recipe,
-        steps=job.settings.steps, seed=job.settings.seed, draw=fed.drawing(state.g),
-        perceptual=_perceptual(job, device), after=follow,
+        steps=state.step if follow.over(state) else job.settings.steps, seed=job.settings.seed,
+        draw=fed.drawing(state.g), perceptual=_perceptual(job, device), after=follow,
     )  # fmt: skip
     follow.save(state)
     if follow.interrupted and state.step < job.settings.steps:
@@ -98,8 +100,9 @@ def go(job: Job) -> Path:
             f"stopped after step {state.step} of {job.settings.steps}; everything is saved",
             hint=f"go on: fsgen {verb} --resume {shlex.quote(str(job.run.path))}",
         )
+    state, stop = follow.chosen(state)
     outcome.write(
-        fed, state, job.methods, job.run, settings=dataclasses.asdict(job.settings),
+        fed, state, job.methods, job.run, stop=stop, settings=dataclasses.asdict(job.settings),
         recipe=dataclasses.asdict(job.recipe), source_g=tools.source,
         shots=len(job.shots), seconds=follow.seconds, grid=follow.grid(state),
     )  # fmt: skip
@@ -120,6 +123,10 @@ class _Follow:
         self.began = time.perf_counter()
         self.first = state.step
         self.preview = outcome.Preview(fed, job.methods, device, beside=job.settings.fresh is None)
+        self.watchman = (
+            stopping.Watchman(fed.model, job.shots, job.methods, device)
+            if job.settings.stop == "auto" else None
+        )  # fmt: skip
 
     @property
     def seconds(self) -> float:
@@ -142,9 +149,28 @@ class _Follow:
         self.job.watch.step(state.step, settings.steps, self.means, speed)
         if state.step % settings.sample_every == 0 and not last:
             self.grid(state)
+        if self.watchman is not None and (state.step % stopping.EVERY == 0 or last):
+            look = self.watchman.look(state)
+            self.job.run.log(state.step, {"distance": look.distance, "spread": look.spread})
         if state.step % settings.save_every == 0 and not last and not self.interrupted:
             self.save(state)
-        return self.interrupted
+        return self.interrupted or self.over(state)
+
+    def over(self, state: loop.State) -> bool:
+        """Whether the run has ended before its last step."""
+        return self.watchman is not None and self.watchman.over(state.step)
+
+    def chosen(self, state: loop.State) -> tuple[loop.State, dict[str, Any] | None]:
+        """What the run is to leave behind, and how it was chosen, if it was."""
+        if self.watchman is None:
+            return state, None
+        best, done = self.watchman.best, state.step
+        self.job.watch.say(f"kept step {best.step} of {done} ({best.in_words})")
+        return self.watchman.chosen(state), {**dataclasses.asdict(best), "done": done}
+
+    def restore(self, saved: Saved) -> None:
+        if self.watchman is not None:
+            self.watchman.restore(saved.best)
 
     def save(self, state: loop.State) -> None:
         """Replace the state on disk, unless what would be saved is not worth going on with."""
@@ -152,7 +178,8 @@ class _Follow:
                 for name, net in (("g", state.g), ("d", state.d))}  # fmt: skip
         _refuse_nan(sums, state.step, self.job.run)
         header = {"source_hash": self.job.settings.source_hash, "seconds": round(self.seconds, 1)}
-        self.job.run.save(state, self.job.methods.state(), header)
+        best = self.watchman.tensors() if self.watchman is not None else {}
+        self.job.run.save(state, self.job.methods.state(), best, header)
 
     def grid(self, state: loop.State) -> Path:
         return self.preview.write(state, self.job.run.samples / f"{state.step:06d}.png")
@@ -237,8 +264,10 @@ def config_of(settings: Settings, recipe: Any, methods: Stack) -> dict[str, Any]
     }
 
 
-def check_times(steps: int, sample_every: int, save_every: int, fit: str) -> None:
+def check_times(steps: int, sample_every: int, save_every: int, fit: str, stop: str = "steps") -> None:
     """Refuse what no run can be asked for."""
+    if stop not in ("steps", "auto"):
+        raise FsgenError(f"there is no stop '{stop}'", hint="steps or auto")
     if steps < 1 or sample_every < 1 or save_every < 1:
         raise FsgenError("steps, sample-every and save-every are whole numbers of at least 1")
     if fit not in ("crop", "pad"):

@@ -36,15 +36,21 @@ class Preview:
 
     def write(self, state: loop.State, path: Path) -> Path:
         """Eight a row; a source above what became of it, as it would be if the run ended here."""
-        g, step = copy.deepcopy(state.g_ema), state.step
-        model = dataclasses.replace(self.model, extra=self.model.extra | self.methods.leave(g))
-        settle(model, g, state, self.methods)
+        model, g = as_it_would_end(self.model, self.methods, state)
         images = _images(g, stored(model, self.inputs))
         beside = self.source is not None
         sheet = pictures.pairs(self.source, images, columns=8) if beside else pictures.grid(images, columns=8)
-        text = {"seeds": f"0-{len(images) - 1}", "step": str(step), "source": self.hash, "Software": "fsgen"}
-        pictures.save_png(sheet, path, text)
+        text = {"seeds": f"0-{len(images) - 1}", "step": str(state.step), "source": self.hash}
+        pictures.save_png(sheet, path, text | {"Software": "fsgen"})
         return path
+
+
+def as_it_would_end(model: Model, methods: Stack, state: loop.State) -> tuple[Model, nn.Module]:
+    """What ``model`` has become if the run ends here, and its generator: the average."""
+    g = copy.deepcopy(state.g_ema)
+    model = dataclasses.replace(model, extra=model.extra | methods.leave(g))
+    settle(model, g, state, methods)
+    return model, g
 
 
 def settle(model: Model, g: nn.Module, state: loop.State, methods: Stack) -> None:
@@ -61,6 +67,7 @@ def _images(g: nn.Module, inputs: Any) -> Tensor:
 def write(
     fed: Supply, state: loop.State, methods: Stack, run: Run, *, settings: dict[str, Any],
     recipe: dict[str, Any], source_g: nn.Module, shots: int, seconds: float, grid: Path,
+    stop: dict[str, Any] | None,
 ) -> None:  # fmt: skip
     """Model, plots and report.json of a run that is done; the networks of ``state`` leave their methods."""
     options = methods.options()
@@ -83,6 +90,7 @@ def write(
         "model": {"file": run.model.name, "hash": adapted.hash},
         **facts(source, settings, options, shots, seconds),
         "steps": state.step,
+        "stop": stop,
         "recipe": recipe,
         "trained_parameters": sum(p.numel() for p in state.free["g"].values()),
         "rate_of_change": change,
