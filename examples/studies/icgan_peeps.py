@@ -8,7 +8,8 @@
 
 StyleGAN2 of 32 px, conditioned on the bundled features of 18,000 peeps: main, whose instances have 50
 neighbours for reals; styles, the same on 2,000 pictures each of peeps, sketches, pixel_faces and the sets
-``--also``, with 5 neighbours. Narrower ones for comparison: k1 to k500, by the number of neighbours; c360 and
+``--also``, with 5 neighbours; half, the same styles, but as many peeps as all the others together, with 10
+neighbours. Narrower ones for comparison: k1 to k500, by the number of neighbours; c360 and
 c36, which are told a picture's class instead: its cluster (k-means) by the same features, of 50 and of 500
 pictures. ``train`` goes on where there is a run already.
 
@@ -56,9 +57,11 @@ from fsgen.metrics.instances import build
 RESULTS = Path(__file__).with_suffix(".jsonl")
 ARMS: dict[str, dict[str, int]] = {
     "main": {"neighbours": 50, "width": 48}, "styles": {"neighbours": 5, "width": 48},
+    "half": {"neighbours": 10, "width": 48},
     "k1": {"neighbours": 1}, "k5": {"neighbours": 5}, "k50": {"neighbours": 50}, "k500": {"neighbours": 500},
     "c360": {"clusters": 360}, "c36": {"clusters": 36},
 }  # fmt: skip
+PEEPS = {"styles": 2000, "half": 16_000}  # how many of them, in the arms that learn other styles too
 TRAINED, HELD_OUT = 18_000, 2000  # the bundled features were not trained on the last 2,000 either
 SIZE, WIDTH = 32, 32
 RECIPE = {"batch": 16, "path_every": 0, "ema_half_life": 1000.0}
@@ -120,9 +123,9 @@ def fit(arm: str, avatars: Path, out: Path, steps: int, also: list[Path]) -> Non
         told = {"width": WIDTH, "features": "bundled", **ARMS[arm]}
         if clusters := told.pop("clusters", None):
             told |= {"classes": True, "features": ""}
-        images = out / f"{arm if clusters or arm == 'styles' else 'peeps'}.zip"
-        if not images.exists() and arm == "styles":
-            mix(avatars, images, also)
+        images = out / f"{arm if clusters or arm in PEEPS else 'peeps'}.zip"
+        if not images.exists() and arm in PEEPS:
+            mix(avatars, images, also, PEEPS[arm])
         elif not images.exists():
             copy(avatars, images, clustered(avatars, out, clusters) if clusters else None)
         train(
@@ -143,12 +146,13 @@ def copy(avatars: Path, images: Path, classes: Tensor | None) -> None:
             target.writestr(folder + Path(name).name, source.read(name))
 
 
-def mix(avatars: Path, images: Path, also: list[Path]) -> None:
-    """The first EACH_STYLE pictures of each style."""
+def mix(avatars: Path, images: Path, also: list[Path], of_peeps: int) -> None:
+    """The first peeps, and the first EACH_STYLE pictures of each other style."""
     sets = [avatars / f"{style}64.zip" for style in ("peeps", "sketches", "pixel_faces")]
     with zipfile.ZipFile(images, "w") as target:
         for path in [*sets, *also]:
-            for row, image in enumerate(load_images(path, 64, limit=EACH_STYLE).pixels):
+            limit = of_peeps if path == sets[0] else EACH_STYLE
+            for row, image in enumerate(load_images(path, 64, limit=limit).pixels):
                 target.writestr(f"{path.stem}-{row:05d}.png", encoded(image))
 
 
