@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+from adaptations import features
 
 import fsgen
 from fsgen.data.images import load_images
@@ -36,12 +37,6 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 TARGETS = ("sketches", "pixel_faces", "doodles")
 VARIANTS = ("finetune", "auto", "5", "50", "500", "5000", "50000")
 SAMPLES, REALS = 500, 5000
-
-
-def features(avatars: Path, images: torch.Tensor) -> torch.Tensor:
-    network = torch.jit.load(avatars / "features.pt").eval()
-    with torch.no_grad():
-        return torch.cat([network(part.float() / 127.5 - 1) for part in images.split(250)])
 
 
 def reals(avatars: Path, name: str) -> torch.Tensor:

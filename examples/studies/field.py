@@ -2,116 +2,86 @@
 
     python examples/studies/field.py run --avatars DIR --out RUNS [--methods "ewc;freezed,ada"] [--seeds 0]
     python examples/studies/field.py table
-    python examples/studies/field.py picture --out RUNS
+    python examples/studies/field.py picture --avatars DIR --out RUNS
 
 Every run is one `fsgen adapt` at its defaults, in a process of its own on one thread, judged by 500 samples
-(see judging.py). What was run already is not run again. Seconds are a processor's, preparations included.
-``picture`` draws field.png: the ten shots, then the same latents through the source and through each method.
+(see adaptations.py); "source" is peeps64 as it is. What was run already is not run again. Seconds are a
+processor's, preparations included. ``picture`` draws field_TARGET.png: the ten shots, then the same latents
+through the source and through each method.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
-import shutil
-import subprocess
-import sys
-import time
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
 import torch
-from judging import SAMPLES, Judge
+from adaptations import TARGETS, Judge, adapted, drawn, rows, write
 
-import fsgen
 from fsgen.data.images import load_images
 from fsgen.data.pictures import grid, save_png
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
-TARGETS = ("sketches", "pixel_faces", "doodles")
 METHODS = (
-    "finetune", "ewc", "diffaugment", "bsa", "minegan", "freezed", "freezeg", "ada", "cdc", "adam", "rick",
-    "ewc,diffaugment", "freezed,ada",
+    "source", "finetune", "ewc", "diffaugment", "bsa", "minegan", "freezed", "freezeg", "ada", "cdc", "adam",
+    "rick", "ewc,diffaugment", "freezed,ada",
 )  # fmt: skip
 SHOWN = 12  # pictures of each method
 
 
-def folder(out: Path, target: str, method: str, seed: int) -> Path:
-    return out / f"{target}-{method.replace(',', '+')}-{seed}"
-
-
-def adapted(shots: Path, out: Path, method: str, seed: int) -> float:
-    """Adapts in a process of its own; the seconds of a processor that took."""
-
-    def used() -> float:
-        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return spent.ru_utime + spent.ru_stime
-
-    before = used()
-    command = [Path(sys.executable).with_name("fsgen"), "adapt", shots, "--out", out, "--method", method]
-    subprocess.run(
-        [*map(str, command), "--seed", str(seed), "--device", "cpu", "--force", "--json"], check=True,
-        stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    shutil.rmtree(out / "state")
-    return used() - before
+def made_by(out: Path, target: str, method: str, seed: int) -> Path | str:
+    """What a method made of the source, which lies in a folder of runs, or will."""
+    return "peeps64" if method == "source" else out / f"{target}-{method.replace(',', '+')}-{seed}"
 
 
 def run(avatars: Path, out: Path, targets: list[str], methods: list[str], seeds: list[int]) -> None:
-    judges = {target: Judge(avatars, target, avatars / f"ten_{target}") for target in targets}
+    judges = {target: Judge.of(avatars, target) for target in targets}
     for seed in seeds:
         for method in methods:
             for target in targets:
-                if any(
-                    (row["target"], row["method"], row["seed"]) == (target, method, seed) for row in rows()
-                ):
+                if (target, method, seed) in {
+                    (row["target"], row["method"], row["seed"]) for row in rows(RESULTS)
+                }:
                     continue
-                made = folder(out, target, method, seed)
-                seconds = adapted(avatars / f"ten_{target}", made, method, seed)
-                told = json.loads((made / "report.json").read_text())["run"]
-                row = {
-                    "target": target, "method": method, "seed": seed, "steps": told["steps"],
-                    **judges[target].figures(fsgen.load(made, device="cpu").sample(SAMPLES, seed=0)),
-                    "cpu_seconds": round(seconds, 1), "peak_mb": told["cost"]["peak_rss_mb"],
-                    "threads": told["cost"]["threads"], "torch": torch.__version__,
-                    "fsgen": fsgen.__version__, "date": time.strftime("%Y-%m-%d"),
-                }  # fmt: skip
-                with RESULTS.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(json.dumps(row), flush=True)
-
-
-def rows() -> list[dict]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+                made, cost = made_by(out, target, method, seed), {}
+                if method != "source":
+                    seconds = adapted(avatars / f"ten_{target}", made, method, seed)
+                    told = json.loads((made / "report.json").read_text())["run"]
+                    cost = {
+                        "steps": told["steps"], "cpu_seconds": round(seconds, 1),
+                        "peak_mb": told["cost"]["peak_rss_mb"], "threads": told["cost"]["threads"],
+                    }  # fmt: skip
+                figures = judges[target].figures(drawn(made))
+                write(RESULTS, {"target": target, "method": method, "seed": seed, **figures, **cost})
 
 
 def table() -> None:
     groups = defaultdict(list)
     order = [(target, method) for target in TARGETS for method in METHODS]
-    for row in sorted(rows(), key=lambda row: order.index((row["target"], row["method"]))):
+    for row in sorted(rows(RESULTS), key=lambda row: order.index((row["target"], row["method"]))):
         groups[row["target"], row["method"]].append(row)
     print("| | | seeds | Frechet distance | diversity | within a shot's | near copies | leakage | s | MB |")
     print("|---" * 10 + "|")
     for (target, method), some in groups.items():
 
-        def of(name: str, some: list[dict] = some) -> float:
-            return mean(row[name] for row in some)
+        def of(name: str, how: str, some: list[dict] = some) -> str:
+            found = [row[name] for row in some if name in row]
+            return format(mean(found), how) if found else ""
 
         print(
-            f"| {target} | {method} | {len(some)} | {of('frechet'):.0f} | {of('diversity'):.1f} "
-            f"| {of('intra'):.1f} | {of('near_copies'):.1%} | {of('leakage'):.1%} | {of('cpu_seconds'):.0f} "
-            f"| {max(row['peak_mb'] for row in some):,} |"
+            f"| {target} | {method} | {len(some)} | {of('frechet', '.0f')} | {of('diversity', '.1f')} "
+            f"| {of('intra', '.1f')} | {of('near_copies', '.1%')} | {of('leakage', '.1%')} "
+            f"| {of('cpu_seconds', '.0f')} | {of('peak_mb', ',.0f')} |"
         )
 
 
 def picture(avatars: Path, out: Path, target: str, seed: int) -> None:
     shots = load_images(avatars / f"ten_{target}", 64, limit=10).pixels
     blank = torch.full((SHOWN - len(shots), *shots.shape[1:]), 255, dtype=torch.uint8)
-    made = ["peeps64", *(folder(out, target, method, seed) for method in METHODS)]
-    strips = [shots, blank, *(fsgen.load(one, device="cpu").sample(SHOWN, seed=0) for one in made)]
+    strips = [shots, blank, *(drawn(made_by(out, target, method, seed), SHOWN) for method in METHODS)]
     save_png(grid(torch.cat(strips), columns=SHOWN), RESULTS.with_name(f"field_{target}.png"))
 
 

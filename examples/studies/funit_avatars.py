@@ -35,7 +35,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from hundred_sketches import features
+from adaptations import features
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F

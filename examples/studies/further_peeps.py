@@ -19,7 +19,7 @@ import json
 import time
 from pathlib import Path
 
-from hundred_sketches import features
+from adaptations import features
 
 import fsgen
 from fsgen.data.images import load_images

@@ -24,6 +24,7 @@ import zipfile
 from pathlib import Path
 
 import torch
+from adaptations import features
 
 import fsgen
 from fsgen.data.images import load_images
@@ -38,12 +39,6 @@ WIDTHS = {"fastgan": 16, "stylegan2": 160}  # of like size: see "parameters"
 BATCH = 8  # FastGAN's own
 LEG = 100  # steps between looks at the clock
 SHOTS, SAMPLES, REALS = 100, 1000, 5000
-
-
-def features(avatars: Path, images: torch.Tensor) -> torch.Tensor:
-    network = torch.jit.load(avatars / "features.pt").eval()
-    with torch.no_grad():
-        return torch.cat([network(part.float() / 127.5 - 1) for part in images.split(250)])
 
 
 def hundred(avatars: Path, folder: Path) -> Path:

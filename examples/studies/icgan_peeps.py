@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hundred_sketches import features
+from adaptations import features
 from PIL import Image
 from torch import Tensor, nn
 
