@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -72,6 +74,14 @@ def test_a_run_leaves_all_it_promises(tmp_path, tiny, drawings, real_plots):
     assert {"d", "g", "ewc", "r1", "path"} <= set(lines[0]) and "path" in lines[1]
     assert lines[0]["ewc"] == 0 < lines[-1]["ewc"]
     assert said[0] == "source: tiny (noise), 16 px, licence CC0-1.0" and said[1] == "images: 5 read"
+
+
+def test_memory_is_that_of_the_run_alone():
+    """Not of the process that started it: this one holds 600 MB for a moment."""
+    large = b"x" * 600_000_000
+    code = "from fsgen.engine.outcome import peak_rss_mb as peak; print(peak())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 50 < int(told) < 590 and len(large)
 
 
 def test_grids_show_the_source_above_the_adapted(tmp_path, tiny, drawings):
