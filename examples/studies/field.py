@@ -68,7 +68,7 @@ def table() -> None:
     for (target, method), some in groups.items():
 
         def of(name: str, how: str, some: list[dict] = some) -> str:
-            found = [row[name] for row in some if name in row]
+            found = [row[name] for row in some if row.get(name) is not None]
             return format(mean(found), how) if found else ""
 
         print(
