@@ -14,6 +14,32 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("FSGEN_HOME", str(tmp_path_factory.getbasetemp() / "home"))
 
 
+QUICK = {  # what runs take their time for and is looked at by itself elsewhere
+    "fsgen.engine.nearness.PROBES": 16,
+    "fsgen.models.stylegan2.family.SETTLE_SAMPLES": 1024,
+    "fsgen.models.fastgan.family.SETTLE": (2, 4),
+    "fsgen.models.biggan.family.SETTLE": (2, 4),
+    "fsgen.models.dcgan.SETTLE": (2, 4),
+}
+
+
+@pytest.fixture
+def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs with means over few samples and, unless the test asks for ``real_plots``, without plots."""
+    for place, few in QUICK.items():
+        monkeypatch.setattr(place, few)
+    if "real_plots" not in request.fixturenames:
+        for plot in ("losses", "penalty", "by_layer"):
+            monkeypatch.setattr(
+                f"fsgen.engine.plots.{plot}", lambda values, path, *rest, **options: Path(path).touch()
+            )
+
+
+@pytest.fixture
+def real_plots() -> None:
+    """Asked for by tests that look at them."""
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Sums come out alike bit for bit only on as many threads as before; what a test forks has one."""

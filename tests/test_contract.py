@@ -12,12 +12,12 @@ from tiny import SPECS, make_source
 
 import fsgen
 from fsgen import registry
-from fsgen.engine import plots
 from fsgen.engine.adapt import resume
 from fsgen.errors import FsgenError
 from fsgen.methods.stack import Stack
 from fsgen.types import Family, Method
 
+pytestmark = pytest.mark.usefixtures("quick")
 PAIRS = [",".join(pair) for pair in combinations(registry.METHODS, 2)]
 QUICKEST_FIRST = ("dcgan", "cgan", "stylegan2", "biggan", "funit", "fastgan")
 OPTIONS = {  # what would take long otherwise, or take nothing of networks so small
@@ -30,18 +30,6 @@ def source(request, tmp_path_factory):
     name = request.param
     assert name in SPECS, f"tests/tiny.py has no spec of a small {name} yet"
     return make_source(tmp_path_factory.mktemp("source") / f"{name}.safetensors", name=name)
-
-
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch):
-    for plot in ("losses", "penalty", "by_layer"):
-        monkeypatch.setattr(plots, plot, lambda values, path, *rest, **options: Path(path).touch())
-
-
-@pytest.fixture(autouse=True)
-def _settles_quickly(monkeypatch):
-    for family in ("fastgan", "biggan"):
-        monkeypatch.setattr(f"fsgen.models.{family}.family.SETTLE", (2, 4))
 
 
 @pytest.mark.parametrize("method", registry.METHODS)

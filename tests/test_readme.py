@@ -1,4 +1,4 @@
-"""The README's commands run as printed, on fewer steps."""
+"""The README's commands run as printed, on fewer steps and samples."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+
+from fsgen.evaluation import critic
+from fsgen.methods import ewc
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
@@ -19,8 +22,8 @@ COMMANDS = [
 # Needs the network or a terminal: shown in the README, proved elsewhere (tests/engine/test_pull.py).
 ELSEWHERE = ("fsgen pull ffhq", "fsgen adapt --resume")
 QUICK = {
-    "adapt": ["--steps", "3", "--ewc-samples", "2"],
-    "train": ["--steps", "3"],
+    "adapt": ["--steps", "2", "--ewc-samples", "2"],
+    "train": ["--steps", "2"],
     "fisher": ["--samples", "2"],
 }
 
@@ -50,11 +53,17 @@ def test_readme_names_every_verb() -> None:
 
 
 def test_readme_commands_run_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    quick: None,
+    real_plots: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FSGEN_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(ewc, "PILOT", 2)
+    monkeypatch.setattr(critic, "SAMPLES", 40)
     for command in COMMANDS:
         if not command.startswith(ELSEWHERE):
             assert run(command, monkeypatch) == 0, f"{command}\n{capsys.readouterr().err}"

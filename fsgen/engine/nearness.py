@@ -46,11 +46,12 @@ def pooled(maps: list[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def probes(model: Model, device: torch.device, n: int = PROBES, seed: int = 0) -> Tensor:
-    """n samples of the source, [n, C, H, W] on the CPU."""
+def probes(model: Model, device: torch.device) -> Tensor:
+    """``PROBES`` samples of the source, [n, C, H, W] on the CPU."""
     g = model.generator(device=device)
-    rng, draw = random.generator(seed, "probes"), prior(model, g)
-    return torch.cat([g(draw(min(32, n - i), rng).to(device)).cpu() for i in range(0, n, 32)])
+    rng, draw = random.generator(0, "probes"), prior(model, g)
+    counts = (min(32, PROBES - i) for i in range(0, PROBES, 32))
+    return torch.cat([g(draw(n, rng).to(device)).cpu() for n in counts])
 
 
 def farness(model: Model, shots: ImageSet, device: torch.device) -> float | None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from fsgen.metrics.extractor import Extractor, centre, read_state, reading
+from fsgen.metrics.extractor import Extractor, centre, read_state, reading, undrawn
 
 FILE = Path(__file__).parent / "networks" / "bundled.safetensors"
 SIDE = 64  # px of the network's input
@@ -46,7 +45,7 @@ class Bundled(Extractor):
     version = 1
 
     def _load(self, path: Path) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):  # the random weights that are about to be replaced
+        with undrawn():
             network = Network()
         with reading(path):
             network.load_state_dict(read_state(path))  # half precision in the file, single here

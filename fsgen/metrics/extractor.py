@@ -18,9 +18,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fsgen.errors import FsgenError, near
 from fsgen.io.ledger import hash_file
+
+DRAWING = {"uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_"}  # of tensors and of torch.nn.init
 
 
 class Extractor(ABC):
@@ -89,6 +92,28 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
         return load_file(path)
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Where a network is built whose weights a file is about to replace: drawing them takes most of the time.
+
+    The caller's random stream stays where it is, also where a package draws in a way of its own.
+    """
+    with torch.random.fork_rng(devices=[]), _Undrawn():
+        yield
+
+
+class _Undrawn(TorchFunctionMode):
+    """What fills a tensor with random numbers leaves it as it is."""
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__name__", None) in DRAWING:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fsgen.errors import FsgenError
-from fsgen.metrics.extractor import Extractor, each, read_state, reading
+from fsgen.metrics.extractor import Extractor, each, read_state, reading, undrawn
 from fsgen.metrics.torchvision_shim import import_torchvision
 
 SIDE = 299  # px of the network's input
@@ -102,7 +102,7 @@ def _pytorch_fids(state: dict[str, Tensor]) -> nn.Module:
     network = _untrained(num_classes=CLASSES[0], aux_logits=False)
     from cleanfid import inception_pytorch as blocks
 
-    with torch.random.fork_rng(devices=[]):
+    with undrawn():
         network.Mixed_5b = blocks.FIDInceptionA(192, pool_features=32)
         network.Mixed_5c = blocks.FIDInceptionA(256, pool_features=64)
         network.Mixed_5d = blocks.FIDInceptionA(288, pool_features=64)
@@ -118,7 +118,7 @@ def _pytorch_fids(state: dict[str, Tensor]) -> nn.Module:
 def _untrained(num_classes: int, aux_logits: bool) -> nn.Module:
     """torchvision's Inception v3; nothing is downloaded, and the caller's random stream stays where it is."""
     models = import_torchvision().models
-    with torch.random.fork_rng(devices=[]):
+    with undrawn():
         return models.inception_v3(
             weights=None, num_classes=num_classes, aux_logits=aux_logits, init_weights=False
         )  # transform_input, off here, would turn ImageNet's normalisation into [-1, 1]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fsgen.errors import FsgenError, near
-from fsgen.metrics.extractor import read_state, reading
+from fsgen.metrics.extractor import read_state, reading, undrawn
 from fsgen.metrics.torchvision_shim import import_torchvision
 
 Net = Literal["alex", "vgg"]
@@ -81,8 +81,7 @@ def _untrained_lpips(net: Net) -> nn.Module:
     import_torchvision()
     import lpips
 
-    # Random weights are thrown away: they must not move the caller's random stream either.
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with undrawn(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips calls torchvision by a deprecated keyword
         return lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
 

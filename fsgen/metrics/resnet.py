@@ -9,10 +9,9 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from fsgen.metrics.extractor import Extractor, centre, read_state, reading
+from fsgen.metrics.extractor import Extractor, centre, read_state, reading, undrawn
 
 SIDE = 224  # px of the network's input
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pictures in [0, 1]
@@ -83,7 +82,7 @@ class ResNetClassifier(Extractor):
     dropped: ClassVar[str] = r"fc\.(weight|bias)"  # what the file holds beyond the features
 
     def _load(self, path: Path) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):  # the random weights that are about to be replaced
+        with undrawn():
             network = ResNet50()
         with reading(path):
             state = {key.removeprefix("module."): value for key, value in read_state(path).items()}

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fsgen.errors import FsgenError, near
-from fsgen.metrics.extractor import Extractor, centre, each, read_state, reading
+from fsgen.metrics.extractor import Extractor, centre, each, read_state, reading, undrawn
 from fsgen.metrics.torchvision_shim import import_torchvision
 from fsgen.metrics.weights import Download
 
@@ -42,7 +42,7 @@ class Timm(Extractor):
 
     def _load(self, path: Path) -> nn.Module:
         timm = _timm()
-        with torch.random.fork_rng(devices=[]), reading(path):
+        with undrawn(), reading(path):
             # With its own classifier, else timm lets tensors be absent; timm renames what needs it.
             source = {"state_dict": read_state(path), "custom_load": False}
             network = timm.create_model(self.model, pretrained=True, pretrained_cfg_overlay=source)

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fsgen.errors import FsgenError
-from fsgen.metrics.extractor import Extractor, each, read_state, reading
+from fsgen.metrics.extractor import Extractor, each, read_state, reading, undrawn
 from fsgen.metrics.torchvision_shim import import_torchvision
 
 SIDE = 224  # px of both networks' input
@@ -31,8 +31,7 @@ class _Transformer(Extractor):
 
     def _load(self, path: Path) -> nn.Module:
         create, as_timms = _timm()
-        # Its random weights are thrown away: they must not move the caller's random stream either.
-        with torch.random.fork_rng(devices=[]):
+        with undrawn():
             network = create(self.architecture, pretrained=False, weight_init="skip", **self.options)
         with reading(path):
             state = as_timms(self._state(read_state(path)), network)

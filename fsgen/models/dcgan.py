@@ -134,6 +134,8 @@ def _down(inputs: int, outputs: int) -> nn.Module:
 
 def _initialise(module: nn.Module) -> None:
     """N(0, 0.02) (Radford et al. 2016, section 4); scales of normalisations N(1, 0.02), as in public code."""
+    if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+        return  # where there are shapes alone, this is all that takes time
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, std=0.02)
     elif isinstance(module, nn.BatchNorm2d):

@@ -37,7 +37,7 @@ class Linear(nn.Module):
         self, inputs: int, outputs: int, *, lr_mul: float = 1.0, bias: float = 0.0, activate: bool = False
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_mul)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs).div_(lr_mul))
         self.bias = nn.Parameter(torch.full((outputs,), bias / lr_mul))
         self.lr_mul = lr_mul
         self.scale = lr_mul / math.sqrt(inputs)

@@ -40,9 +40,10 @@ class SpectralConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(first, second, size, size))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as PyTorch's own convolutions begin
         self.stride, self.padding, self.transposed = stride, padding, transposed
-        self.register_buffer("u", F.normalize(torch.randn(outputs), dim=0))
-        self.register_buffer("v", F.normalize(torch.randn(inputs * size**2), dim=0))
+        self.register_buffer("u", torch.randn(outputs))
+        self.register_buffer("v", torch.randn(inputs * size**2))
         if not self.weight.is_meta:  # where there are shapes alone, this is all that takes time
+            self.u.copy_(F.normalize(self.u, dim=0))
             self.iterate(FIRST)
 
     @property

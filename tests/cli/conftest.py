@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from fsgen.engine import plots
-from fsgen.models.stylegan2 import family
-
 
 @dataclass(frozen=True)
 class Result:
@@ -21,17 +18,13 @@ class Result:
 
 @pytest.fixture
 def cli(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., Result]:
     """``cli("info", "peeps64")``, run in ``tmp_path``."""
     from fsgen.cli.app import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(family, "SETTLE_SAMPLES", 1024)
-    for plot in ("losses", "penalty"):
-        monkeypatch.setattr(plots, plot, lambda history, path: Path(path).touch())
-    monkeypatch.setattr(plots, "by_layer", lambda values, path, label, log=False: Path(path).touch())
 
     def run(*arguments: object) -> Result:
         capsys.readouterr()

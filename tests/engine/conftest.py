@@ -8,23 +8,12 @@ from pathlib import Path
 import pytest
 from stops import adapt, outcome
 
-from fsgen.engine import plots
 from fsgen.methods import ewc
-from fsgen.models.stylegan2 import family
 
 
 @pytest.fixture(autouse=True)
-def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family, "SETTLE_SAMPLES", 1024)
+def _quick(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ewc, "PILOT", 3)
-    if "real_plots" not in request.fixturenames:
-        for plot in ("losses", "penalty", "by_layer"):
-            monkeypatch.setattr(plots, plot, lambda values, path, *rest, **options: Path(path).touch())
-
-
-@pytest.fixture
-def real_plots() -> None:
-    """Asked for by tests that look at them."""
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def test_a_family_brings_the_help_it_was_published_with(tmp_path, drawings):
 
 
 def test_a_part_of_the_architecture_can_be_changed(tmp_path, drawings):
-    changed = {"family": "fastgan", "width": 4, "device": "cpu", "architecture": {"sle": False}}
+    changed = SMALL | {"family": "fastgan", "size": 64, "architecture": {"sle": False}}
     run = train(drawings, out=tmp_path / "run", steps=1, **changed)
     model = models.load(run)
     assert not any("gate" in key for key in model.networks["g"]) and model.spec["sle"] is False

@@ -46,7 +46,7 @@ OWN = [
 
 @pytest.fixture(autouse=True)
 def _small_judges(monkeypatch, one_thread):
-    monkeypatch.setattr(judges, "STEPS", 30)
+    monkeypatch.setattr(judges, "STEPS", 5)  # more where it matters how well they judge
     monkeypatch.setattr(classifier, "WIDTH", 8)
 
 
@@ -147,7 +147,8 @@ def test_who_returns_the_picture_of_the_class_is_taken_for_it(
     assert contents["dipd"] == 0 < one["dipd"]
 
 
-def test_who_returns_the_content_translates_nothing(puppet, seen, unseen, vgg16_file):
+def test_who_returns_the_content_translates_nothing(puppet, seen, unseen, vgg16_file, monkeypatch):
+    monkeypatch.setattr(judges, "STEPS", 30)
     found = evaluate(
         puppet(keeps_content=True), real=unseen, content=seen, protocol="funit", samples=4,
         metrics=[*OWN, "dipd"], weights_dir=vgg16_file.parent,

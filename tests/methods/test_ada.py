@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,24 +10,15 @@ from safetensors.torch import load_file
 
 import fsgen
 from fsgen.data import pipe
-from fsgen.engine import plots
 from fsgen.engine.adapt import resume
 from fsgen.engine.run import Run
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.methods import ada
 from fsgen.methods.ada import ADA
-from fsgen.models.stylegan2 import family
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = {"interval": "1", "kimg": "0.02", "target": -0.9}  # p is 0.2 after one step of 4
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(family, "SETTLE_SAMPLES", 1024)
-    for plot in ("losses", "by_layer"):
-        monkeypatch.setattr(plots, plot, lambda values, path, *rest, **options: Path(path).touch())
 
 
 def entered(steps: int = 400, batch: int = 4, side: int = 32, known: str = "gd", **options) -> ADA:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +11,7 @@ from tiny import SPECS, make_source
 
 import fsgen
 from fsgen import registry
-from fsgen.engine import loop, plots
+from fsgen.engine import loop
 from fsgen.methods.adam import AdAM, Probe, above
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
@@ -22,13 +21,6 @@ from fsgen.nn.modulation import added, original
 from fsgen.types import Layer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr("fsgen.models.stylegan2.family.SETTLE_SAMPLES", 1024)
-    for plot in ("losses", "by_layer"):
-        monkeypatch.setattr(plots, plot, lambda values, path, *rest, **options: Path(path).touch())
 
 
 def test_the_percentile_splits_each_pool():
@@ -94,7 +86,6 @@ def test_kept_filters_are_equal_to_the_bit_and_modulated_the_others_tuned(
     tmp_path, drawings, unfolded, name, recipe, monkeypatch
 ):
     """Families whose Adam has a beta1 above 0."""
-    monkeypatch.setattr("fsgen.models.fastgan.family.SETTLE", (2, 4))
     source = make_source(tmp_path / "source.safetensors", name=name)
     run = fsgen.adapt(
         drawings, out=tmp_path / "run", source=source, method="adam", steps=4, device="cpu",

@@ -19,7 +19,6 @@ from torch import nn
 import fsgen
 from fsgen import registry
 from fsgen.data.images import load_images
-from fsgen.engine import plots
 from fsgen.engine.adapt import resume
 from fsgen.engine.reals import reals
 from fsgen.engine.run import Run
@@ -35,13 +34,6 @@ from fsgen.types import Inputs
 pytestmark = pytest.mark.usefixtures("one_thread")
 FAMILIES = ("stylegan2", "biggan", "dcgan", "fastgan")
 STEPS = 4
-LOSSES = plots.losses
-
-
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    for plot in ("losses", "penalty", "by_layer"):
-        monkeypatch.setattr(plots, plot, lambda values, path, *rest, **options: Path(path).touch())
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -107,8 +99,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, source, drawings):
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_it_learns_to_rebuild_the_images(tmp_path, tiny, drawings, monkeypatch):
-    monkeypatch.setattr(plots, "losses", LOSSES)
+def test_it_learns_to_rebuild_the_images(tmp_path, tiny, drawings, real_plots):
     run = adapt(tmp_path / "run", tiny, drawings, steps=40)
     history = Run(run).history()
     assert history[-1]["l1"] < 0.8 * history[0]["l1"]

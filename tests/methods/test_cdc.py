@@ -15,7 +15,6 @@ from torch import Tensor
 import fsgen
 from fsgen import registry
 from fsgen import rng as random
-from fsgen.engine import plots
 from fsgen.engine.adapt import resume
 from fsgen.engine.run import Run
 from fsgen.engine.watch import Watch
@@ -26,13 +25,6 @@ from fsgen.models import model as models
 from fsgen.types import Bench, Inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fsgen.models.stylegan2.family.SETTLE_SAMPLES", 1024)
-    for plot in ("losses", "penalty", "by_layer"):
-        monkeypatch.setattr(plots, plot, lambda values, path, *rest, **options: Path(path).touch())
 
 
 def adapt(out: Path, source: Path, images: Path, **options: object) -> Path:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from safetensors.torch import load_file
 from tiny import LABELS, SPECS, make_source
 
 import fsgen
 from fsgen import registry
-from fsgen.engine import plots
 from fsgen.engine.adapt import resume
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, Interrupted
@@ -24,13 +21,6 @@ from fsgen.nn.filters import axis_of
 pytestmark = pytest.mark.usefixtures("one_thread")
 WITH_FILTERS = [name for name in registry.FAMILIES if "filters" in registry.family(name).traits]
 OPTIONS = {"adam": {"probe": "2", "samples": "4"}, "rick": {"warmup": "1", "every": "2", "prune": 10.0}}
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr("fsgen.models.stylegan2.family.SETTLE_SAMPLES", 1024)
-    for plot in ("losses", "penalty", "by_layer"):
-        monkeypatch.setattr(plots, plot, lambda values, path, *rest, **options: Path(path).touch())
 
 
 def adapt(images, out, source, method, steps=5, **options):

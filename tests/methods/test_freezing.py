@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,26 +11,18 @@ from tiny import LABELS, SPECS, make_source
 
 import fsgen
 from fsgen import registry
-from fsgen.engine import loop, plots
+from fsgen.engine import loop
 from fsgen.engine.adapt import resume
 from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.methods.freezed import FreezeD
 from fsgen.methods.freezeg import FreezeG
 from fsgen.methods.stack import Stack
-from fsgen.models.stylegan2 import family
 from fsgen.types import Method
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WITH_STAGES = [name for name in registry.FAMILIES if "stages" in registry.family(name).traits]
 WITH_RESOLUTIONS = [name for name in registry.FAMILIES if "resolutions" in registry.family(name).traits]
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(family, "SETTLE_SAMPLES", 1024)
-    for plot in ("losses", "by_layer"):
-        monkeypatch.setattr(plots, plot, lambda values, path, *rest, **options: Path(path).touch())
 
 
 def trained(method, name: str, **changes) -> dict[str, set[str]]:

@@ -12,7 +12,6 @@ from torch import nn
 
 import fsgen
 from fsgen import rng as random
-from fsgen.engine import plots
 from fsgen.engine.adapt import resume
 from fsgen.engine.loop import _descend
 from fsgen.engine.seeds import inputs_of
@@ -27,13 +26,6 @@ from fsgen.types import Inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 5
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fsgen.models.stylegan2.family.SETTLE_SAMPLES", 1024)
-    for plot in ("losses", "penalty", "by_layer"):
-        monkeypatch.setattr(plots, plot, lambda values, path, *rest, **options: Path(path).touch())
 
 
 def adapt(out: Path, source: Path, images: Path, **options: object) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,19 +10,12 @@ from tiny import SPECS, make_source
 
 import fsgen
 from fsgen import registry
-from fsgen.engine import plots
 from fsgen.methods.rick import FROZEN, PRUNED, RICK, TUNED, between
 from fsgen.models import model as models
 from fsgen.nn.filters import axis_of
 from fsgen.types import Layer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    for plot in ("losses", "by_layer"):
-        monkeypatch.setattr(plots, plot, lambda values, path, *rest, **options: Path(path).touch())
 
 
 def test_the_two_percentiles_of_each_pool():
@@ -111,10 +103,9 @@ def test_the_warm_up_trains_the_head_alone_then_the_layers_with_filters(tmp_path
             assert moved == (head if warmup == "4" else head | held)
 
 
-def test_all_of_it_on_stylegan2(tmp_path, tiny, drawings, monkeypatch):
+def test_all_of_it_on_stylegan2(tmp_path, tiny, drawings):
     """Noise strengths and biases of G's layers are trained whatever becomes of filters; its mapping is not,
     though path lengths are measured behind it."""
-    monkeypatch.setattr("fsgen.models.stylegan2.family.SETTLE_SAMPLES", 1024)
     run = fsgen.adapt(drawings, out=tmp_path / "run", source=tiny, method="rick", steps=5, device="cpu",
                       options={"rick": {"warmup": "1", "every": "2", "prune": 20.0}})  # fmt: skip
     before, after = (models.load(path).networks for path in (tiny, run))

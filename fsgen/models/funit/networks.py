@@ -32,7 +32,7 @@ def conv(inputs: int, outputs: int, size: int, *, down: bool = False) -> nn.Conv
 
 def _initialise(module: nn.Module) -> None:
     """He et al. 2015, equation 10, as published."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
+    if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.is_meta:  # which would take long
         nn.init.kaiming_normal_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
