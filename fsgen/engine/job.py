@@ -19,7 +19,7 @@ from fsgen import config as configs
 from fsgen.data.images import ImageSet, load_images
 from fsgen.engine import loop, nearness, outcome, stopping
 from fsgen.engine.bench import bench
-from fsgen.engine.run import Run, Saved
+from fsgen.engine.run import Run
 from fsgen.engine.settings import Settings
 from fsgen.engine.supply import Supply, supply
 from fsgen.engine.watch import Watch
@@ -87,10 +87,10 @@ def go(job: Job) -> Path:
     if saved is None:
         follow.save(state)
     else:
-        follow.restore(saved)
+        follow.watchman.restore(saved.best)
     loop.train(
         state, family=model.family, methods=job.methods, reals=fed.reals, recipe=job.recipe,
-        steps=state.step if follow.over(state) else job.settings.steps, seed=job.settings.seed,
+        steps=state.step if follow.watchman.over(state.step) else job.settings.steps, seed=job.settings.seed,
         draw=fed.drawing(state.g), perceptual=_perceptual(job, device), after=follow,
     )  # fmt: skip
     follow.save(state)
@@ -100,7 +100,7 @@ def go(job: Job) -> Path:
             f"stopped after step {state.step} of {job.settings.steps}; everything is saved",
             hint=f"go on: fsgen {verb} --resume {shlex.quote(str(job.run.path))}",
         )
-    state, stop = follow.chosen(state)
+    state, stop = follow.watchman.chosen(state, watch.say)
     outcome.write(
         fed, state, job.methods, job.run, stop=stop, settings=dataclasses.asdict(job.settings),
         recipe=dataclasses.asdict(job.recipe), source_g=tools.source,
@@ -123,10 +123,7 @@ class _Follow:
         self.began = time.perf_counter()
         self.first = state.step
         self.preview = outcome.Preview(fed, job.methods, device, beside=job.settings.fresh is None)
-        self.watchman = (
-            stopping.Watchman(fed.model, job.shots, job.methods, device)
-            if job.settings.stop == "auto" else None
-        )  # fmt: skip
+        self.watchman = stopping.Watchman(fed.model, job.shots, job.methods, device)
 
     @property
     def seconds(self) -> float:
@@ -149,28 +146,12 @@ class _Follow:
         self.job.watch.step(state.step, settings.steps, self.means, speed)
         if state.step % settings.sample_every == 0 and not last:
             self.grid(state)
-        if self.watchman is not None and (state.step % stopping.EVERY == 0 or last):
+        if settings.stop == "auto" and (state.step % stopping.EVERY == 0 or last):
             look = self.watchman.look(state)
             self.job.run.log(state.step, {"distance": look.distance, "spread": look.spread})
         if state.step % settings.save_every == 0 and not last and not self.interrupted:
             self.save(state)
-        return self.interrupted or self.over(state)
-
-    def over(self, state: loop.State) -> bool:
-        """Whether the run has ended before its last step."""
-        return self.watchman is not None and self.watchman.over(state.step)
-
-    def chosen(self, state: loop.State) -> tuple[loop.State, dict[str, Any] | None]:
-        """What the run is to leave behind, and how it was chosen, if it was."""
-        if self.watchman is None:
-            return state, None
-        best, done = self.watchman.best, state.step
-        self.job.watch.say(f"kept step {best.step} of {done} ({best.in_words})")
-        return self.watchman.chosen(state), {**dataclasses.asdict(best), "done": done}
-
-    def restore(self, saved: Saved) -> None:
-        if self.watchman is not None:
-            self.watchman.restore(saved.best)
+        return self.interrupted or self.watchman.over(state.step)
 
     def save(self, state: loop.State) -> None:
         """Replace the state on disk, unless what would be saved is not worth going on with."""
@@ -178,8 +159,7 @@ class _Follow:
                 for name, net in (("g", state.g), ("d", state.d))}  # fmt: skip
         _refuse_nan(sums, state.step, self.job.run)
         header = {"source_hash": self.job.settings.source_hash, "seconds": round(self.seconds, 1)}
-        best = self.watchman.tensors() if self.watchman is not None else {}
-        self.job.run.save(state, self.job.methods.state(), best, header)
+        self.job.run.save(state, self.job.methods.state(), self.watchman.tensors(), header)
 
     def grid(self, state: loop.State) -> Path:
         return self.preview.write(state, self.job.run.samples / f"{state.step:06d}.png")

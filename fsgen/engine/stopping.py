@@ -10,10 +10,13 @@ kept.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fsgen import rng as random
 from fsgen.data.images import ImageSet
@@ -71,7 +74,7 @@ def check(model: Model, methods: Stack, shots: ImageSet) -> None:
 
 
 class Watchman:
-    """Looks now and then, and keeps the networks of the best look.
+    """Looks when asked to, and keeps the networks of the best look.
 
     Args:
         model: what the run started from; its discriminator judges.
@@ -81,12 +84,18 @@ class Watchman:
     """
 
     def __init__(self, model: Model, shots: ImageSet, methods: Stack, device: torch.device) -> None:
-        self.model, self.methods, self.device = model, methods, device
-        self.critic = model.discriminator(device)
-        self.shots = nearness.embed(self.critic, shots.floats())
-        self.unit = mean_pairwise(self.shots)
+        self.model, self.images, self.methods, self.device = model, shots, methods, device
         self.best: Look | None = None
         self.kept: dict[str, dict[str, Tensor]] = {}  # network -> its weights at the best look, on the CPU
+
+    @cached_property
+    def critic(self) -> nn.Module:
+        return self.model.discriminator(self.device)
+
+    @cached_property
+    def shots(self) -> Tensor:
+        """The images as the critic sees them, [n, k]."""
+        return nearness.embed(self.critic, self.images.floats())
 
     @torch.no_grad()
     def look(self, state: State) -> Look:
@@ -95,7 +104,8 @@ class Watchman:
         rng, draw = random.generator(0, "stop"), prior(model, g)
         batches = (draw(min(BATCH, SAMPLES - i), rng).to(self.device) for i in range(0, SAMPLES, BATCH))
         drawn = torch.cat([nearness.embed(self.critic, g(inputs)) for inputs in batches])
-        look = Look(state.step, energy_distance(drawn, self.shots), mean_pairwise(drawn) / self.unit)
+        spread = mean_pairwise(drawn) / mean_pairwise(self.shots)
+        look = Look(state.step, energy_distance(drawn, self.shots), spread)
         if look.better(self.best):
             self.best = look
             self.kept = {name: {key: value.detach().cpu().clone() for key, value in net.state_dict().items()}
@@ -106,11 +116,16 @@ class Watchman:
         """Whether nothing better has been seen for long enough."""
         return self.best is not None and step - self.best.step >= PATIENCE
 
-    def chosen(self, state: State) -> State:
-        """``state`` with the networks of the best look, and its step."""
+    def chosen(self, state: State, say: Callable[[str], None]) -> tuple[State, dict[str, Any] | None]:
+        """``state`` with the networks of the best look, and its step, and how that was chosen; as it is where
+        nobody looked."""
+        if self.best is None:
+            return state, None
+        facts = {**dataclasses.asdict(self.best), "done": state.step}
+        say(f"kept step {self.best.step} of {state.step} ({self.best.in_words})")
         for name, net in _networks(state).items():
             net.load_state_dict(self.kept[name], strict=True)
-        return dataclasses.replace(state, step=self.best.step)
+        return dataclasses.replace(state, step=self.best.step), facts
 
     # ---- for a run that is resumed -------------------------------------------------------------------
 
@@ -129,5 +144,5 @@ class Watchman:
             self.kept = checkpoint.split({key: value for key, value in tensors.items() if key != "best"})
 
 
-def _networks(state: State) -> dict[str, torch.nn.Module]:
+def _networks(state: State) -> dict[str, nn.Module]:
     return {name: getattr(state, name) for name in NETWORKS}
