@@ -130,6 +130,7 @@ REFUSED = {
     "no rate": (f"{ADAPT} --lr nan", "--lr is above 0", "error"),
     "no batch": (f"{ADAPT} --batch 0", "--batch is at least 1", "error"),
     "no fit": (f"{ADAPT} --fit stretch", "no fit 'stretch'", "crop or pad"),
+    "no stop": (f"{ADAPT} --stop best", "no stop 'best'", "steps or auto"),
     "no device": (f"{ADAPT} --device tpu", "no device 'tpu'", "usable: auto, cpu"),
     "no critic": (
         "adapt images --out run --source no_d.safetensors", "no discriminator, so the adversarial",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -175,6 +176,23 @@ def test_a_source_without_a_critic(tmp_path, drawings):
     checkpoint.write(source, {key: t for key, t in tensors.items() if not key.startswith("d.")}, header)
     message = refused(tmp_path, drawings, source, method="finetune", stop="auto")
     assert "looks through the source's discriminator" in message
+
+
+def test_what_trains_nothing_or_draws_nothing():
+    def told(conditions, traits):
+        model = SimpleNamespace(
+            about={"title": "cats"}, family=SimpleNamespace(traits=traits), networks={"d": {}}
+        )
+        with pytest.raises(FsgenError) as caught:
+            stopping.check(model, SimpleNamespace(name="classcode", conditions=conditions), [0, 1])
+        return caught.value.message
+
+    assert (
+        told(True, {"translation"}) == "classcode trains nothing, so --stop auto has nothing to choose from"
+    )
+    assert told(False, {"translation"}) == (
+        "--stop auto looks at samples, and cats draws none by itself: it translates"
+    )
 
 
 def test_another_word(tmp_path, tiny, drawings):
