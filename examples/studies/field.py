@@ -1,7 +1,7 @@
 """The methods of the field side by side: peeps64 to ten sketches, pixel faces and doodles, in equal steps.
 
     python examples/studies/field.py run --avatars DIR --out RUNS [--methods "ewc;freezed,ada"] [--seeds 0]
-    python examples/studies/field.py table
+    python examples/studies/field.py table|summary
     python examples/studies/field.py picture --avatars DIR --out RUNS
 
 Every run is one `fsgen adapt` at its defaults, in a process of its own on one thread, judged by 500 samples
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
@@ -58,24 +57,38 @@ def run(avatars: Path, out: Path, targets: list[str], methods: list[str], seeds:
                 write(RESULTS, {"target": target, "method": method, "seed": seed, **figures, **cost})
 
 
+def found(target: str | None, method: str) -> dict[str, float]:
+    """Means over the runs of a method, on one target or on all; "seeds" is how many there are on each."""
+    some = [row for row in rows(RESULTS) if row["method"] == method and target in (row["target"], None)]
+    names = ("frechet", "diversity", "intra", "near_copies", "leakage", "cpu_seconds", "peak_mb")
+    known = {name: [row[name] for row in some if row.get(name) is not None] for name in names}
+    return {name: mean(values) for name, values in known.items() if values} | {
+        "seeds": min(sum(row["target"] == one for row in some) for one in {row["target"] for row in some})
+    }
+
+
 def table() -> None:
-    groups = defaultdict(list)
-    order = [(target, method) for target in TARGETS for method in METHODS]
-    for row in sorted(rows(RESULTS), key=lambda row: order.index((row["target"], row["method"]))):
-        groups[row["target"], row["method"]].append(row)
-    print("| | | seeds | Frechet distance | diversity | within a shot's | near copies | leakage | s | MB |")
-    print("|---" * 10 + "|")
-    for (target, method), some in groups.items():
+    print("| | | seeds | Frechet distance | diversity | within a shot's | near copies | leakage |")
+    print("|---" * 8 + "|")
+    for target in TARGETS:
+        for method in METHODS:
+            row = found(target, method)
+            print(
+                f"| {target} | {method} | {row['seeds']} | {row['frechet']:.0f} | {row['diversity']:.1f} "
+                f"| {row['intra']:.1f} | {row['near_copies']:.1%} | {row['leakage']:.1%} |"
+            )
 
-        def of(name: str, how: str, some: list[dict] = some) -> str:
-            found = [row[name] for row in some if row.get(name) is not None]
-            return format(mean(found), how) if found else ""
 
-        print(
-            f"| {target} | {method} | {len(some)} | {of('frechet', '.0f')} | {of('diversity', '.1f')} "
-            f"| {of('intra', '.1f')} | {of('near_copies', '.1%')} | {of('leakage', '.1%')} "
-            f"| {of('cpu_seconds', '.0f')} | {of('peak_mb', ',.0f')} |"
-        )
+def summary() -> None:
+    """Distance, diversity and leakage by target; a run's cost."""
+    print("| | seeds | " + " | ".join(TARGETS) + " | seconds | MB |")
+    print("|---" * (4 + len(TARGETS)) + "|")
+    for method in METHODS:
+        cells = [found(target, method) for target in TARGETS]
+        shown = [f"{row['frechet']:.0f}, {row['diversity']:.1f}, {row['leakage']:.0%}" for row in cells]
+        cost = found(None, method)
+        spent = ["", ""] if method == "source" else [f"{cost['cpu_seconds']:.0f}", f"{cost['peak_mb']:,.0f}"]
+        print("| " + " | ".join([method, str(cost["seeds"]), *shown, *spent]) + " |")
 
 
 def picture(avatars: Path, out: Path, target: str, seed: int) -> None:
@@ -87,7 +100,7 @@ def picture(avatars: Path, out: Path, target: str, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("command", choices=("run", "table", "picture"))
+    parser.add_argument("command", choices=("run", "table", "summary", "picture"))
     parser.add_argument("--avatars", type=Path, help="folder of the avatar sets")
     parser.add_argument("--out", type=Path, help="folder for the runs")
     parser.add_argument("--targets", default=",".join(TARGETS))
@@ -97,8 +110,8 @@ def main() -> None:
     targets, methods = given.targets.split(","), given.methods.split(";")
     seeds = [int(seed) for seed in given.seeds.split(",")]
     torch.set_num_threads(1)
-    if given.command == "table":
-        return table()
+    if given.command in ("table", "summary"):
+        return {"table": table, "summary": summary}[given.command]()
     if not given.avatars or not given.out:
         parser.error("--avatars and --out are needed")
     if given.command == "run":
