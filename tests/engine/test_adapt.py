@@ -17,7 +17,8 @@ from tiny import LABELS, draw_images, make_source
 
 import fsgen
 from fsgen import registry
-from fsgen.engine import job, reals
+from fsgen.data.images import load_images
+from fsgen.engine import job, nearness, reals
 from fsgen.engine import run as runs
 from fsgen.engine.run import Run
 from fsgen.engine.watch import Watch
@@ -74,6 +75,20 @@ def test_a_run_leaves_all_it_promises(tmp_path, tiny, drawings, real_plots):
     assert {"d", "g", "ewc", "r1", "path"} <= set(lines[0]) and "path" in lines[1]
     assert lines[0]["ewc"] == 0 < lines[-1]["ewc"]
     assert said[0] == "source: tiny (noise), 16 px, licence CC0-1.0" and said[1] == "images: 5 read"
+
+
+def test_images_far_from_the_source_are_warned_of(tmp_path, tiny, drawings, monkeypatch):
+    def warned(bound):
+        said = []
+        monkeypatch.setattr(nearness, "FAR", bound)
+        adapt(drawings, tmp_path / str(bound), tiny, watch=Watch(say=said.append))
+        return [line for line in said if "look far from what this source draws" in line]
+
+    source, shots = models.load(tiny), load_images(drawings, 16)
+    far = nearness.farness(source, shots, torch.device("cpu"))
+    (line,) = warned(far * 0.99)
+    assert f"({far:.1f} x as far as its samples" in line and "ffhq-256 (face)" in line
+    assert not warned(far * 1.01)
 
 
 def test_memory_is_that_of_the_run_alone():
