@@ -87,7 +87,7 @@ def summary() -> None:
         cells = [found(target, method) for target in TARGETS]
         shown = [f"{row['frechet']:.0f}, {row['diversity']:.1f}, {row['leakage']:.0%}" for row in cells]
         cost = found(None, method)
-        spent = ["", ""] if method == "source" else [f"{cost['cpu_seconds']:.0f}", f"{cost['peak_mb']:,.0f}"]
+        spent = [f"{cost[name]:,.0f}" if name in cost else "" for name in ("cpu_seconds", "peak_mb")]
         print("| " + " | ".join([method, str(cost["seeds"]), *shown, *spent]) + " |")
 
 
