@@ -38,7 +38,7 @@ def adapt(
     sample_every: common.SampleEvery = 100,
     save_every: common.SaveEvery = 100,
     stop: Annotated[
-        str, typer.Option(help="steps: the last step is kept; auto: one chosen by the images alone.")
+        str, typer.Option(help="steps, or auto: before, once samples are near enough to the images.")
     ] = "steps",
     resume: common.Resume = None,
     force: common.Force = False,

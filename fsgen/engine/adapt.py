@@ -76,8 +76,8 @@ def adapt(
         fit: how a picture becomes square: ``crop`` or ``pad`` (white).
         mirror: also show flipped images, and draw after them; only for domains without a left and right.
         sample_every, save_every: steps between grids and between saved states.
-        stop: ``steps`` keeps the last step; ``auto`` one that it chooses by the images and the source alone,
-            and ends when nothing better is to be expected.
+        stop: ``steps``, or ``auto``: also when samples have come near enough to the images, told by these and
+            the source alone.
         force: replace a run that is in ``out``.
         dry_run: check everything, change nothing, return the resolved configuration.
         watch: callbacks.

@@ -86,23 +86,23 @@ def go(job: Job) -> Path:
     follow = _Follow(job, fed, state, device, began)
     if saved is None:
         follow.save(state)
-    else:
-        follow.watchman.restore(saved.best)
+    elif saved.header.get("enough"):
+        follow.enough = True
+        watch.say(f"the run has ended by itself at step {state.step}; without --stop auto it goes further")
     loop.train(
         state, family=model.family, methods=job.methods, reals=fed.reals, recipe=job.recipe,
-        steps=state.step if follow.watchman.over(state.step) else job.settings.steps, seed=job.settings.seed,
+        steps=state.step if follow.enough else job.settings.steps, seed=job.settings.seed,
         draw=fed.drawing(state.g), perceptual=_perceptual(job, device), after=follow,
     )  # fmt: skip
     follow.save(state)
-    if follow.interrupted and state.step < job.settings.steps:
+    if follow.interrupted and not follow.enough and state.step < job.settings.steps:
         verb = "adapt" if job.settings.fresh is None else "train"
         raise Interrupted(
             f"stopped after step {state.step} of {job.settings.steps}; everything is saved",
             hint=f"go on: fsgen {verb} --resume {shlex.quote(str(job.run.path))}",
         )
-    state, stop = follow.watchman.chosen(state, watch.say)
     outcome.write(
-        fed, state, job.methods, job.run, stop=stop, settings=dataclasses.asdict(job.settings),
+        fed, state, job.methods, job.run, enough=follow.enough, settings=dataclasses.asdict(job.settings),
         recipe=dataclasses.asdict(job.recipe), source_g=tools.source,
         shots=len(job.shots), seconds=follow.seconds, grid=follow.grid(state),
     )  # fmt: skip
@@ -117,6 +117,7 @@ class _Follow:
     ) -> None:  # fmt: skip
         self.job = job
         self.interrupted = False
+        self.enough = False  # samples are as near to the images as they should come: see ``stopping``
         self.window: dict[str, list[Tensor]] = {}  # losses not logged yet
         self.means: dict[str, float] = {}  # of the last line of the log
         self.before = began - job.run.seconds
@@ -146,20 +147,27 @@ class _Follow:
         self.job.watch.step(state.step, settings.steps, self.means, speed)
         if state.step % settings.sample_every == 0 and not last:
             self.grid(state)
-        if settings.stop == "auto" and (state.step % stopping.EVERY == 0 or last):
-            look = self.watchman.look(state)
-            self.job.run.log(state.step, {"distance": look.distance, "spread": look.spread})
+        if settings.stop == "auto" and state.step % stopping.EVERY == 0:
+            distance = self.watchman.look(state)
+            self.enough = self.watchman.enough(distance)
+            self.job.run.log(state.step, {"distance": distance})
+            if self.enough:
+                share = f"{distance / self.watchman.start:.0%}"
+                self.job.watch.say(
+                    f"ended at step {state.step}: samples are {share} as far from the images as the source's"
+                )
         if state.step % settings.save_every == 0 and not last and not self.interrupted:
             self.save(state)
-        return self.interrupted or self.watchman.over(state.step)
+        return self.interrupted or self.enough
 
     def save(self, state: loop.State) -> None:
         """Replace the state on disk, unless what would be saved is not worth going on with."""
         sums = {f"weights of {name}": sum(p.detach().double().sum() for p in net.parameters()).item()
                 for name, net in (("g", state.g), ("d", state.d))}  # fmt: skip
         _refuse_nan(sums, state.step, self.job.run)
-        header = {"source_hash": self.job.settings.source_hash, "seconds": round(self.seconds, 1)}
-        self.job.run.save(state, self.job.methods.state(), self.watchman.tensors(), header)
+        header = {"source_hash": self.job.settings.source_hash, "seconds": round(self.seconds, 1),
+                  "enough": self.enough}  # fmt: skip
+        self.job.run.save(state, self.job.methods.state(), header)
 
     def grid(self, state: loop.State) -> Path:
         return self.preview.write(state, self.job.run.samples / f"{state.step:06d}.png")

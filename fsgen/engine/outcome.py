@@ -67,7 +67,7 @@ def _images(g: nn.Module, inputs: Any) -> Tensor:
 def write(
     fed: Supply, state: loop.State, methods: Stack, run: Run, *, settings: dict[str, Any],
     recipe: dict[str, Any], source_g: nn.Module, shots: int, seconds: float, grid: Path,
-    stop: dict[str, Any] | None,
+    enough: bool,
 ) -> None:  # fmt: skip
     """Model, plots and report.json of a run that is done; the networks of ``state`` leave their methods."""
     options = methods.options()
@@ -90,7 +90,7 @@ def write(
         "model": {"file": run.model.name, "hash": adapted.hash},
         **facts(source, settings, options, shots, seconds),
         "steps": state.step,
-        "stop": stop,
+        "ended_by_itself": enough,
         "recipe": recipe,
         "trained_parameters": sum(p.numel() for p in state.free["g"].values()),
         "rate_of_change": change,

@@ -10,7 +10,7 @@ The schema, ``fsgen-report/1``; parts that do not apply are null or absent, a ne
       images                      count and digest (SHA-256 over the sorted SHA-256s of the files)
       method                      options of each method as they came out, by name
       steps, seed, recipe         training settings
-      stop                        with --stop auto: step (the one kept), distance, spread, done (steps)
+      ended_by_itself             whether --stop auto ended it before its last step
       trained_parameters          of the generator
       cost                        seconds, peak_rss_mb (10^6 bytes), device, threads
       rate_of_change              layer -> mean |change| / mean |weight|

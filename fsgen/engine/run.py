@@ -42,7 +42,6 @@ class Saved(NamedTuple):
 
     parts: dict[str, dict[str, Tensor]]  # networks, optimisers, scalars
     methods: dict[str, Tensor]
-    best: dict[str, Tensor]  # what was kept of an earlier step, with --stop auto
     header: dict[str, Any]
 
 
@@ -131,9 +130,7 @@ class Run:
 
     # ---- where it stands -----------------------------------------------------------------------------
 
-    def save(
-        self, state: State, methods: dict[str, Tensor], best: dict[str, Tensor], header: dict[str, Any]
-    ) -> None:  # fmt: skip
+    def save(self, state: State, methods: dict[str, Tensor], header: dict[str, Any]) -> None:
         """Replace the state on disk, whole or not at all."""
         nets = {"g": state.g, "d": state.d, "g_ema": state.g_ema}
         tensors = checkpoint.join({name: net.state_dict() for name, net in nets.items()})
@@ -141,7 +138,6 @@ class Run:
             tensors |= {f"{name}.{key}": value for key, value in _flat(optimiser).items()}
         tensors |= {f"scalars.{key}": value for key, value in state.scalars.items()}
         tensors |= {f"method.{key}": value for key, value in methods.items()}
-        tensors |= {f"best.{key}": value for key, value in best.items()}
         checkpoint.write(self._state, tensors, {"kind": "state", "step": state.step, **header})
 
     def saved(self, device: torch.device) -> Saved | None:
@@ -151,7 +147,7 @@ class Run:
         tensors, header = checkpoint.read(self._state)
         parts = checkpoint.split(tensors)
         methods = {key: value.to(device) for key, value in parts.pop("method", {}).items()}
-        return Saved(parts, methods, parts.pop("best", {}), header)
+        return Saved(parts, methods, header)
 
     def restore(self, state: State, saved: Saved) -> None:
         """Bring ``state`` to what was saved."""

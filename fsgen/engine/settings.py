@@ -32,7 +32,7 @@ class Settings:
     mirror: bool = False  # show each image also flipped left to right
     sample_every: int = 100  # steps between grids in samples/
     save_every: int = 100  # steps between saved states
-    stop: str = "steps"  # steps | auto: see ``stopping``
+    stop: str = "steps"  # steps | auto: before, if it is enough; see ``stopping``
     fsgen: str = fsgen.__version__
 
     def seen(self, images_digest: str, source_hash: str) -> Settings:

@@ -17,7 +17,6 @@ SAMPLES, SHOTS, REALS, PAIRS, NEIGHBOURS, CLUSTERS, MEMBERS = 48, 24, 24, 16, 24
 _NOT_TERMS = ("step", "d", "g", "seconds", "time")  # of a line of log.jsonl: all else has a chart of its own
 _TERMS = {
     "distance": "energy distance of samples to the images",
-    "spread": "diversity of samples (images: 1)",
     "ewc": "EWC penalty",
     "r1": "R1 penalty",
     "path": "path length penalty",
