@@ -90,9 +90,17 @@ class EWC(Method):
         self.anchor = _row(start, self.names).detach()
 
     def terms(self, play: Play) -> dict[str, Tensor]:
+        import torch
+
         now = _row(dict(play.g.named_parameters()), self.names)
-        drift = (self.fisher * (now - self.anchor).square()).sum()
-        return {"ewc": self.weight * drift}
+        # The gradient of sum F (theta - theta_S)^2 is 2 F (theta - theta_S): known already, it is not worked
+        # out again. A term linear in theta has it, and a constant sets the value right.
+        with torch.no_grad():
+            drift = now - self.anchor
+            pull = self.fisher * drift
+            value = pull @ drift
+        line = 2 * (pull @ now)
+        return {"ewc": self.weight * (line + (value - line).detach())}
 
     def state(self) -> dict[str, Tensor]:
         import torch
