@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from adaptations import features
+from adaptations import REALS, SAMPLES, TARGETS, features, rows, write
 
 import fsgen
 from fsgen.data.images import load_images
@@ -34,9 +34,7 @@ from fsgen.metrics.frechet import frechet
 from fsgen.metrics.memorisation import leakage
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
-TARGETS = ("sketches", "pixel_faces", "doodles")
 VARIANTS = ("finetune", "auto", "5", "50", "500", "5000", "50000")
-SAMPLES, REALS = 500, 5000
 
 
 def reals(avatars: Path, name: str) -> torch.Tensor:
@@ -64,18 +62,16 @@ def run(target: str, avatars: Path, seeds: list[int], variants: list[str], steps
                 "lambda": report["method"].get("ewc", {}).get("lambda"),
                 "diversity": round(mean_pairwise(drawn), 2), "frechet": round(frechet(drawn, there), 1),
                 "leakage": leakage(drawn, source, there), "seconds": round(seconds, 1),
-                "threads": torch.get_num_threads(), "torch": torch.__version__, "fsgen": fsgen.__version__,
-                "date": time.strftime("%Y-%m-%d"),
+                "threads": torch.get_num_threads(),
             }  # fmt: skip
-            with RESULTS.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(json.dumps(row), flush=True)
+            write(RESULTS, row)
 
 
 def table() -> None:
-    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
     groups = defaultdict(list)
-    for row in sorted(rows, key=lambda row: (TARGETS.index(row["target"]), VARIANTS.index(row["variant"]))):
+    for row in sorted(
+        rows(RESULTS), key=lambda row: (TARGETS.index(row["target"]), VARIANTS.index(row["variant"]))
+    ):
         groups[row["target"], row["variant"]].append(row)
     print("| target | | lambda | seeds | diversity | Frechet distance | leakage |")
     print("|---" * 7 + "|")

@@ -59,7 +59,8 @@ class Judged:
 def run(avatars: Path, out: Path, targets: list[str], methods: list[str], seeds: list[int]) -> None:
     stopping.BUDGET = -1.0  # never enough
     for target in targets:
-        judge = Judge.of(avatars, target)
+        judge, few = Judge.of(avatars, target), load_images(avatars / f"ten_{target}", 64)
+        start = stopping.Watchman(models.load("peeps64"), few, Stack(), torch.device("cpu")).start
         for seed in seeds:
             for method in methods:
                 made = out / f"{target}-{method}-{seed}"
@@ -69,8 +70,6 @@ def run(avatars: Path, out: Path, targets: list[str], methods: list[str], seeds:
                     save_every=stopping.EVERY, device="cpu", force=True, watch=Watch(step=judged.step),
                 )  # fmt: skip
                 judged.look()
-                few = load_images(avatars / f"ten_{target}", 64)
-                start = stopping.Watchman(models.load("peeps64"), few, Stack(), torch.device("cpu")).start
                 log = (json.loads(line) for line in (made / "log.jsonl").read_text().splitlines())
                 for line in log:
                     if "distance" in line:

@@ -46,12 +46,12 @@ def pooled(maps: list[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def probes(model: Model, device: torch.device) -> Tensor:
-    """``PROBES`` samples of the source, [n, C, H, W] on the CPU."""
-    g = model.generator(device=device)
-    rng, draw = random.generator(0, "probes"), prior(model, g)
-    counts = (min(32, PROBES - i) for i in range(0, PROBES, 32))
-    return torch.cat([g(draw(n, rng).to(device)).cpu() for n in counts])
+def probes(model: Model, g: nn.Module, n: int, purpose: str) -> Tensor:
+    """n samples of ``model`` by its generator ``g``, [n, C, H, W] on the CPU; a purpose names the latents."""
+    device = next(g.parameters()).device
+    rng, draw = random.generator(0, purpose), prior(model, g)
+    counts = (min(32, n - i) for i in range(0, n, 32))
+    return torch.cat([g(draw(count, rng).to(device)).cpu() for count in counts])
 
 
 def farness(model: Model, shots: ImageSet, device: torch.device) -> float | None:
@@ -62,7 +62,7 @@ def farness(model: Model, shots: ImageSet, device: torch.device) -> float | None
     d = model.discriminator(device)
     if d is None or "translation" in model.family.traits:
         return None
-    own = embed(d, probes(model, device))
+    own = embed(d, probes(model, model.generator(device=device), PROBES, "probes"))
     theirs = embed(d, shots.floats(slice(0, 64)))
     away = torch.as_tensor(nearest(theirs, own).distances).median()
     return (away / torch.as_tensor(nearest(own, own, itself=True).distances).median()).item()

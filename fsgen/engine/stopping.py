@@ -13,11 +13,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from fsgen import rng as random
 from fsgen.data.images import ImageSet
 from fsgen.engine import nearness, outcome
 from fsgen.engine.loop import State
-from fsgen.engine.seeds import prior
 from fsgen.errors import FsgenError
 from fsgen.methods.stack import Stack
 from fsgen.metrics.energy import energy_distance
@@ -25,7 +23,6 @@ from fsgen.models.model import Model
 
 EVERY = 25  # steps between looks
 SAMPLES = 128  # a look, of the same latents each time
-BATCH = 32
 # Of the source's distance to the images. Chosen on 17 runs from peeps64 (examples/studies/over_time.py): from
 # 0.14 to 0.16 all of those on sketches and doodles end within 10 % of their best; pixel faces end too early.
 BUDGET = 0.15
@@ -84,9 +81,6 @@ class Watchman:
     def enough(self, distance: float) -> bool:
         return distance <= BUDGET * self.start
 
-    @torch.no_grad()
     def _distance(self, model: Model, g: nn.Module) -> float:
-        rng, draw = random.generator(0, "stop"), prior(model, g)
-        batches = (draw(min(BATCH, SAMPLES - i), rng).to(self.device) for i in range(0, SAMPLES, BATCH))
-        drawn = torch.cat([nearness.embed(self.critic, g(inputs)) for inputs in batches])
+        drawn = nearness.embed(self.critic, nearness.probes(model, g, SAMPLES, "stop"))
         return energy_distance(drawn, self.shots)
