@@ -77,6 +77,7 @@ class BSA(Method):
     def __init__(self, options: Options | None = None) -> None:
         super().__init__(options)
         self.weight: float | None = None  # of the perceptual term, once known
+        self.seen: dict[int, dict[str, Tensor]] = {}  # VGG16's maps of images, which do not change
         if self.options.perceptual != "auto":
             self.weight = _number(self.options.perceptual)
 
@@ -162,12 +163,27 @@ class BSA(Method):
         normals = torch.randn(NORMALS * len(z), self.z_dim, generator=rng, device=rng.device)
         terms = {"l1": F.l1_loss(images, play.reals)}
         if self.vgg is not None:
-            with torch.no_grad():
-                wanted = self.vgg(play.reals)
+            wanted = self._maps(play.reals, play.inputs.rows.tolist())
             terms["perceptual"] = self.weight * perceptual(self.vgg(images), wanted)
         terms["emd"] = options.emd * earth_mover(z, normals)
         terms["drift"] = options.drift * drift(dict(play.g.named_parameters()), self.start)
         return terms
+
+    def _maps(self, reals: Tensor, rows: list[int]) -> dict[str, Tensor]:
+        """VGG16's of the images ``rows``; those of a few are looked at once and kept, which is a batch's."""
+        import torch
+
+        with torch.no_grad():
+            if self.shots > BATCH:
+                return self.vgg(reals)
+            new = {row: place for place, row in enumerate(rows) if row not in self.seen}
+            if new:
+                maps = self.vgg(reals[list(new.values())])
+                for place, row in enumerate(new):
+                    self.seen[row] = {layer: some[place].clone() for layer, some in maps.items()}
+            return {
+                layer: torch.stack([self.seen[row][layer] for row in rows]) for layer in self.seen[rows[0]]
+            }
 
     # ---- afterwards ----------------------------------------------------------------------------------
 
@@ -189,7 +205,9 @@ class BSA(Method):
 
 def perceptual(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Tensor:
     """The mean absolute difference of each map, added up."""
-    return sum((ours[layer] - theirs[layer]).abs().mean() for layer in theirs)
+    from fsgen.nn.losses import mean_difference
+
+    return sum(mean_difference(ours[layer], theirs[layer]) for layer in theirs)
 
 
 def earth_mover(z: Tensor, normals: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fsgen.errors import FsgenError
-from fsgen.types import Bench, Method, Play
+from fsgen.types import Bench, Method, Play, TrainingState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,15 +48,13 @@ class EWC(Method):
     def __init__(self, options: Options | None = None) -> None:
         super().__init__(options)
         self.weight: float | None = None  # lambda, once known
-        self.fisher: Tensor | None = None  # [P], all parameters in a row
-        self.anchor: Tensor | None = None  # [P], theta_S
-        self.names: list[str] = []
+        self.fisher: dict[str, Tensor] = {}  # F, by parameter name
+        self.anchor: dict[str, Tensor] = {}  # theta_S
         if self.options.lambda_ != "auto":
             self.weight = _number(self.options.lambda_)
 
     def enter(self, bench: Bench) -> None:
-        self._anchor(bench)
-        self.fisher = _row(bench.fisher(self.options.samples, self.options.proxy), self.names)
+        self._hold(bench, bench.fisher(self.options.samples, self.options.proxy))
         if self.weight is None:
             self.weight = self._choose(bench)
 
@@ -73,9 +71,11 @@ class EWC(Method):
         import torch
 
         pilot = bench.pilot(PILOT)
-        change, pull = _row(pilot.change, self.names), _row(pilot.pull, self.names)
+        rows = (torch.cat([some[name].flatten() for name in self.fisher])
+                for some in (self.fisher, pilot.change, pilot.pull))  # fmt: skip
+        fisher, change, pull = rows  # of all weights, [P]
         pulled = change != 0
-        balance = pull[pulled] / (2 * self.fisher[pulled] * change[pulled].abs()).clamp(min=1e-30)
+        balance = pull[pulled] / (2 * fisher[pulled] * change[pulled].abs()).clamp(min=1e-30)
         rank = max(1, round(HELD * balance.numel()))
         weight = torch.kthvalue(balance.cpu(), rank).values.item()
         bench.say(
@@ -84,43 +84,41 @@ class EWC(Method):
         )
         return weight
 
-    def _anchor(self, bench: Bench) -> None:
-        start = dict(bench.source.named_parameters())
-        self.names = list(start)
-        self.anchor = _row(start, self.names).detach()
+    def _hold(self, bench: Bench, fisher: Mapping[str, Tensor]) -> None:
+        self.anchor = {name: value.detach() for name, value in bench.source.named_parameters()}
+        self.fisher = {name: fisher[name] for name in self.anchor}
 
-    def terms(self, play: Play) -> dict[str, Tensor]:
+    def before(self, state: TrainingState) -> None:
+        """F and theta_S in the order in which G's weights lie in memory: any other costs more."""
         import torch
 
-        now = _row(dict(play.g.named_parameters()), self.names)
-        # The gradient of sum F (theta - theta_S)^2 is 2 F (theta - theta_S): known already, it is not worked
-        # out again. A term linear in theta has it, and a constant sets the value right.
-        with torch.no_grad():
-            drift = now - self.anchor
-            pull = self.fisher * drift
-            value = pull @ drift
-        line = 2 * (pull @ now)
-        return {"ewc": self.weight * (line + (value - line).detach())}
+        weights = dict(state.g.named_parameters())
+        for held in (self.fisher, self.anchor):
+            for name, value in held.items():
+                if value.stride() != weights[name].stride():
+                    held[name] = torch.empty_like(weights[name], requires_grad=False).copy_(value)
+
+    def terms(self, play: Play) -> dict[str, Tensor]:
+        from fsgen.nn.losses import drift
+
+        weights = dict(play.g.named_parameters())
+        now, start, fisher = (
+            [some[name] for name in self.anchor] for some in (weights, self.anchor, self.fisher)
+        )
+        return {"ewc": self.weight * drift(now, start, fisher)}
 
     def state(self) -> dict[str, Tensor]:
         import torch
 
-        return {"fisher": self.fisher, "lambda": torch.tensor(self.weight, dtype=torch.float64)}
+        fisher = {f"fisher.{name}": value for name, value in self.fisher.items()}
+        return fisher | {"lambda": torch.tensor(self.weight, dtype=torch.float64)}
 
     def restore(self, state: dict[str, Tensor], bench: Bench) -> None:
-        self._anchor(bench)
-        self.fisher = state["fisher"]
+        self._hold(bench, {name.removeprefix("fisher."): value for name, value in state.items()})
         self.weight = state["lambda"].item()
 
     def chosen(self) -> dict[str, Any]:
         return {} if self.weight is None else {"lambda_": repr(self.weight)}
-
-
-def _row(tensors: Mapping[str, Tensor], names: list[str]) -> Tensor:
-    """All of them in one row: a handful of large operations in place of hundreds of small ones."""
-    import torch
-
-    return torch.cat([tensors[name].flatten() for name in names])
 
 
 def _number(text: str) -> float:

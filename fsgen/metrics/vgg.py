@@ -20,7 +20,8 @@ class Vgg:
     """Maps of VGG16, each behind its ReLU; gradients flow to the images, the weights are frozen.
 
     torchvision's weights take pixels over their deviation. Papers that put weights on such maps had a network
-    of pixels from 0 to 255, less their mean; rectifiers hand a scale on, so the maps are scaled to that.
+    of pixels from 0 to 255, less their mean. Rectifiers and poolings hand a scale on, so that the maps are of
+    that scale if pixels and biases are.
 
     Args:
         path: torchvision's state dict.
@@ -53,18 +54,23 @@ class Vgg:
         if size < 1 << len(pools):
             raise FsgenError(f"VGG16's maps take pictures of at least {1 << len(pools)} pixels a side")
         self.network = network.to(device).eval().requires_grad_(False)
-        self.mean, self.deviation = (
+        self.mean, deviation = (
             torch.tensor(values, device=device)[:, None, None] for values in (MEAN, DEVIATION)
         )
+        scale = 255 * deviation.mean()
+        self.unit = deviation / scale  # of pixels
+        for layer in self.network:
+            if isinstance(layer, nn.Conv2d):
+                layer.bias.mul_(scale)
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """[n, C', h, w] by layer, of images [n, 1 or 3, H, W] in [-1, 1]; grey ones are looked at as RGB."""
-        x = ((images + 1) / 2 - self.mean) / self.deviation  # [n, 3, H, W], whatever the channels
+        x = ((images + 1) / 2 - self.mean) / self.unit  # [n, 3, H, W], whatever the channels
         maps = {}
         for place, layer in enumerate(self.network):
             x = layer(x)
             if place in self.layers:
-                maps[self.layers[place]] = x * (255 * self.deviation.mean())
+                maps[self.layers[place]] = x
         return maps
 
 

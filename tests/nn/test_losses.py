@@ -123,3 +123,26 @@ def test_hinge_counts_what_is_short_of_the_margin():
         (0.3 + 1.9) / 4
     )
     assert losses.hinge(-logits).item() == pytest.approx((3 + 1.5 + 0 + 1.95) / 4)
+
+
+def test_drift_is_equation_4_and_half_its_gradient_the_pull():
+    shapes = [(3, 2, 4, 5), (7,), (1,)]
+    now = [noise(*shape, seed=i).requires_grad_() for i, shape in enumerate(shapes)]
+    start = [noise(*shape, seed=10 + i) for i, shape in enumerate(shapes)]
+    importance = [noise(*shape, seed=20 + i).square() for i, shape in enumerate(shapes)]
+    expected = sum((f * (a - b) ** 2).sum() for a, b, f in zip(now, start, importance, strict=True))
+    torch.testing.assert_close(losses.drift(now, start, importance), expected)
+    assert torch.autograd.gradcheck(lambda *some: 3 * losses.drift(some, start, importance), now)
+    # in whatever order each lies in memory
+    turned = [part.to(memory_format=torch.channels_last) if part.dim() == 4 else part for part in start]
+    torch.testing.assert_close(losses.drift(now, turned, importance), expected)
+
+
+def test_mean_difference_is_l1_and_so_is_its_gradient():
+    ours, theirs = noise(3, 2, 4, 5).requires_grad_(), noise(3, 2, 4, 5, seed=1)
+    theirs[0] = ours.detach()[0]  # no difference, no gradient
+    expected = torch.nn.functional.l1_loss(ours, theirs)
+    wanted = torch.autograd.grad(7 * expected, ours)
+    found = losses.mean_difference(ours, theirs)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(7 * found, ours), wanted)
