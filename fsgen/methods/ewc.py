@@ -50,6 +50,7 @@ class EWC(Method):
         self.weight: float | None = None  # lambda, once known
         self.fisher: dict[str, Tensor] = {}  # F, by parameter name
         self.anchor: dict[str, Tensor] = {}  # theta_S
+        self.held: tuple[list[Tensor], ...] = ()  # in a run: G's weights, theta_S, F
         if self.options.lambda_ != "auto":
             self.weight = _number(self.options.lambda_)
 
@@ -89,23 +90,26 @@ class EWC(Method):
         self.fisher = {name: fisher[name] for name in self.anchor}
 
     def before(self, state: TrainingState) -> None:
-        """F and theta_S in the order in which G's weights lie in memory: any other costs more."""
+        """Once: theta_S and F in the order in which G's weights lie in memory, any other costs more."""
         import torch
 
+        if self.held:
+            return
         weights = dict(state.g.named_parameters())
-        for held in (self.fisher, self.anchor):
-            for name, value in held.items():
-                if value.stride() != weights[name].stride():
-                    held[name] = torch.empty_like(weights[name], requires_grad=False).copy_(value)
+        now = {name: weights[name] for name in self.anchor}
+
+        def beside(values: Mapping[str, Tensor]) -> list[Tensor]:
+            return [
+                torch.empty_like(weight, requires_grad=False).copy_(values[name])
+                for name, weight in now.items()
+            ]
+
+        self.held = list(now.values()), beside(self.anchor), beside(self.fisher)
 
     def terms(self, play: Play) -> dict[str, Tensor]:
         from fsgen.nn.losses import drift
 
-        weights = dict(play.g.named_parameters())
-        now, start, fisher = (
-            [some[name] for name in self.anchor] for some in (weights, self.anchor, self.fisher)
-        )
-        return {"ewc": self.weight * drift(now, start, fisher)}
+        return {"ewc": self.weight * drift(*self.held)}
 
     def state(self) -> dict[str, Tensor]:
         import torch

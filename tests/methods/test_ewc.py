@@ -54,6 +54,7 @@ def test_the_penalty_is_equation_4_and_its_gradient_twice_that():
     method.enter(bench(fisher, still, still))
     g = Net(2)
     g.a.data, g.b.data = torch.tensor([0.5, -1.0]), torch.tensor([2.0])
+    method.before(SimpleNamespace(g=g))
     loss = method.terms(SimpleNamespace(g=g))["ewc"]
     assert loss.item() == pytest.approx(10 * (1 * 0.25 + 2 * 1 + 3 * 4))
     loss.backward()
