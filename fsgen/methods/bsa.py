@@ -77,7 +77,7 @@ class BSA(Method):
     def __init__(self, options: Options | None = None) -> None:
         super().__init__(options)
         self.weight: float | None = None  # of the perceptual term, once known
-        self.seen: dict[int, dict[str, Tensor]] = {}  # VGG16's maps of images, which do not change
+        self.seen: dict[str, Tensor] = {}  # VGG16's maps of all images, which do not change
         if self.options.perceptual != "auto":
             self.weight = _number(self.options.perceptual)
 
@@ -150,6 +150,7 @@ class BSA(Method):
         if rows is None:
             turns = torch.rand(-(-n // self.shots), self.shots, generator=rng, device=rng.device)
             rows = turns.argsort(dim=1).flatten()[:n]
+            rows = rows.sort().values if n <= self.shots else rows  # so that a batch of all is always one
         noise = torch.randn(n, self.z_dim, generator=rng, device=rng.device)
         y = (own["y"] * self.gains["y"]).expand(n, -1) if self.classes else inputs.y
         return replace(inputs, z=own["z"][rows] * self.gains["z"] + NOISE * noise, y=y, rows=rows)
@@ -170,20 +171,15 @@ class BSA(Method):
         return terms
 
     def _maps(self, reals: Tensor, rows: list[int]) -> dict[str, Tensor]:
-        """VGG16's of the images ``rows``; those of a few are looked at once and kept, which is a batch's."""
+        """VGG16's of the images ``rows``; all of them, as most batches have them, are looked at once."""
         import torch
 
         with torch.no_grad():
-            if self.shots > BATCH:
+            if rows != list(range(self.shots)):
                 return self.vgg(reals)
-            new = {row: place for place, row in enumerate(rows) if row not in self.seen}
-            if new:
-                maps = self.vgg(reals[list(new.values())])
-                for place, row in enumerate(new):
-                    self.seen[row] = {layer: some[place].clone() for layer, some in maps.items()}
-            return {
-                layer: torch.stack([self.seen[row][layer] for row in rows]) for layer in self.seen[rows[0]]
-            }
+            if not self.seen:
+                self.seen = self.vgg(reals)
+            return self.seen
 
     # ---- afterwards ----------------------------------------------------------------------------------
 

@@ -150,6 +150,8 @@ def test_every_image_is_shown_as_often_as_any_other_with_its_own_latent(drawings
     images = load_images(drawings, 16)
     belonging = reals(images, torch.device("cpu"), mirror=False)(1003, rng, drawn)
     assert torch.equal(belonging, images.floats(drawn.rows))
+    all_of_them = method.draw(g, Inputs(z=torch.zeros(5, 4)), rng, shown=True)
+    assert all_of_them.rows.tolist() == [0, 1, 2, 3, 4]
     given = Inputs(z=torch.zeros(3, 4), rows=torch.tensor([4, 4, 0]))  # as of instances' neighbours
     assert torch.equal(method.draw(g, given, rng, shown=True).rows, given.rows)
 
@@ -200,6 +202,15 @@ def test_vgg16_is_looked_through_where_it_is_here(tmp_path, tiny, drawings, vgg1
     assert models.load(seen).hash != models.load(plain).hash
     more = adapt(tmp_path / "c", tiny, drawings, options={"bsa": {"perceptual": "0.002"}})
     assert Run(more).history()[0]["perceptual"] == pytest.approx(2 * first["perceptual"], rel=1e-4)
+
+
+def test_vgg16_looks_at_all_images_once_and_at_a_part_of_them_anew():
+    method, _ = ready()
+    looks, reals = [], torch.arange(5.0)
+    method.vgg = lambda images: looks.append(images) or {"conv1_1": 2 * images}
+    first, again = method._maps(reals, [0, 1, 2, 3, 4]), method._maps(reals, [0, 1, 2, 3, 4])
+    assert len(looks) == 1 and first["conv1_1"] is again["conv1_1"]
+    assert torch.equal(method._maps(reals[[3, 1]], [3, 1])["conv1_1"], 2 * reals[[3, 1]]) and len(looks) == 2
 
 
 def test_its_ten_layers_are_those_of_the_paper():
