@@ -6,7 +6,7 @@
 
 Every run is one `fsgen adapt` of peeps64 at its defaults with one seed, on sketches that are not among those
 it is judged by; fewer are the first of more. nst redraws samples after one of them, and takes VGG16's weights
-from ``--weights-dir``; it makes 64 pictures, too few for a Frechet distance. ``picture`` draws shots.png: for
+from ``--weights-dir``; it makes 16 pictures, too few for a Frechet distance. ``picture`` draws shots.png: for
 each method a row for each number.
 """
 
@@ -25,7 +25,7 @@ from fsgen.data.pictures import grid, save_png
 RESULTS = Path(__file__).with_suffix(".jsonl")
 METHODS = ("nst", "bsa", "minegan", "ewc")
 COUNTS = (1, 5, 10, 20, 50)
-REDRAWN = 64
+REDRAWN = 16
 SHOWN = 12
 
 
