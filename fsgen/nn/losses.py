@@ -88,8 +88,8 @@ class _Drift(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        pulls = ctx.saved_tensors
-        return None, *((2 * gradient) * pull for pull in pulls), *(2 * len(pulls) * [None])
+        pulls, twice = ctx.saved_tensors, 2 * gradient
+        return None, *(twice * pull for pull in pulls), *(2 * len(pulls) * [None])
 
 
 def mean_difference(ours: Tensor, theirs: Tensor) -> Tensor:
