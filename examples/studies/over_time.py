@@ -4,7 +4,7 @@
     python examples/studies/over_time.py table
     python examples/studies/over_time.py plot
 
-`fsgen adapt` of peeps64 to ten pictures, with finetune and with ewc, for 500 steps. At each look of --stop
+`fsgen adapt` of peeps64 to ten pictures, with finetune and with ewc, for 400 steps. At each look of --stop
 auto, which is kept from ending the run here so that the rest is seen as well, 500 samples are judged in the
 avatars' features.pt by 5,000 pictures that the run knows nothing of. This test set tells which step was best;
 where the run would have ended is told without it. ``plot`` draws over_time.png.
@@ -33,7 +33,7 @@ from fsgen.models import model as models
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 METHODS = ("finetune", "ewc")
-STEPS = 500
+STEPS = 400
 
 
 class Judged:

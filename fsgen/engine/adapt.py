@@ -77,7 +77,7 @@ def adapt(
         mirror: also show flipped images, and draw after them; only for domains without a left and right.
         sample_every, save_every: steps between grids and between saved states.
         stop: ``steps``, or ``auto``: also when samples have come near enough to the images, told by these and
-            the source alone.
+            the source alone; what such a run keeps is an average over more steps.
         force: replace a run that is in ``out``.
         dry_run: check everything, change nothing, return the resolved configuration.
         watch: callbacks.
@@ -109,7 +109,8 @@ def adapt(
     if stop == "auto":
         stopping.check(model, methods, shots)
     given = {key: value for key, value in (recipe or {}).items() if value is not None}
-    trained = resolved(model, methods.recipe(found.family, model.spec, len(shots)) | given)
+    usual = methods.recipe(found.family, model.spec, len(shots)) | (stopping.RECIPE if stop == "auto" else {})
+    trained = resolved(model, usual | given)
     settings = Settings(
         images=str(Path(images).resolve()), images_digest=shots.digest, source=lasting(source),
         source_hash=found.hash, new_class=new_class, features=features, weights_dir=str(where or ""),

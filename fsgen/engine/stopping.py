@@ -23,9 +23,10 @@ from fsgen.models.model import Model
 
 EVERY = 25  # steps between looks
 SAMPLES = 128  # a look, of the same latents each time
-# Of the source's distance to the images. Chosen on 17 runs from peeps64 (examples/studies/over_time.py): from
-# 0.14 to 0.16 all of those on sketches and doodles end within 10 % of their best; pixel faces end too early.
+# Of the source's distance to the images. Chosen on runs from peeps64 to sketches, doodles and pixel faces
+# (examples/studies/over_time.md).
 BUDGET = 0.15
+RECIPE = {"ema_rampup": 0.5}  # the average's half-life is half of the steps so far, not a quarter
 
 
 def check(model: Model, methods: Stack, shots: ImageSet) -> None:

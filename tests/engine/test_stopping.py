@@ -61,14 +61,22 @@ def test_a_run_ends_with_the_step_that_is_near_enough(tmp_path, tiny, drawings, 
     assert said[-1] == "ended at step 4: samples are 15% as far from the images as the source's"
     assert told(run)["steps"] == 4 and told(run)["ended_by_itself"] is True
     assert [line["distance"] for line in Run(run).history() if "distance" in line] == [6, 3, 1.6, 1.5]
+    longer = adapt(drawings, tmp_path / "four", tiny, steps=4, recipe={"ema_rampup": 0.5})
+    assert weights(run) == weights(longer)
+    assert weights(run) != weights(adapt(drawings, tmp_path / "usual", tiny, steps=4))
+
+
+def test_the_average_is_as_long_as_asked_for(tmp_path, tiny, drawings, away):
+    away(*NEARER)
+    run = adapt(drawings, tmp_path / "auto", tiny, stop="auto", recipe={"ema_rampup": 0.25})
     assert weights(run) == weights(adapt(drawings, tmp_path / "four", tiny, steps=4))
 
 
-def test_it_goes_no_further_than_its_steps(tmp_path, tiny, drawings, away, whole):
+def test_it_goes_no_further_than_its_steps(tmp_path, tiny, drawings, away):
     away(*[9.0] * STEPS)
     run = adapt(drawings, tmp_path / "auto", tiny, stop="auto")
     assert told(run)["steps"] == STEPS and told(run)["ended_by_itself"] is False
-    assert outcome(run)[0] == whole("finetune")[0]
+    assert weights(run) == weights(adapt(drawings, tmp_path / "steps", tiny, recipe=stopping.RECIPE))
 
 
 def test_images_as_the_source_draws_them_end_nothing(tmp_path, tiny, drawings, away, monkeypatch):
