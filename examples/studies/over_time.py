@@ -111,14 +111,16 @@ def plot() -> None:
     figure = Figure(figsize=(11, 10), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(shown), len(TARGETS), sharex=True, sharey="row")
-    for (target, method, seed), some in groups().items():
+    known: set[str] = set()  # methods in the legend, which is the first panel's
+    for (target, method, _), some in groups().items():
         color = {"finetune": "tab:orange", "ewc": "tab:blue"}[method]
-        for row, (name, label) in enumerate(shown.items()):
+        for row, (name, title) in enumerate(shown.items()):
             place = axes[row][TARGETS.index(target)]
-            known = method if seed == 0 else None
-            place.plot([x["step"] for x in some], [x[name] for x in some], color=color, lw=1.2, label=known)
+            label = method if (target, row) == (TARGETS[0], 0) and method not in known else None
+            known |= {method} if label else set()
+            place.plot([x["step"] for x in some], [x[name] for x in some], color=color, lw=1.2, label=label)
             place.plot(ended(some)["step"], ended(some)[name], "o", color=color)
-            axes[row][0].set_ylabel(label)
+            axes[row][0].set_ylabel(title)
     for place, target in zip(axes[0], TARGETS, strict=True):
         place.set_title(target)
     for place in axes[-1]:
