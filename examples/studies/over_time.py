@@ -1,13 +1,13 @@
 """What more steps do, with the penalty of EWC and without it, and where `--stop auto` ends a run.
 
-    python examples/studies/over_time.py run --avatars DIR --out RUNS [--targets sketches] [--seeds 0]
+    python examples/studies/over_time.py run --avatars DIR --out RUNS [--targets sketches] [--steps 800]
     python examples/studies/over_time.py table
     python examples/studies/over_time.py plot
 
-`fsgen adapt` of peeps64 to ten pictures, with finetune and with ewc, for 400 steps. At each look of --stop
-auto, which is kept from ending the run here so that the rest is seen as well, 500 samples are judged in the
-avatars' features.pt by 5,000 pictures that the run knows nothing of. This test set tells which step was best;
-where the run would have ended is told without it. ``plot`` draws over_time.png.
+`fsgen adapt` of peeps64 to ten pictures, with finetune and with ewc. At each look of --stop auto, which is kept
+from ending the run here so that the rest is seen as well, 500 samples are judged in the avatars' features.pt by
+5,000 pictures that the run knows nothing of. This test set tells which step was best; where the run would have
+ended is told without it. ``plot`` draws over_time.png.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from fsgen.models import model as models
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 METHODS = ("finetune", "ewc")
-STEPS = 400
 
 
 class Judged:
@@ -56,7 +55,9 @@ class Judged:
         self.figures[header["step"]] = self.judge.figures(model.sample(SAMPLES, seed=0), copies=False)
 
 
-def run(avatars: Path, out: Path, targets: list[str], methods: list[str], seeds: list[int]) -> None:
+def run(
+    avatars: Path, out: Path, targets: list[str], methods: list[str], seeds: list[int], steps: int
+) -> None:  # fmt: skip
     stopping.BUDGET = -1.0  # never enough
     for target in targets:
         judge, few = Judge.of(avatars, target), load_images(avatars / f"ten_{target}", 64)
@@ -66,7 +67,7 @@ def run(avatars: Path, out: Path, targets: list[str], methods: list[str], seeds:
                 made = out / f"{target}-{method}-{seed}"
                 judged = Judged(made, judge)
                 fsgen.adapt(
-                    avatars / f"ten_{target}", out=made, method=method, seed=seed, steps=STEPS, stop="auto",
+                    avatars / f"ten_{target}", out=made, method=method, seed=seed, steps=steps, stop="auto",
                     save_every=stopping.EVERY, device="cpu", force=True, watch=Watch(step=judged.step),
                 )  # fmt: skip
                 judged.look()
@@ -74,15 +75,17 @@ def run(avatars: Path, out: Path, targets: list[str], methods: list[str], seeds:
                 for line in log:
                     if "distance" in line:
                         write(RESULTS, {
-                            "target": target, "method": method, "seed": seed, **judged.figures[line["step"]],
-                            **line, "share": line["distance"] / start, "threads": torch.get_num_threads(),
+                            "target": target, "method": method, "seed": seed, "steps": steps,
+                            **judged.figures[line["step"]], **line, "share": line["distance"] / start,
+                            "threads": torch.get_num_threads(),
                         })  # fmt: skip
 
 
-def groups() -> dict[tuple[str, str, int], list[dict[str, Any]]]:
+def groups() -> dict[tuple[str, str, int, int], list[dict[str, Any]]]:
+    """By target, method, seed and number of steps."""
     found = defaultdict(list)
     for row in rows(RESULTS):
-        found[row["target"], row["method"], row["seed"]].append(row)
+        found[row["target"], row["method"], row["seed"], row["steps"]].append(row)
     return found
 
 
@@ -92,13 +95,13 @@ def ended(some: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table() -> None:
-    print("| | | seed | ends at | distance | diversity | best at | distance | farther by |")
-    print("|---" * 9 + "|")
-    for (target, method, seed), some in groups().items():
+    print("| | | seed | steps | ends at | distance | diversity | best at | distance | farther by |")
+    print("|---" * 10 + "|")
+    for (target, method, seed, steps), some in groups().items():
         end, best = ended(some), min(some, key=lambda row: row["frechet"])
         print(
-            f"| {target} | {method} | {seed} | {end['step']} | {end['frechet']:.0f} | {end['diversity']:.1f} "
-            f"| {best['step']} | {best['frechet']:.0f} | {end['frechet'] / best['frechet'] - 1:.1%} |"
+            f"| {target} | {method} | {seed} | {steps} | {end['step']} | {end['frechet']:.0f} "
+            f"| {end['diversity']:.1f} | {best['step']} | {best['frechet']:.0f} | {end['frechet'] / best['frechet'] - 1:.1%} |"
         )
 
 
@@ -112,7 +115,7 @@ def plot() -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(shown), len(TARGETS), sharex=True, sharey="row")
     known: set[str] = set()  # methods in the legend, which is the first panel's
-    for (target, method, _), some in groups().items():
+    for (target, method, *_), some in groups().items():
         color = {"finetune": "tab:orange", "ewc": "tab:blue"}[method]
         for row, (name, title) in enumerate(shown.items()):
             place = axes[row][TARGETS.index(target)]
@@ -138,6 +141,7 @@ def main() -> None:
     parser.add_argument("--targets", default=",".join(TARGETS))
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--steps", type=int, default=400)
     given = parser.parse_args()
     if given.command == "table":
         return table()
@@ -147,7 +151,7 @@ def main() -> None:
         parser.error("--avatars and --out are needed")
     torch.set_num_threads(1)
     seeds = [int(seed) for seed in given.seeds.split(",")]
-    run(given.avatars, given.out, given.targets.split(","), given.methods.split(","), seeds)
+    run(given.avatars, given.out, given.targets.split(","), given.methods.split(","), seeds, given.steps)
 
 
 if __name__ == "__main__":
