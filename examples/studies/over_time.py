@@ -4,10 +4,10 @@
     python examples/studies/over_time.py table
     python examples/studies/over_time.py plot
 
-`fsgen adapt` of peeps64 to ten pictures, with finetune and with ewc. At each look of --stop auto, which is kept
-from ending the run here so that the rest is seen as well, 500 samples are judged in the avatars' features.pt by
-5,000 pictures that the run knows nothing of. This test set tells which step was best; where the run would have
-ended is told without it. ``plot`` draws over_time.png.
+`fsgen adapt` of peeps64 to ten pictures, with finetune and with ewc. At each look of --stop auto, which is
+kept from ending the run here so that the rest is seen as well, 500 samples are judged in the avatars'
+features.pt by 5,000 pictures that the run knows nothing of. This test set tells which step was best; where the
+run would have ended is told without it. ``plot`` draws over_time.png.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def table() -> None:
         end, best = ended(some), min(some, key=lambda row: row["frechet"])
         print(
             f"| {target} | {method} | {seed} | {steps} | {end['step']} | {end['frechet']:.0f} "
-            f"| {end['diversity']:.1f} | {best['step']} | {best['frechet']:.0f} | {end['frechet'] / best['frechet'] - 1:.1%} |"
+            f"| {end['diversity']:.1f} | {best['step']} | {best['frechet']:.0f} "
+            f"| {end['frechet'] / best['frechet'] - 1:.1%} |"
         )
 
 
