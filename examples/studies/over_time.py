@@ -6,8 +6,8 @@
 
 `fsgen adapt` of peeps64 to ten pictures, with finetune and with ewc. At each look of --stop auto, which is
 kept from ending the run here so that the rest is seen as well, 500 samples are judged in the avatars'
-features.pt by 5,000 pictures that the run knows nothing of. This test set tells which step was best; where the
-run would have ended is told without it. ``plot`` draws over_time.png.
+features.pt by 5,000 pictures that the run knows nothing of. This test set tells which step was best; where
+the run would have ended is told without it. ``plot`` draws over_time.png.
 """
 
 from __future__ import annotations
