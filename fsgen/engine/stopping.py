@@ -4,6 +4,9 @@ The longer a generator is pulled to a few images, the nearer it comes to them: f
 these few by heart. So at every look some samples are held against the images in the feature maps of the
 source's own critic, which has never seen them, and the run ends once they are that much nearer than the
 source's.
+
+With ten images samples also waver, so that which look is the best is luck. Such a run keeps an average that
+reaches further back, whose samples waver little.
 """
 
 from __future__ import annotations

@@ -98,13 +98,14 @@ class EWC(Method):
         weights = dict(state.g.named_parameters())
         now = {name: weights[name] for name in self.anchor}
 
-        def beside(values: Mapping[str, Tensor]) -> list[Tensor]:
-            return [
-                torch.empty_like(weight, requires_grad=False).copy_(values[name])
+        def beside(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {
+                name: torch.empty_like(weight, requires_grad=False).copy_(values[name])
                 for name, weight in now.items()
-            ]
+            }
 
-        self.held = list(now.values()), beside(self.anchor), beside(self.fisher)
+        self.anchor, self.fisher = beside(self.anchor), beside(self.fisher)  # in place of those, not besides
+        self.held = tuple(list(some.values()) for some in (now, self.anchor, self.fisher))
 
     def terms(self, play: Play) -> dict[str, Tensor]:
         from fsgen.nn.losses import drift
