@@ -152,7 +152,13 @@ class Stack:
         for method in self.methods:
             prefix = f"{method.name}."
             mine = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            method.restore(mine, bench)
+            try:
+                method.restore(mine, bench)
+            except KeyError as missing:
+                raise FsgenError(
+                    f"the run's saved state does not fit this version of {method.name}: there is no {missing}",
+                    hint="go on with the version of fsgen that began it, or start a new run",
+                ) from missing
 
     def options(self) -> dict[str, dict[str, Any]]:
         """Every option of every method as it stands, with ``auto`` replaced by what it came to."""

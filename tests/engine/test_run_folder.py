@@ -11,6 +11,7 @@ from tiny import draw_images, make_source
 from fsgen.engine.adapt import resume
 from fsgen.engine.run import OURS, Run
 from fsgen.errors import FsgenError, Interrupted
+from fsgen.io import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -79,6 +80,20 @@ def test_a_damaged_state_is_named(stopped):
     state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(FsgenError, match=r"latest\.safetensors cannot be read"):
         resume(stopped)
+
+
+def test_a_state_of_another_version_of_the_method_is_refused(tmp_path, tiny, drawings):
+    run = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        adapt(drawings, run, tiny, "ewc", watch=After(2).watch)
+    state = run / "state" / "latest.safetensors"
+    tensors, header = checkpoint.read(state)
+    name = next(name for name in tensors if name.startswith("method.ewc.fisher."))
+    checkpoint.write(state, {"method.ewc.f": tensors.pop(name), **tensors}, header)
+    before = snapshot(run)
+    with pytest.raises(FsgenError, match="does not fit this version of ewc: there is no '") as caught:
+        resume(run)
+    assert caught.value.code == 2 and snapshot(run) == before
 
 
 def test_a_damaged_configuration_is_named(stopped):
