@@ -1,4 +1,7 @@
-"""Every family with every method and every two of them: two steps run, or one sentence says why not."""
+"""Every family with every method and every two of them: two steps run, or one sentence says why not.
+
+In these steps what is frozen stays to the bit, and the rest moves.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,17 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
-from tiny import SPECS, make_source
+from tiny import SPECS, draw_images, make_source
 
 import fsgen
 from fsgen import registry
 from fsgen.engine.adapt import resume
 from fsgen.errors import FsgenError
+from fsgen.methods.choosing import Choosing
 from fsgen.methods.stack import Stack
+from fsgen.models import model as models
 from fsgen.types import Family, Method
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -32,9 +38,20 @@ def source(request, tmp_path_factory):
     return make_source(tmp_path_factory.mktemp("source") / f"{name}.safetensors", name=name)
 
 
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    """Pictures in a sub-folder for each of three classes: what a source that translates learns from."""
+    folder = tmp_path_factory.mktemp("classes")
+    for k in range(3):
+        draw_images(folder / f"{k}", 2, seed=k)
+    return folder
+
+
 @pytest.mark.parametrize("method", registry.METHODS)
-def test_two_steps_run_or_are_refused(tmp_path, source, drawings, method, monkeypatch):
-    two_steps(tmp_path / "run", source, drawings, method, monkeypatch)
+def test_two_steps_run_or_are_refused(tmp_path, source, drawings, classes, method, monkeypatch):
+    by_class = source.stem == "funit" and not registry.method(method).conditions
+    ran = two_steps(tmp_path / "run", source, classes if by_class else drawings, method, monkeypatch)
+    assert ran or not takes(method, source.stem) or method in ("embedding", "nst"), "allowed, and yet refused"
 
 
 @pytest.mark.parametrize("stack", PAIRS)
@@ -82,6 +99,7 @@ def two_steps(out: Path, source: Path, drawings: Path, stack: str, monkeypatch: 
     before, after = load_file(source), load_file(run / "model.safetensors")
     after = {key: value for key, value in after.items() if not key.startswith("extra.")}
     assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
+    what_is_frozen_stays_and_the_rest_moves(source, run, Stack.parse(stack, options))
     loaded = fsgen.load(run, device="cpu")
     if "translation" in loaded.model.family.traits:
         loaded = loaded.translating(drawings)
@@ -90,6 +108,37 @@ def two_steps(out: Path, source: Path, drawings: Path, stack: str, monkeypatch: 
     resume(run)  # restores the methods' state
     assert fsgen.load(run, device="cpu").model.hash == done
     return True
+
+
+def what_is_frozen_stays_and_the_rest_moves(source: Path, run: Path, stack: Stack) -> None:
+    """By what the methods say they train. Where they choose filter by filter a layer may be held as a whole:
+    which filters are is looked at in tests/methods."""
+    model, before = models.load(source), load_file(source)
+    if stack.conditions:
+        after = load_file(run / "model.safetensors")
+        assert all(torch.equal(value, after[key]) for key, value in before.items())
+        return
+    after = load_file(run / "state" / "latest.safetensors")
+    for player, net in model.family.build(model.spec)._asdict().items():
+        start = stack.starts if player == "g" else player
+        names = [name for name, _ in net.named_parameters()]
+        trained = {name for name in names if stack.trains(model.family, model.spec, player, name)}
+        moved = {
+            name for name in names if not torch.equal(before[f"{start}.{name}"], kept(after, player, name))
+        }
+        by_filter = set()
+        if any(isinstance(method, Choosing) for method in stack.methods):
+            layers = model.family.filters(model.spec).layers[player]
+            by_filter = {name for layer in layers for name in (layer.weight, *layer.also)}
+        assert moved <= trained, f"frozen, and yet moved: {moved - trained}"
+        assert trained - moved <= by_filter, f"trained, and did not move: {trained - moved - by_filter}"
+        assert moved or not trained
+
+
+def kept(state: dict[str, torch.Tensor], player: str, name: str) -> torch.Tensor:
+    """The weight ``name`` itself, where a method has given it another parametrisation too."""
+    module, _, leaf = f"{player}.{name}".rpartition(".")
+    return state.get(f"{player}.{name}", state.get(f"{module}.parametrizations.{leaf}.original"))
 
 
 @pytest.mark.parametrize("name", registry.FAMILIES)
@@ -109,6 +158,9 @@ def test_methods_say_who_they_are(name):
     assert method.summary and "\n" not in method.summary and method.paper and method.__doc__
     traits = {trait for family in registry.FAMILIES for trait in registry.family(family).traits}
     assert method.needs <= traits, "no family can run it"
+    if method.trained == Method.trained:
+        assert method.trains is Method.trains, "says that it trains everything, and keeps something"
+    assert (method.trained == "nothing") == method.conditions
 
 
 @pytest.mark.parametrize("kind", ["family", "method"])

@@ -115,7 +115,7 @@ def _methods(as_json: bool) -> None:
 
     traits = {name: registry.family(name).traits for name in registry.FAMILIES}
     methods = [
-        {"name": name, "summary": m.summary, "paper": m.paper, "needs": sorted(m.needs),
+        {"name": name, "summary": m.summary, "paper": m.paper, "trains": m.trained, "needs": sorted(m.needs),
          "families": [family for family, has in traits.items() if m.needs <= has],
          "claims": sorted(m.claims), "source": m.adapts, "licence": m.licence}
         for name, m in ((name, registry.method(name)) for name in registry.METHODS)
@@ -127,8 +127,9 @@ def _methods(as_json: bool) -> None:
     for m in methods:
         out.print(f"[bold]{m['name']}[/bold]: {common.escape(m['summary'])}", soft_wrap=True)
         needs = ", ".join([*m["needs"], *(["a source"] if m["source"] else [])]) or "nothing in particular"
-        lines = {"paper": m["paper"], "needs": needs, "families": ", ".join(m["families"]),
-                 "decides": ", ".join(m["claims"]), "published code": m["licence"]}  # fmt: skip
+        lines = {"paper": m["paper"], "trains": m["trains"], "needs": needs,
+                 "families": ", ".join(m["families"]), "decides": ", ".join(m["claims"]),
+                 "published code": m["licence"]}  # fmt: skip
         for key, value in lines.items():
             if value:
                 out.print(f"  [dim]{key}[/dim] {common.escape(value)}", soft_wrap=True)

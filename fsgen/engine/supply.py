@@ -19,7 +19,7 @@ from fsgen.engine.settings import Settings
 from fsgen.engine.watch import Watch
 from fsgen.methods.stack import Stack
 from fsgen.metrics.extractor import Extractor
-from fsgen.models.classes import drawn_class
+from fsgen.models.classes import drawn_class, names_of
 from fsgen.models.model import Model
 from fsgen.types import Inputs
 
@@ -97,6 +97,6 @@ def folders_of(shots: ImageSet) -> list[str | None]:
 
 def _labels(shots: ImageSet, model: Model) -> list[int] | None:
     """The class of each image, if sub-folders by the names of the model's classes hold them all."""
-    classes = model.about.get("classes") if drawn_class(model) is None else None
+    classes = names_of(model) if drawn_class(model) is None else []
     folders = folders_of(shots)
     return [classes.index(name) for name in folders] if classes and set(folders) <= set(classes) else None

@@ -35,7 +35,8 @@ class Classes:
     @classmethod
     def of(cls, images: ImageSet, labels: list[int] | None, model: Model) -> Classes:
         """Raises FsgenError where the images are not those of the model's classes, of each some."""
-        names, why = names_of(model), "these lie in none"
+        names = names_of(model)
+        why = f"these lie in none of {', '.join(names[:5])}{' ...' * (len(names) > 5)}"
         if labels is not None:
             why = next((f"{name} has none" for k, name in enumerate(names) if k not in labels), "")
         if why:

@@ -34,6 +34,7 @@ class AdAM(Choosing):
     paper = (
         "Zhao et al. 2022, Few-shot Image Generation via Adaptation-Aware Kernel Modulation, arXiv 2210.16559"
     )
+    trained = "in both networks filters, the important ones by their modulation alone; the head of D"
 
     @dataclass(frozen=True)
     class Options:

@@ -42,13 +42,13 @@ class BSA(Method):
     """
 
     name = "bsa"
-    summary = (
-        "train scales and shifts alone (stylegan2, without normalisation: its style affines) to rebuild each "
-        "image from a latent of its own; no critic"
-    )
+    summary = "rebuild each image from a latent of its own by scaling and shifting the source's feature maps"
     paper = (
         "Noguchi & Harada 2019, Image Generation From Small Datasets via Batch Statistics Adaptation, "
         "arXiv 1904.01774"
+    )
+    trained = (
+        "scales and shifts of G (stylegan2, without normalisation: its style affines), a latent an image"
     )
     licence = "MIT"
     needs = frozenset({"latent", "scales"})

@@ -39,6 +39,7 @@ class CDC(Method):
     name = "cdc"
     summary = "keep the similarities between samples; whole pictures judged near anchors, patches elsewhere"
     paper = "Ojha et al. 2021, Few-shot Image Generation via Cross-domain Correspondence, arXiv 2104.06820"
+    trained = "all of G and D, a head for patches on D"
     licence = "Adobe Research License, non-commercial"
     needs = frozenset({"latent", "discriminator", "taps"})
     claims = frozenset({"what latents are drawn", "what judges"})

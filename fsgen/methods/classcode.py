@@ -9,8 +9,10 @@ class ClassCode(Method):
     """Nothing is trained: contents are drawn as the class that the images' mean code stands for."""
 
     name = "classcode"
-    summary = "train nothing: translate pictures to the class of the shots"
+    summary = "translate pictures to the class of the shots"
     paper = "Liu et al. 2019, Few-Shot Unsupervised Image-to-Image Translation, arXiv 1905.01723"
+    trained = "nothing"
+    licence = "CC BY-NC-SA 4.0"
     needs = frozenset({"translation"})
     adapts = True
     conditions = True

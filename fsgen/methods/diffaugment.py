@@ -26,6 +26,7 @@ class DiffAugment(Method):
     name = "diffaugment"
     summary = "show the critic randomly augmented reals and fakes alike, with gradients through"
     paper = "Zhao et al. 2020, Differentiable Augmentation for Data-Efficient GAN Training, arXiv 2006.10738"
+    licence = "BSD-2-Clause"
     needs = frozenset({"discriminator"})
 
     @dataclass(frozen=True)

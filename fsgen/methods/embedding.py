@@ -12,8 +12,9 @@ class Embedding(Method):
     """
 
     name = "embedding"
-    summary = "train the embedding of the classes shown; the rest of the generator stays as it is"
+    summary = "learn a class by its embedding; pictures of the others stay as they are"
     paper = "Mirza & Osindero 2014, Conditional Generative Adversarial Nets, arXiv 1411.1784 (the condition)"
+    trained = "of G the embedding of the classes shown, all of D"
     needs = frozenset({"classes"})
     claims = frozenset({"which weights of G stay"})
     adapts = True

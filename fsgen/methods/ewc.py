@@ -26,6 +26,7 @@ class EWC(Method):
     name = "ewc"
     summary = "penalise drift of the weights by their Fisher information"
     paper = "Li et al. 2020, Few-shot Image Generation with Elastic Weight Consolidation, arXiv 2012.02780"
+    licence = "none is public: fsgen's is from the paper"
     needs = frozenset({"latent"})
     claims = frozenset({"how weights are held"})
     adapts = True

@@ -9,5 +9,5 @@ class Finetune(Method):
     """Trains everything, adds nothing."""
 
     name = "finetune"
-    summary = "train all weights on the shots; no regulariser"
+    summary = "go on training on the shots; no regulariser"
     paper = "Wang et al. 2018, Transferring GANs, arXiv 1805.01677"

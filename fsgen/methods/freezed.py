@@ -17,8 +17,9 @@ class FreezeD(Method):
     """
 
     name = "freezed"
-    summary = "train G and the last stages of D; the first stages of D stay as they are"
+    summary = "keep the first stages of D as they are"
     paper = "Mo et al. 2020, Freeze the Discriminator: a Simple Baseline for Fine-Tuning, arXiv 2002.10964"
+    trained = "all of G, the last stages of D"
     licence = "MIT"
     needs = frozenset({"discriminator", "stages"})
     claims = frozenset({"which weights of D stay"})

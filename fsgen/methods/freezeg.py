@@ -17,8 +17,9 @@ class FreezeG(Method):
     """
 
     name = "freezeg"
-    summary = "train D and the finest resolutions of G; the first layers of G stay as they are"
+    summary = "keep the first layers of G, those of coarse resolutions, as they are"
     paper = "Lee 2020, FreezeG, github.com/bryandlee/FreezeG (no paper)"
+    trained = "the finest resolutions of G, all of D"
     licence = "MIT"
     needs = frozenset({"resolutions"})
     claims = frozenset({"which weights of G stay"})

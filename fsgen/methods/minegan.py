@@ -29,8 +29,9 @@ class MineGAN(Method):
     """
 
     name = "minegan"
-    summary = "train a small network that finds the right latents of the frozen source, then both"
+    summary = "find the right latents of the frozen source by a small network, then fine-tune both"
     paper = "Wang et al. 2020, MineGAN: Effective Knowledge Transfer from GANs, arXiv 1912.05270"
+    trained = "the miner and D, then G as well"
     licence = "MIT"
     needs = frozenset({"latent", "discriminator"})
     claims = frozenset({"what latents are drawn"})

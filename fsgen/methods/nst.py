@@ -27,8 +27,9 @@ class NST(Method):
     """
 
     name = "nst"
-    summary = "redraw the source's pictures in the style of one image, chosen at random; trains no generator"
+    summary = "redraw the source's pictures in the style of one image, chosen at random"
     paper = "Gatys et al. 2016, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016"
+    trained = "nothing"
     licence = "MIT"
     needs = frozenset({"latent"})
     adapts = True

@@ -35,6 +35,7 @@ class RICK(Choosing):
         "Zhao et al. 2023, Exploring Incompatible Knowledge Transfer in Few-shot Image Generation, "
         "arXiv 2304.07574"
     )
+    trained = "in both networks filters that are neither frozen nor cut off; the head of D, at first alone"
 
     @dataclass(frozen=True)
     class Options:

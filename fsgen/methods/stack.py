@@ -156,7 +156,7 @@ class Stack:
                 method.restore(mine, bench)
             except KeyError as missing:
                 raise FsgenError(
-                    f"the run's saved state does not fit this version of {method.name}: there is no {missing}",
+                    f"the saved state does not fit this version of {method.name}: there is no {missing}",
                     hint="go on with the version of fsgen that began it, or start a new run",
                 ) from missing
 

@@ -75,6 +75,7 @@ class Method:
     name: ClassVar[str]
     summary: ClassVar[str]  # the mechanism in one line
     paper: ClassVar[str]
+    trained: ClassVar[str] = "all of G and D"  # what is, in words
     licence: ClassVar[str] = ""  # of the published code, a note in one line
     needs: ClassVar[frozenset[str]] = frozenset()  # traits of the family it cannot do without
     claims: ClassVar[frozenset[str]] = frozenset()  # of CLAIMS: what only one method of a stack may decide
