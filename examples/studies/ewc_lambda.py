@@ -3,9 +3,9 @@
     python examples/studies/ewc_lambda.py run --avatars DIR --out RUNS [--targets sketches] [--lambdas 5,50]
     python examples/studies/ewc_lambda.py table
 
-Adapts peeps64 to ten pictures at the defaults of `fsgen adapt`, but with a fixed lambda, judged by 500 samples
-(see adaptations.py). What stands beside them, finetune and EWC with `auto`, are rows of field.jsonl. What was
-run already is not run again.
+Adapts peeps64 to ten pictures at the defaults of `fsgen adapt`, but with a fixed lambda, judged by 500
+samples (see adaptations.py). What stands beside them, finetune and EWC with `auto`, are rows of field.jsonl.
+What was run already is not run again.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def run(avatars: Path, out: Path, targets: list[str], lambdas: list[str], seeds:
         judge = Judge.of(avatars, target)
         for seed in seeds:
             for weight in lambdas:
-                run = {"target": target, "lambda": weight, "seed": seed}
-                if any(run.items() <= row.items() for row in rows(RESULTS)):
+                which = {"target": target, "lambda": weight, "seed": seed}
+                if any(which.items() <= row.items() for row in rows(RESULTS)):
                     continue
                 made = out / f"{target}-{weight}-{seed}"
                 adapted(avatars / f"ten_{target}", made, "ewc", seed, "--ewc-lambda", weight)
-                write(RESULTS, {**run, **judge.figures(drawn(made), copies=False)})
+                write(RESULTS, {**which, **judge.figures(drawn(made), copies=False)})
 
 
 def shown(target: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
