@@ -7,7 +7,8 @@
 `fsgen adapt` of peeps64 to ten pictures, with finetune and with ewc. At each look of --stop auto, which is
 kept from ending the run here so that the rest is seen as well, 500 samples are judged in the avatars'
 features.pt by 5,000 pictures that the run knows nothing of. This test set tells which step was best; where
-the run would have ended is told without it. ``plot`` draws over_time.png.
+the run would have ended is told without it. "penalty" is that of EWC without its lambda, sum_i F_i (theta_i -
+theta_S,i)^2, of either method's generator by the same F. ``plot`` draws over_time.png.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from adaptations import SAMPLES, TARGETS, Judge, rows, write
 import fsgen
 from fsgen.data.images import load_images
 from fsgen.engine import stopping
+from fsgen.engine.fisher import fisher
 from fsgen.engine.sample import ready
 from fsgen.engine.watch import Watch
 from fsgen.io import checkpoint
@@ -33,6 +35,7 @@ from fsgen.models import model as models
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 METHODS = ("finetune", "ewc")
+FISHER = 256  # samples behind it
 
 
 class Judged:
@@ -47,12 +50,16 @@ class Judged:
             self.look()
 
     def look(self) -> None:
-        """At the average in the state saved last."""
+        """At the average in the state saved last, and at how far its weights are."""
         tensors, header = checkpoint.read(self.run / "state" / "latest.safetensors")
-        source = models.load("peeps64")
-        average = {"g_ema": checkpoint.split(tensors)["g_ema"]}
-        model = ready(dataclasses.replace(source, networks=average), "cpu")
-        self.figures[header["step"]] = self.judge.figures(model.sample(SAMPLES, seed=0), copies=False)
+        source, networks = models.load("peeps64"), checkpoint.split(tensors)
+        model = ready(dataclasses.replace(source, networks={"g_ema": networks["g_ema"]}), "cpu")
+        start, now = source.networks[source.start], networks["g"]
+        importance = fisher("peeps64", samples=FISHER, device="cpu").diagonal
+        penalty = sum((f * (now[name] - start[name]).square()).sum() for name, f in importance.items())
+        self.figures[header["step"]] = {
+            **self.judge.figures(model.sample(SAMPLES, seed=0), copies=False), "penalty": penalty.item(),
+        }  # fmt: skip
 
 
 def run(
@@ -111,8 +118,8 @@ def plot() -> None:
     from matplotlib.figure import Figure
 
     shown = {"frechet": "Frechet distance", "diversity": "diversity", "leakage": "leakage",
-             "share": "energy distance (source: 1)"}  # fmt: skip
-    figure = Figure(figsize=(11, 10), dpi=90, layout="constrained")
+             "penalty": "penalty / lambda", "share": "energy distance (source: 1)"}  # fmt: skip
+    figure = Figure(figsize=(11, 12), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(shown), len(TARGETS), sharex=True, sharey="row")
     known: set[str] = set()  # methods in the legend, which is the first panel's
@@ -130,6 +137,8 @@ def plot() -> None:
     for place in axes[-1]:
         place.axhline(stopping.BUDGET, color="grey", lw=0.8)
         place.set_yscale("log"), place.set_xlabel("step")
+    for place in axes[-2]:
+        place.set_yscale("log")
     axes[0][0].legend(frameon=False)
     figure.savefig(RESULTS.with_suffix(".png"))
 
