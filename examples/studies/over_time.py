@@ -1,8 +1,8 @@
 """What more steps do, with the penalty of EWC and without it, and where `--stop auto` ends a run.
 
-    python examples/studies/over_time.py run --avatars DIR --out RUNS [--targets sketches] [--steps 800]
+    python examples/studies/over_time.py run --avatars DIR --out RUNS [--targets sketches] [--seeds 3]
     python examples/studies/over_time.py table
-    python examples/studies/over_time.py plot
+    python examples/studies/over_time.py plot --seeds 3
 
 `fsgen adapt` of peeps64 to ten pictures, with finetune and with ewc. At each look of --stop auto, which is
 kept from ending the run here so that the rest is seen as well, 500 samples are judged in the avatars'
@@ -102,18 +102,18 @@ def ended(some: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table() -> None:
-    print("| | | seed | steps | ends at | distance | diversity | best at | distance | farther by |")
-    print("|---" * 10 + "|")
+    print("| | | seed | steps | ends at | distance | diversity | leakage | best at | distance | farther by |")
+    print("|---" * 11 + "|")
     for (target, method, seed, steps), some in groups().items():
         end, best = ended(some), min(some, key=lambda row: row["frechet"])
         print(
             f"| {target} | {method} | {seed} | {steps} | {end['step']} | {end['frechet']:.0f} "
-            f"| {end['diversity']:.1f} | {best['step']} | {best['frechet']:.0f} "
+            f"| {end['diversity']:.1f} | {end['leakage']:.1%} | {best['step']} | {best['frechet']:.0f} "
             f"| {end['frechet'] / best['frechet'] - 1:.1%} |"
         )
 
 
-def plot() -> None:
+def plot(seeds: list[int]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -123,7 +123,9 @@ def plot() -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(shown), len(TARGETS), sharex=True, sharey="row")
     known: set[str] = set()  # methods in the legend, which is the first panel's
-    for (target, method, *_), some in groups().items():
+    for (target, method, seed, _), some in groups().items():
+        if seed not in seeds:
+            continue
         color = {"finetune": "tab:orange", "ewc": "tab:blue"}[method]
         for row, (name, title) in enumerate(shown.items()):
             place = axes[row][TARGETS.index(target)]
@@ -153,14 +155,14 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--steps", type=int, default=400)
     given = parser.parse_args()
+    seeds = [int(seed) for seed in given.seeds.split(",")]
     if given.command == "table":
         return table()
     if given.command == "plot":
-        return plot()
+        return plot(seeds)
     if not given.avatars or not given.out:
         parser.error("--avatars and --out are needed")
     torch.set_num_threads(1)
-    seeds = [int(seed) for seed in given.seeds.split(",")]
     run(given.avatars, given.out, given.targets.split(","), given.methods.split(","), seeds, given.steps)
 
 
