@@ -49,7 +49,7 @@ def classes(tmp_path_factory):
 
 @pytest.mark.parametrize("method", registry.METHODS)
 def test_two_steps_run_or_are_refused(tmp_path, source, drawings, classes, method, monkeypatch):
-    by_class = source.stem == "funit" and not registry.method(method).conditions
+    by_class = source.stem == "funit" and not registry.method(method).conditions  # those are of one class
     ran = two_steps(tmp_path / "run", source, classes if by_class else drawings, method, monkeypatch)
     assert ran or not takes(method, source.stem) or method in ("embedding", "nst"), "allowed, and yet refused"
 
@@ -64,8 +64,12 @@ def test_stacks_of_two_run_on_the_quickest_family_that_takes_them(tmp_path, draw
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stack", PAIRS)
-def test_stacks_of_two_run_on_every_family_or_are_refused(tmp_path, source, drawings, stack, monkeypatch):
-    two_steps(tmp_path / "run", source, drawings, stack, monkeypatch)
+def test_stacks_of_two_run_on_every_family_or_are_refused(
+    tmp_path, source, drawings, classes, stack, monkeypatch
+):
+    images = classes if source.stem == "funit" else drawings
+    ran = two_steps(tmp_path / "run", source, images, stack, monkeypatch)
+    assert ran or not takes(stack, source.stem) or "embedding" in stack, "allowed, and yet refused"
 
 
 def takes(stack: str, family: str) -> bool:
