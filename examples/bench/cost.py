@@ -1,9 +1,10 @@
 """What a training step and a Fisher cost on this machine, compared inside one run.
 
-    python examples/bench/cost.py [--steps 200] [--methods "finetune;ewc"] [--device cpu] [--out cost.json]
+    python examples/bench/cost.py [--steps 200] [--methods "finetune;ewc"] [--batch 4] [--out cost.json]
 
 Steps of each method are interleaved, so that whatever else the machine does hits all alike; medians are given
-with the 10th and 90th percentile. The Fisher is timed vectorised over samples and one sample at a time.
+with the 10th and 90th percentile. With --batch all take so many images a step; without it each takes its own
+number, bsa all of the ten. The Fisher is timed vectorised over samples and one sample at a time.
 """
 
 from __future__ import annotations
@@ -37,15 +38,18 @@ METHODS = "finetune;ewc;diffaugment;ewc,diffaugment"
 BATCH = 16  # of Fisher samples
 
 
-def stepper(model: models.Model, name: str, device: torch.device) -> Callable[[], float]:
-    """A function that does one more step of a run of its own and tells how long it took."""
+def stepper(
+    model: models.Model, name: str, device: torch.device, batch: int | None
+) -> tuple[Callable[[], float], int]:
+    """A function that does one more step of a run of its own and tells how long it took; images a step."""
     methods = Stack.parse(
         name, {"ewc": {"lambda": 500, "samples": BATCH}} if "ewc" in name.split(",") else {}
     )
     methods.check(model.family)
     model = start_of(model, "", methods)
     shots = read_shots(model, SHOTS, "crop", Watch())
-    recipe = resolved(model, methods.recipe(model.family, model.spec, len(shots)))
+    usual = methods.recipe(model.family, model.spec, len(shots))
+    recipe = resolved(model, usual | ({"batch": batch} if batch else {}))
     settings = Settings(images=str(SHOTS), method=methods.name, device=str(device))
     fed = supply(model, shots, settings, methods, device, Watch())
     methods.enter(bench(
@@ -67,7 +71,7 @@ def stepper(model: models.Model, name: str, device: torch.device) -> Callable[[]
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    return step
+    return step, recipe.batch
 
 
 def spread(times: list[float]) -> dict[str, float]:
@@ -80,6 +84,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--source", default="peeps64")
     parser.add_argument("--methods", default=METHODS, help="stacks of them, with ; between")
+    parser.add_argument("--batch", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -95,12 +100,12 @@ def main() -> None:
             how(g, score, batch)
             times[name].append((time.perf_counter() - began) / BATCH)
     names = given.methods.split(";")
-    steppers = {name: stepper(model, name, device) for name in names}
+    steppers = {name: stepper(model, name, device, given.batch) for name in names}
     taken: dict[str, list[float]] = {name: [] for name in names}
-    for step in steppers.values():
+    for step, _ in steppers.values():
         step()  # warm up
     for _ in range(given.steps):
-        for name, step in steppers.items():
+        for name, (step, _) in steppers.items():
             taken[name].append(step())
     result = {
         "machine": {
@@ -109,8 +114,8 @@ def main() -> None:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         },
         "fsgen": fsgen.__version__, "date": time.strftime("%Y-%m-%d"), "source": given.source,
-        "steps": given.steps, "batch": model.family.recipe(model.spec).batch,
-        "step": {name: spread(some) for name, some in taken.items()},
+        "steps": given.steps,
+        "step": {name: {"batch": steppers[name][1], **spread(some)} for name, some in taken.items()},
         "fisher_sample": {name: spread(some) for name, some in times.items()},
     }  # fmt: skip
     text = json.dumps(result, indent=2)

@@ -13,6 +13,7 @@ from fsgen.metrics.extractor import read_state, reading
 from fsgen.metrics.torchvision_shim import import_torchvision
 
 BLOCKS = (2, 2, 3, 3, 3)  # convolutions between poolings
+LAYOUT = torch.channels_last  # of weights and maps, all alike: maps of two layouts take long to compare
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels, for torchvision's weights
 
 
@@ -53,7 +54,7 @@ class Vgg:
                 setattr(network, name, nn.AvgPool2d(2))
         if size < 1 << len(pools):
             raise FsgenError(f"VGG16's maps take pictures of at least {1 << len(pools)} pixels a side")
-        self.network = network.to(device).eval().requires_grad_(False)
+        self.network = network.to(device, memory_format=LAYOUT).eval().requires_grad_(False)
         self.mean, deviation = (
             torch.tensor(values, device=device)[:, None, None] for values in (MEAN, DEVIATION)
         )
@@ -66,6 +67,7 @@ class Vgg:
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """[n, C', h, w] by layer, of images [n, 1 or 3, H, W] in [-1, 1]; grey ones are looked at as RGB."""
         x = ((images + 1) / 2 - self.mean) / self.unit  # [n, 3, H, W], whatever the channels
+        x = x.contiguous(memory_format=LAYOUT)
         maps = {}
         for place, layer in enumerate(self.network):
             x = layer(x)
