@@ -3,12 +3,14 @@
     python examples/studies/over_time.py run --avatars DIR --out RUNS [--targets sketches] [--seeds 3]
     python examples/studies/over_time.py table
     python examples/studies/over_time.py plot --seeds 3
+    python examples/studies/over_time.py picture --out RUNS --seeds 3
 
 `fsgen adapt` of peeps64 to ten pictures, with finetune and with ewc. At each look of --stop auto, which is
 kept from ending the run here so that the rest is seen as well, 500 samples are judged in the avatars'
 features.pt by 5,000 pictures that the run knows nothing of. This test set tells which step was best; where
 the run would have ended is told without it. "penalty" is that of EWC without its lambda, sum_i F_i (theta_i -
-theta_S,i)^2, of either method's generator by the same F. ``plot`` draws over_time.png.
+theta_S,i)^2, of either method's generator by the same F. ``plot`` draws over_time.png; ``picture``, of runs
+of 800 steps, over_time_samples.png: for each target finetune after 100, 400 and 800 steps, then ewc.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from adaptations import SAMPLES, TARGETS, Judge, rows, write
+from adaptations import SAMPLES, SIZE, TARGETS, Judge, rows, write
+from PIL import Image
 
 import fsgen
 from fsgen.data.images import load_images
@@ -148,9 +151,22 @@ def plot(seeds: list[int]) -> None:
     figure.savefig(RESULTS.with_suffix(".png"))
 
 
+def picture(out: Path, targets: list[str], methods: list[str], seed: int) -> None:
+    """Of the second row of each grid: what became of the first six samples of the source."""
+    grids = [
+        out / f"{target}-{method}-{seed}" / "samples" / f"{step:06d}.png"
+        for target in targets for method in methods for step in (100, 400, 800)
+    ]  # fmt: skip
+    row = SIZE + 2  # px, with the line between
+    sheet = Image.new("RGB", (6 * row, len(grids) * row))
+    for place, path in enumerate(grids):
+        sheet.paste(Image.open(path).crop((0, row, 6 * row, 2 * row)), (0, place * row))
+    sheet.save(RESULTS.with_name("over_time_samples.png"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("command", choices=("run", "table", "plot"))
+    parser.add_argument("command", choices=("run", "table", "plot", "picture"))
     parser.add_argument("--avatars", type=Path, help="folder of the avatar sets")
     parser.add_argument("--out", type=Path, help="folder for the runs")
     parser.add_argument("--targets", default=",".join(TARGETS))
@@ -163,8 +179,10 @@ def main() -> None:
         return table()
     if given.command == "plot":
         return plot(seeds)
-    if not given.avatars or not given.out:
+    if not given.out or not (given.avatars or given.command == "picture"):
         parser.error("--avatars and --out are needed")
+    if given.command == "picture":
+        return picture(given.out, given.targets.split(","), given.methods.split(","), seeds[0])
     torch.set_num_threads(1)
     run(given.avatars, given.out, given.targets.split(","), given.methods.split(","), seeds, given.steps)
 
