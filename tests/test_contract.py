@@ -117,19 +117,18 @@ def two_steps(out: Path, source: Path, drawings: Path, stack: str, monkeypatch: 
 def what_is_frozen_stays_and_the_rest_moves(source: Path, run: Path, stack: Stack) -> None:
     """By what the methods say they train. Where they choose filter by filter a layer may be held as a whole:
     which filters are is looked at in tests/methods."""
-    model, before = models.load(source), load_file(source)
+    model = models.load(source)
     if stack.conditions:
-        after = load_file(run / "model.safetensors")
-        assert all(torch.equal(value, after[key]) for key, value in before.items())
+        after = models.load(run).networks
+        for network, before in model.networks.items():
+            assert all(torch.equal(value, after[network][key]) for key, value in before.items())
         return
     after = load_file(run / "state" / "latest.safetensors")
     for player, net in model.family.build(model.spec)._asdict().items():
-        start = stack.starts if player == "g" else player
+        before = model.networks[stack.starts if player == "g" else player]
         names = [name for name, _ in net.named_parameters()]
         trained = {name for name in names if stack.trains(model.family, model.spec, player, name)}
-        moved = {
-            name for name in names if not torch.equal(before[f"{start}.{name}"], kept(after, player, name))
-        }
+        moved = {name for name in names if not torch.equal(before[name], kept(after, player, name))}
         by_filter = set()
         if any(isinstance(method, Choosing) for method in stack.methods):
             layers = model.family.filters(model.spec).layers[player]

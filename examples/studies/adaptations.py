@@ -15,6 +15,7 @@ import sys
 import time
 from functools import cached_property
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -132,6 +133,14 @@ def write(results: Path, row: dict[str, Any]) -> None:
     with results.open("a") as file:
         file.write(json.dumps(row) + "\n")
     print(json.dumps(row), flush=True)
+
+
+def cells(some: list[dict[str, Any]]) -> str:
+    """Of a table: how many rows, and the means of their distance, diversity and leakage."""
+    frechet, diversity, leaked = (
+        mean(row[key] for row in some) for key in ("frechet", "diversity", "leakage")
+    )
+    return f"{len(some)} | {frechet:.0f} | {diversity:.1f} | {leaked:.1%}"
 
 
 def rows(results: Path) -> list[dict[str, Any]]:

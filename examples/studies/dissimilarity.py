@@ -19,10 +19,9 @@ import argparse
 import shutil
 from collections import defaultdict
 from pathlib import Path
-from statistics import mean
 
 import torch
-from adaptations import TARGETS, Judge, adapted, drawn, rows, write
+from adaptations import TARGETS, Judge, adapted, cells, drawn, rows, write
 from field import RESULTS as FIELD
 
 from fsgen.data.images import load_images
@@ -78,13 +77,9 @@ def table() -> None:
     print("|---" * 8 + "|")
     for target, place in sorted(far.items(), key=lambda pair: pair[1]["between"]):
         for method in METHODS:
-            some = found[target, method]
-            frechet, diversity, leakage = (
-                mean(row[name] for row in some) for name in ("frechet", "diversity", "leakage")
-            )
             print(
-                f"| {target} | {place['away']} | {place['between']:.0f} | {method} | {len(some)} "
-                f"| {frechet:.0f} | {diversity:.1f} | {leakage:.1%} |"
+                f"| {target} | {place['away']} | {place['between']:.0f} | {method} "
+                f"| {cells(found[target, method])} |"
             )
 
 

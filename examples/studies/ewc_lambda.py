@@ -13,11 +13,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import torch
-from adaptations import TARGETS, Judge, adapted, drawn, rows, write
+from adaptations import TARGETS, Judge, adapted, cells, drawn, rows, write
 from field import RESULTS as FIELD
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
@@ -53,12 +52,7 @@ def table() -> None:
     for target in TARGETS:
         for weight, some in shown(target):
             if some:
-                frechet, diversity, leakage = (
-                    mean(row[name] for row in some) for name in ("frechet", "diversity", "leakage")
-                )
-                print(
-                    f"| {target} | {weight} | {len(some)} | {frechet:.0f} | {diversity:.1f} | {leakage:.1%} |"
-                )
+                print(f"| {target} | {weight} | {cells(some)} |")
 
 
 def main() -> None:

@@ -63,7 +63,8 @@ def found(target: str | None, method: str) -> dict[str, float]:
     What a run costs are means over those of the last day, since machines differ.
     """
     some = [row for row in rows(RESULTS) if row["method"] == method and target in (row["target"], None)]
-    last = [row for row in some if row["date"] == max(row["date"] for row in some)]
+    day = max(row["date"] for row in some)
+    last = [row for row in some if row["date"] == day]
     wanted = {"frechet": some, "diversity": some, "intra": some, "near_copies": some, "leakage": some,
               "cpu_seconds": last, "peak_mb": last}  # fmt: skip
     known = {name: [row[name] for row in of if row.get(name) is not None] for name, of in wanted.items()}

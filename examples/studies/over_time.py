@@ -31,22 +31,26 @@ from fsgen.data.images import load_images
 from fsgen.engine import stopping
 from fsgen.engine.fisher import fisher
 from fsgen.engine.sample import ready
+from fsgen.engine.settings import STEPS
 from fsgen.engine.watch import Watch
 from fsgen.io import checkpoint
+from fsgen.methods.ewc import EWC
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
+from fsgen.nn.losses import drift
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 METHODS = ("finetune", "ewc")
-FISHER = 256  # samples behind it
-USUAL = 400  # steps, of fsgen adapt
 
 
 class Judged:
     """Judges the states that a run saves, each while the next step is being made."""
 
     def __init__(self, run: Path, judge: Judge) -> None:
-        self.run, self.judge = run, judge
+        self.run, self.judge, self.source = run, judge, models.load("peeps64")
+        start = self.source.networks[self.source.start]
+        importance = fisher("peeps64", samples=EWC.Options().samples, device="cpu").diagonal
+        self.start, self.importance = start, importance  # theta_S and F
         self.figures: dict[int, dict[str, float]] = {}
 
     def step(self, step: int, *_: Any) -> None:
@@ -56,11 +60,10 @@ class Judged:
     def look(self) -> None:
         """At the average in the state saved last, and at how far its weights are."""
         tensors, header = checkpoint.read(self.run / "state" / "latest.safetensors")
-        source, networks = models.load("peeps64"), checkpoint.split(tensors)
-        model = ready(dataclasses.replace(source, networks={"g_ema": networks["g_ema"]}), "cpu")
-        start, now = source.networks[source.start], networks["g"]
-        importance = fisher("peeps64", samples=FISHER, device="cpu").diagonal
-        penalty = sum((f * (now[name] - start[name]).square()).sum() for name, f in importance.items())
+        networks = checkpoint.split(tensors)
+        model = ready(dataclasses.replace(self.source, networks={"g_ema": networks["g_ema"]}), "cpu")
+        weights = ([some[name] for name in self.importance] for some in (networks["g"], self.start))
+        penalty = drift(*weights, list(self.importance.values()))
         self.figures[header["step"]] = {
             **self.judge.figures(model.sample(SAMPLES, seed=0), copies=False), "penalty": penalty.item(),
         }  # fmt: skip
@@ -109,7 +112,7 @@ def table() -> None:
     print("| | | seed | steps | ends at | distance | diversity | leakage | best at | distance | farther by |")
     print("|---" * 11 + "|")
     for (target, method, seed, steps), every in sorted(groups().items(), key=lambda group: group[0][2]):
-        for most in sorted({USUAL, steps}):
+        for most in sorted({STEPS, steps}):
             some = [row for row in every if row["step"] <= most]  # a longer run begins as a shorter one
             end, best = ended(some), min(some, key=lambda row: row["frechet"])
             print(
@@ -128,26 +131,24 @@ def plot(seeds: list[int]) -> None:
     figure = Figure(figsize=(11, 12), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(shown), len(TARGETS), sharex=True, sharey="row")
-    known: set[str] = set()  # methods in the legend, which is the first panel's
     for (target, method, seed, _), some in groups().items():
         if seed not in seeds:
             continue
         color = {"finetune": "tab:orange", "ewc": "tab:blue"}[method]
         for row, (name, title) in enumerate(shown.items()):
             place = axes[row][TARGETS.index(target)]
-            label = method if (target, row) == (TARGETS[0], 0) and method not in known else None
-            known |= {method} if label else set()
-            place.plot([x["step"] for x in some], [x[name] for x in some], color=color, lw=1.2, label=label)
+            place.plot([x["step"] for x in some], [x[name] for x in some], color=color, lw=1.2, label=method)
             place.plot(ended(some)["step"], ended(some)[name], "o", color=color)
             axes[row][0].set_ylabel(title)
     for place, target in zip(axes[0], TARGETS, strict=True):
         place.set_title(target)
-    for place in axes[-1]:
+    for above, place in zip(axes[-2], axes[-1], strict=True):
+        above.set_yscale("log"), place.set_yscale("log")
         place.axhline(stopping.BUDGET, color="grey", lw=0.8)
-        place.set_yscale("log"), place.set_xlabel("step")
-    for place in axes[-2]:
-        place.set_yscale("log")
-    axes[0][0].legend(frameon=False)
+        place.set_xlabel("step")
+    lines, names = axes[0][0].get_legend_handles_labels()
+    named = dict(zip(names, lines, strict=True))  # each method once, whatever the number of seeds
+    axes[0][0].legend(named.values(), named.keys(), frameon=False)
     figure.savefig(RESULTS.with_suffix(".png"))
 
 
@@ -172,7 +173,7 @@ def main() -> None:
     parser.add_argument("--targets", default=",".join(TARGETS))
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--steps", type=int, default=USUAL)
+    parser.add_argument("--steps", type=int, default=STEPS)
     given = parser.parse_args()
     seeds = [int(seed) for seed in given.seeds.split(",")]
     if given.command == "table":

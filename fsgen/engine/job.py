@@ -152,12 +152,7 @@ class _Follow:
             self.enough = self.watchman.enough(distance)
             self.job.run.log(state.step, {"distance": distance})
             if self.enough or last:
-                when = f"ended at step {state.step}" if self.enough else f"all {state.step} steps done"
-                share = f"{distance / self.watchman.start:.0%}"
-                rest = "" if self.enough else f"; {stopping.BUDGET:.0%} would have ended it before"
-                self.job.watch.say(
-                    f"{when}: samples are {share} as far from the images as the source's{rest}"
-                )
+                self.job.watch.say(self.watchman.verdict(distance, state.step))
         if state.step % settings.save_every == 0 and not last and not self.interrupted:
             self.save(state)
         return self.interrupted or self.enough

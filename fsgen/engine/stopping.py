@@ -85,6 +85,13 @@ class Watchman:
     def enough(self, distance: float) -> bool:
         return distance <= BUDGET * self.start
 
+    def verdict(self, distance: float, step: int) -> str:
+        """A sentence on the last look, at the step that the run has come to."""
+        found = f"samples are {distance / self.start:.0%} as far from the images as the source's"
+        if self.enough(distance):
+            return f"ended at step {step}: {found}"
+        return f"all {step} steps done: {found}; {BUDGET:.0%} would have ended it before"
+
     def _distance(self, model: Model, g: nn.Module) -> float:
         drawn = nearness.embed(self.critic, nearness.probes(model, g, SAMPLES, "stop"))
         return energy_distance(drawn, self.shots)
