@@ -13,12 +13,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "load": "fsgen.engine.sample",
-    "pull": "fsgen.engine.pull",
-    "fisher": "fsgen.engine.fisher",
-    "adapt": "fsgen.engine.adapt",
-    "train": "fsgen.engine.train",
-    "sample": "fsgen.engine.sample",
+    "load": "fsgen.sampling.sampler",
+    "pull": "fsgen.importers.pull",
+    "fisher": "fsgen.training.fisher",
+    "adapt": "fsgen.training.adapt",
+    "train": "fsgen.training.train",
+    "sample": "fsgen.sampling.sampler",
     "evaluate": "fsgen.evaluation.evaluate",
     "compare": "fsgen.evaluation.compare",
 }

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 from fsgen.errors import FsgenError, near
 
 if TYPE_CHECKING:
-    from fsgen.types import Family, Method
+    from fsgen.interfaces import Family, Method
 
 FAMILIES = {
-    "stylegan2": "fsgen.models.stylegan2.family:StyleGAN2",
-    "fastgan": "fsgen.models.fastgan.family:FastGAN",
-    "dcgan": "fsgen.models.dcgan:DCGAN",
-    "cgan": "fsgen.models.cgan:CGAN",
-    "funit": "fsgen.models.funit.family:FUNIT",
-    "biggan": "fsgen.models.biggan.family:BigGAN",
+    "stylegan2": "fsgen.families.stylegan2.family:StyleGAN2",
+    "fastgan": "fsgen.families.fastgan.family:FastGAN",
+    "dcgan": "fsgen.families.dcgan:DCGAN",
+    "cgan": "fsgen.families.cgan:CGAN",
+    "funit": "fsgen.families.funit.family:FUNIT",
+    "biggan": "fsgen.families.biggan.family:BigGAN",
 }
 
 METHODS = {

@@ -15,11 +15,11 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 QUICK = {  # what runs take their time for and is looked at by itself elsewhere
-    "fsgen.engine.nearness.PROBES": 16,
-    "fsgen.models.stylegan2.family.SETTLE_SAMPLES": 1024,
-    "fsgen.models.fastgan.family.SETTLE": (2, 4),
-    "fsgen.models.biggan.family.SETTLE": (2, 4),
-    "fsgen.models.dcgan.SETTLE": (2, 4),
+    "fsgen.training.domain_gap.PROBES": 16,
+    "fsgen.families.stylegan2.family.SETTLE_SAMPLES": 1024,
+    "fsgen.families.fastgan.family.SETTLE": (2, 4),
+    "fsgen.families.biggan.family.SETTLE": (2, 4),
+    "fsgen.families.dcgan.SETTLE": (2, 4),
 }
 
 
@@ -31,7 +31,7 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if "real_plots" not in request.fixturenames:
         for plot in ("losses", "penalty", "by_layer"):
             monkeypatch.setattr(
-                f"fsgen.engine.plots.{plot}", lambda values, path, *rest, **options: Path(path).touch()
+                f"fsgen.training.plots.{plot}", lambda values, path, *rest, **options: Path(path).touch()
             )
 
 

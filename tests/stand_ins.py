@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from fsgen.metrics.torchvision_shim import import_torchvision
-from fsgen.metrics.weights import CATALOGUE
+from fsgen.features.torchvision_shim import import_torchvision
+from fsgen.features.weight_files import CATALOGUE
 
 
 class Scripted(nn.Module):

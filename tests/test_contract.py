@@ -16,12 +16,12 @@ from tiny import SPECS, draw_images, make_source
 
 import fsgen
 from fsgen import registry
-from fsgen.engine.adapt import resume
 from fsgen.errors import FsgenError
-from fsgen.methods.choosing import Choosing
+from fsgen.interfaces import Family, Method
+from fsgen.methods.filter_selection import Choosing
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
-from fsgen.types import Family, Method
+from fsgen.training.adapt import resume
 
 pytestmark = pytest.mark.usefixtures("quick")
 PAIRS = [",".join(pair) for pair in combinations(registry.METHODS, 2)]

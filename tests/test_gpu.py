@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import fsgen
-from fsgen.engine.seeds import inputs_of
 from fsgen.models import model as models
+from fsgen.sampling.latents import inputs_of
 
 pytestmark = [
     pytest.mark.gpu,

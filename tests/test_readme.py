@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fsgen.evaluation import critic
+from fsgen.evaluation import discriminator_judge
 from fsgen.methods import ewc
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +63,7 @@ def test_readme_commands_run_in_order(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FSGEN_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(ewc, "PILOT", 2)
-    monkeypatch.setattr(critic, "SAMPLES", 40)
+    monkeypatch.setattr(discriminator_judge, "SAMPLES", 40)
     for command in COMMANDS:
         if not command.startswith(ELSEWHERE):
             assert run(command, monkeypatch) == 0, f"{command}\n{capsys.readouterr().err}"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fsgen.features import weight_files
+from fsgen.features.weight_files import CATALOGUE
 from fsgen.io import download
-from fsgen.metrics import weights
-from fsgen.metrics.weights import CATALOGUE
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -39,7 +39,7 @@ def weight_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[T
     monkeypatch.setenv("FSGEN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(weights, "_clean_fid_copy", lambda file: None)
+    monkeypatch.setattr(weight_files, "_clean_fid_copy", lambda file: None)
     monkeypatch.setattr(download, "PAUSE", 0)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.asked, server.breaks = [], {}

@@ -22,16 +22,16 @@ import torch
 
 import fsgen
 from fsgen import rng as random
-from fsgen.engine import fisher as fishers
-from fsgen.engine import loop
-from fsgen.engine.bench import bench
-from fsgen.engine.job import read_shots, resolved, start_of
-from fsgen.engine.settings import STEPS, Settings
-from fsgen.engine.supply import supply
-from fsgen.engine.watch import Watch
+from fsgen.callbacks import Watch
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
-from fsgen.nn import fisher as estimator
+from fsgen.nn import per_sample_fisher as estimator
+from fsgen.training import fisher as fishers
+from fsgen.training import loop
+from fsgen.training.data_source import supply
+from fsgen.training.method_context import bench
+from fsgen.training.settings import STEPS, Settings
+from fsgen.training.trainer import read_shots, resolved, start_of
 
 SHOTS = Path(__file__).parent.parent / "ten_sketches"
 METHODS = "finetune;ewc;diffaugment;ewc,diffaugment"

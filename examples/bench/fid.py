@@ -29,8 +29,8 @@ import sys, tempfile, warnings
 warnings.simplefilter("ignore")
 import numpy as np, torch, fsgen
 from pathlib import Path
-from fsgen.data.pictures import picture
-from fsgen.metrics.torchvision_shim import import_torchvision
+from fsgen.data.image_output import picture
+from fsgen.features.torchvision_shim import import_torchvision
 import_torchvision()
 from cleanfid import fid, features
 from cleanfid.inception_torchscript import InceptionV3W

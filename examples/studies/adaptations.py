@@ -23,7 +23,7 @@ from torch import Tensor
 
 import fsgen
 from fsgen.data.images import load_images
-from fsgen.evaluation.critic import Critic
+from fsgen.evaluation.discriminator_judge import Critic
 from fsgen.metrics.diversity import mean_pairwise
 from fsgen.metrics.frechet import frechet
 from fsgen.metrics.memorisation import leakage, nearest

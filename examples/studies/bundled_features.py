@@ -37,7 +37,7 @@ from fsgen import rng as random
 from fsgen.data.augment import augment
 from fsgen.data.images import load_images
 from fsgen.data.neighbours import nearest
-from fsgen.metrics.bundled import DIM, GRID, WIDTHS, Network
+from fsgen.features.bundled import DIM, GRID, WIDTHS, Network
 
 RESULTS = Path(__file__).with_suffix(".json")
 HELD_OUT = {"peeps": 2000, "sketches": 1000, "pixel_faces": 1000, "doodles": 2000}  # the last ones

@@ -34,14 +34,14 @@ from torch import Tensor, nn
 import fsgen
 from fsgen import rng as random
 from fsgen.data.augment import augment
+from fsgen.data.image_output import grid, save_png, to_uint8
 from fsgen.data.images import load_images
-from fsgen.data.pictures import grid, save_png, to_uint8
-from fsgen.engine.adapt import resume
-from fsgen.engine.train import train
 from fsgen.methods.diffaugment import DiffAugment
 from fsgen.metrics.diversity import mean_pairwise
 from fsgen.metrics.frechet import frechet
 from fsgen.metrics.memorisation import near_copies, nearest
+from fsgen.training.adapt import resume
+from fsgen.training.train import train
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 POLICY = "color,translation,cutout"

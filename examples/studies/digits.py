@@ -23,10 +23,10 @@ import torch
 from PIL import Image
 
 import fsgen
-from fsgen.data.pictures import grid, save_png
-from fsgen.engine.train import train
-from fsgen.metrics.classifier import accuracy, fit_classifier
+from fsgen.data.image_output import grid, save_png
+from fsgen.features.classifier import accuracy, fit_classifier
 from fsgen.metrics.parzen import parzen, pixels
+from fsgen.training.train import train
 
 HERE = Path(__file__)
 TRAIN, VALIDATION = 1200, 297  # and 300 to test on

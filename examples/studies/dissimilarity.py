@@ -24,11 +24,11 @@ import torch
 from adaptations import TARGETS, Judge, adapted, cells, drawn, rows, write
 from field import RESULTS as FIELD
 
+from fsgen.data.image_output import grid, save_png
 from fsgen.data.images import load_images
-from fsgen.data.pictures import grid, save_png
-from fsgen.engine.nearness import farness
 from fsgen.metrics.frechet import frechet
 from fsgen.models import model as models
+from fsgen.training.domain_gap import farness
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 METHODS = ("source", "finetune", "ewc")

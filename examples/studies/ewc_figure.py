@@ -27,12 +27,12 @@ from typing import Any
 import torch
 
 import fsgen
+from fsgen.data.image_output import pairs, save_png
 from fsgen.data.images import load_images
-from fsgen.data.pictures import pairs, save_png
-from fsgen.engine.adapt import resume
-from fsgen.engine.outcome import rate_of_change
-from fsgen.engine.train import train
 from fsgen.metrics.frechet import frechet
+from fsgen.training.adapt import resume
+from fsgen.training.results import rate_of_change
+from fsgen.training.train import train
 
 HERE = Path(__file__)
 WIDTH, BATCH = 24, 32  # a third of the published width: a core's minutes, not hours

@@ -20,8 +20,8 @@ from statistics import mean
 import torch
 from adaptations import TARGETS, Judge, adapted, drawn, rows, write
 
+from fsgen.data.image_output import grid, save_png
 from fsgen.data.images import load_images
-from fsgen.data.pictures import grid, save_png
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 METHODS = (

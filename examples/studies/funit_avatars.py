@@ -43,15 +43,15 @@ from torch.nn import functional as F
 import fsgen
 from fsgen import rng as random
 from fsgen.data.augment import augment
+from fsgen.data.image_output import grid, save_png, to_uint8
 from fsgen.data.images import load_images
-from fsgen.data.pictures import grid, save_png, to_uint8
-from fsgen.engine.adapt import resume
-from fsgen.engine.sample import Loaded
-from fsgen.engine.train import train
-from fsgen.engine.translation import code_of
-from fsgen.metrics.classifier import Network, fit_classifier
+from fsgen.features.classifier import Network, fit_classifier
+from fsgen.interfaces import Inputs
 from fsgen.metrics.correspondence import correspondence
-from fsgen.types import Inputs
+from fsgen.sampling.sampler import Loaded
+from fsgen.sampling.translation import code_of
+from fsgen.training.adapt import resume
+from fsgen.training.train import train
 
 HERE = Path(__file__)
 RESULTS = HERE.with_suffix(".json")

@@ -22,8 +22,8 @@ from pathlib import Path
 from adaptations import features
 
 import fsgen
+from fsgen.data.image_output import grid, save_png
 from fsgen.data.images import load_images
-from fsgen.data.pictures import grid, save_png
 from fsgen.metrics.diversity import mean_pairwise
 from fsgen.metrics.frechet import frechet
 

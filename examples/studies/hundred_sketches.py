@@ -27,12 +27,12 @@ import torch
 from adaptations import features
 
 import fsgen
+from fsgen.data.image_output import grid, save_png
 from fsgen.data.images import load_images
-from fsgen.data.pictures import grid, save_png
-from fsgen.engine.adapt import resume
-from fsgen.engine.train import train
 from fsgen.metrics.diversity import mean_pairwise
 from fsgen.metrics.frechet import frechet
+from fsgen.training.adapt import resume
+from fsgen.training.train import train
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 WIDTHS = {"fastgan": 16, "stylegan2": 160}  # of like size: see "parameters"

@@ -43,16 +43,16 @@ from torch import Tensor, nn
 
 import fsgen
 from fsgen import rng as random
+from fsgen.data.image_output import grid, picture, save_png, to_uint8
 from fsgen.data.images import load_images
 from fsgen.data.neighbours import nearest
-from fsgen.data.pictures import grid, picture, save_png, to_uint8
-from fsgen.engine.adapt import resume
-from fsgen.engine.instances import features_of
-from fsgen.engine.sample import Loaded
-from fsgen.engine.train import train
+from fsgen.features.instance_features import build
 from fsgen.metrics.diversity import mean_pairwise
 from fsgen.metrics.frechet import frechet
-from fsgen.metrics.instances import build
+from fsgen.sampling.instances import features_of
+from fsgen.sampling.sampler import Loaded
+from fsgen.training.adapt import resume
+from fsgen.training.train import train
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 ARMS: dict[str, dict[str, int]] = {

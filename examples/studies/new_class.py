@@ -22,10 +22,10 @@ import torch
 from digits import as_folders, digits
 
 import fsgen
-from fsgen.data.pictures import grid, save_png
-from fsgen.engine.train import train
-from fsgen.metrics.classifier import accuracy, fit_classifier
+from fsgen.data.image_output import grid, save_png
+from fsgen.features.classifier import accuracy, fit_classifier
 from fsgen.metrics.diversity import mean_pairwise
+from fsgen.training.train import train
 
 HERE = Path(__file__)
 NEW, SHOTS, SAMPLES = 9, 10, 1000

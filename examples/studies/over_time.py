@@ -27,17 +27,17 @@ from adaptations import SAMPLES, SIZE, TARGETS, Judge, rows, write
 from PIL import Image
 
 import fsgen
+from fsgen.callbacks import Watch
 from fsgen.data.images import load_images
-from fsgen.engine import stopping
-from fsgen.engine.fisher import fisher
-from fsgen.engine.sample import ready
-from fsgen.engine.settings import STEPS
-from fsgen.engine.watch import Watch
 from fsgen.io import checkpoint
 from fsgen.methods.ewc import EWC
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
 from fsgen.nn.losses import drift
+from fsgen.sampling.sampler import ready
+from fsgen.training import early_stopping
+from fsgen.training.fisher import fisher
+from fsgen.training.settings import STEPS
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 METHODS = ("finetune", "ewc")
@@ -54,7 +54,7 @@ class Judged:
         self.figures: dict[int, dict[str, float]] = {}
 
     def step(self, step: int, *_: Any) -> None:
-        if step > 1 and step % stopping.EVERY == 1:
+        if step > 1 and step % early_stopping.EVERY == 1:
             self.look()
 
     def look(self) -> None:
@@ -72,17 +72,17 @@ class Judged:
 def run(
     avatars: Path, out: Path, targets: list[str], methods: list[str], seeds: list[int], steps: int
 ) -> None:  # fmt: skip
-    stopping.BUDGET = -1.0  # never enough
+    early_stopping.BUDGET = -1.0  # never enough
     for target in targets:
         judge, few = Judge.of(avatars, target), load_images(avatars / f"ten_{target}", 64)
-        start = stopping.Watchman(models.load("peeps64"), few, Stack(), torch.device("cpu")).start
+        start = early_stopping.Watchman(models.load("peeps64"), few, Stack(), torch.device("cpu")).start
         for seed in seeds:
             for method in methods:
                 made = out / f"{target}-{method}-{seed}"
                 judged = Judged(made, judge)
                 fsgen.adapt(
                     avatars / f"ten_{target}", out=made, method=method, seed=seed, steps=steps, stop="auto",
-                    save_every=stopping.EVERY, device="cpu", force=True, watch=Watch(step=judged.step),
+                    save_every=early_stopping.EVERY, device="cpu", force=True, watch=Watch(step=judged.step),
                 )  # fmt: skip
                 judged.look()
                 log = (json.loads(line) for line in (made / "log.jsonl").read_text().splitlines())
@@ -105,7 +105,7 @@ def groups() -> dict[tuple[str, str, int, int], list[dict[str, Any]]]:
 
 def ended(some: list[dict[str, Any]]) -> dict[str, Any]:
     """The look that ends a run, or the last."""
-    return next((row for row in some if row["share"] <= stopping.BUDGET), some[-1])
+    return next((row for row in some if row["share"] <= early_stopping.BUDGET), some[-1])
 
 
 def table() -> None:
@@ -144,7 +144,7 @@ def plot(seeds: list[int]) -> None:
         place.set_title(target)
     for above, place in zip(axes[-2], axes[-1], strict=True):
         above.set_yscale("log"), place.set_yscale("log")
-        place.axhline(stopping.BUDGET, color="grey", lw=0.8)
+        place.axhline(early_stopping.BUDGET, color="grey", lw=0.8)
         place.set_xlabel("step")
     lines, names = axes[0][0].get_legend_handles_labels()
     named = dict(zip(names, lines, strict=True))  # each method once, whatever the number of seeds

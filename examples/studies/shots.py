@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from adaptations import Judge, adapted, drawn, rows, write
 
+from fsgen.data.image_output import grid, save_png
 from fsgen.data.images import load_images
-from fsgen.data.pictures import grid, save_png
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 METHODS = ("nst", "bsa", "minegan", "ewc")

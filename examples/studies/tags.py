@@ -33,12 +33,12 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from fsgen import rng as random
+from fsgen.data.image_output import picture, save_png
 from fsgen.data.images import ImageSet, load_images
-from fsgen.data.pictures import picture, save_png
-from fsgen.engine import loop
+from fsgen.families.cgan import CGAN
+from fsgen.interfaces import Inputs, Method, Who
 from fsgen.methods.stack import Stack
-from fsgen.models.cgan import CGAN
-from fsgen.types import Inputs, Method, Who
+from fsgen.training import loop
 
 HERE = Path(__file__)
 TRAIN, VALIDATION = 17_000, 1_000  # the other 2,000 are held out

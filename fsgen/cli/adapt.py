@@ -54,7 +54,7 @@ def adapt(
     [dim]fsgen adapt ./ten_sketches --out runs/sketches[/dim]
     """
     common.setup(debug)
-    from fsgen.engine import adapt as engine
+    from fsgen.training import adapt as engine
 
     with interruptible() as asked, common.watching(asked) as watch:
         if resume is not None:

@@ -18,7 +18,7 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from fsgen.engine.watch import Watch
+    from fsgen.callbacks import Watch
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel="Common")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Common")]
@@ -102,7 +102,7 @@ def path_text(path: Path | str) -> str:
 @contextmanager
 def watching(stop: Callable[[], bool] = lambda: False) -> Iterator[Watch]:
     """A ``Watch`` that shows bars on a terminal and lines elsewhere."""
-    from fsgen.engine.watch import Watch
+    from fsgen.callbacks import Watch
 
     if not stderr().is_terminal:
         lines = _Lines()

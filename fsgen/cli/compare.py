@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from fsgen.cli import common, figures
+from fsgen.cli import common, terminal_tables
 
 
 def compare(
@@ -63,6 +63,6 @@ def compare(
         common.emit(found.plain())
         return
     screen = common.stdout()
-    screen.print(figures.compared(found.reports))
+    screen.print(terminal_tables.compared(found.reports))
     for file in files:
         screen.print(f"{file.name}: {common.path_text(file)}", soft_wrap=True)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from fsgen.cli import common, figures
+from fsgen.cli import common, terminal_tables
 
 if TYPE_CHECKING:
-    from fsgen.evaluation.evaluation import Evaluation
+    from fsgen.evaluation.result import Evaluation
 
 
 def evaluate(
@@ -109,7 +109,11 @@ def evaluate(
 def show(found: Evaluation, files: list[Path]) -> None:
     """The table, what nobody should overlook, and where the pages are."""
     out = common.stdout()
-    out.print(figures.evaluated(found.rows) if found.content is None else figures.translated(found.rows))
+    out.print(
+        terminal_tables.evaluated(found.rows)
+        if found.content is None
+        else terminal_tables.translated(found.rows)
+    )
     for name, judge in found.settings.get("classifiers", {}).items():
         out.print(
             f"the classifier ({name}) tells {judge['classes']} classes apart: {judge['accuracy']:.1%} of "

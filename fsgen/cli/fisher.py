@@ -29,8 +29,8 @@ def fisher(
 ) -> None:
     """Estimate the diagonal Fisher information of a SOURCE generator: what its pictures depend on."""
     common.setup(debug)
-    from fsgen.engine import fisher as engine
-    from fsgen.engine import plots
+    from fsgen.training import fisher as engine
+    from fsgen.training import plots
 
     if plot is not None:
         plots.check(plot)

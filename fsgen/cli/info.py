@@ -69,8 +69,8 @@ def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def _everything(as_json: bool) -> None:
     from fsgen import registry
+    from fsgen.io.cache_folders import sources_dir
     from fsgen.io.catalog import catalog
-    from fsgen.io.home import sources_dir
 
     here = {path.stem for path in sources_dir().glob("*.safetensors")}
     entries = catalog()
@@ -138,10 +138,10 @@ def _methods(as_json: bool) -> None:
 
 def _metrics(as_json: bool) -> None:
     """What can be measured, and the networks that measure it."""
+    from fsgen.features import weight_files
     from fsgen.measures import MEASURES, OWN
-    from fsgen.metrics import weights
 
-    files = weights.table()
+    files = weight_files.table()
     if as_json:
         metrics = [
             {"name": m.name, "title": m.title, "better": m.better, "network": m.space, "summary": m.summary}

@@ -59,7 +59,7 @@ def pull(
         raise FsgenError(f"one source at a time: {source}, or {names[0]}", hint="several take several pulls")
     if everything:
         raise FsgenError(f"--everything is for the metrics' weights, not for '{source}'")
-    from fsgen.engine import pull as engine
+    from fsgen.importers import pull as engine
 
     def consent(entry: Entry) -> bool:
         common.say(f"{entry.name}: {entry.licence}. {entry.terms}.")
@@ -73,7 +73,7 @@ def pull(
 
 
 def _metrics(names: list[str], everything: bool, as_json: bool) -> None:
-    from fsgen.engine import pull as engine
+    from fsgen.importers import pull as engine
 
     with common.watching() as watch:
         pulled = engine.pull_metrics(names, everything=everything, watch=watch)

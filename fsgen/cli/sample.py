@@ -67,8 +67,8 @@ def sample(
     """
     common.setup(debug)
     from fsgen.data.files import find_images
-    from fsgen.engine import sheets
-    from fsgen.engine.seeds import parse
+    from fsgen.sampling import sheets
+    from fsgen.sampling.latents import parse
 
     columns, rows = _grid(grid)
     usual = columns * rows if grid else len(find_images(content)) if content else 16

@@ -63,8 +63,8 @@ def train(
     [dim]fsgen train ./hundred_sketches --family fastgan --size 64 --out runs/source[/dim]
     """
     common.setup(debug)
-    from fsgen.engine import train as engine
-    from fsgen.engine.adapt import resume as go_on
+    from fsgen.training import train as engine
+    from fsgen.training.adapt import resume as go_on
 
     with interruptible() as stop, common.watching(stop) as watch:
         if resume is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fsgen.data.decode import Fit
 from fsgen.data.files import SUFFIXES, Item, find_images
-from fsgen.data.stream import digest, open_images
+from fsgen.data.streaming import digest, open_images
 from fsgen.errors import FsgenError
 
 __all__ = ["SUFFIXES", "ImageSet", "Item", "find_images", "load_images"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from fsgen.data.images import ImageSet
-from fsgen.data.stream import Pile
+from fsgen.data.streaming import Pile
 from fsgen.errors import FsgenError
-from fsgen.evaluation.figures import LEAST_REALS, NEIGHBOURS
-from fsgen.evaluation.notes import Notes
+from fsgen.evaluation.availability import Notes
+from fsgen.evaluation.image_sets import Subject
 from fsgen.evaluation.protocols import DEFAULT, Protocol
-from fsgen.evaluation.subjects import Subject
+from fsgen.evaluation.scores import LEAST_REALS, NEIGHBOURS
 
 RELIABLE = 2048  # images below which a FID is mostly bias: Inception has as many features
 COPIES = 0.05  # share of near copies above which it is flagged

@@ -11,18 +11,19 @@ from typing import Any
 
 import fsgen
 from fsgen.atomic import atomic
-from fsgen.engine import reports, translation
-from fsgen.engine import sample as pictures
-from fsgen.engine.run import Run
-from fsgen.engine.watch import Watch
+from fsgen.callbacks import Watch
 from fsgen.errors import FsgenError
+from fsgen.evaluation import image_sets
 from fsgen.evaluation import report as exhibiting
-from fsgen.evaluation import subjects
+from fsgen.evaluation.accumulators import thumbnails
 from fsgen.evaluation.evaluate import evaluate
-from fsgen.evaluation.keepers import thumbnails
-from fsgen.io.home import made
-from fsgen.pages import comparison as page
-from fsgen.pages.exhibits import Exhibits
+from fsgen.io import report_json
+from fsgen.io.cache_folders import made
+from fsgen.pages import comparison_page as page
+from fsgen.pages.contents import Exhibits
+from fsgen.sampling import sampler as pictures
+from fsgen.sampling import translation
+from fsgen.training.run_folder import Run
 
 SCHEMA = "fsgen-comparison/1"
 NAME = "comparison"
@@ -33,7 +34,7 @@ COLUMNS = 8  # pictures of the same seeds, a row for each run
 class Comparison:
     """Reports side by side."""
 
-    reports: list[dict[str, Any]]
+    report_json: list[dict[str, Any]]
     exhibits: list[Exhibits]
 
     def plain(self) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def _now(
 
 def _left(path: Path, device: str) -> tuple[dict[str, Any], Exhibits]:
     """What ``fsgen eval`` left in the folder ``path``, with pictures of the model made anew."""
-    report = reports.read(path) if path.is_dir() else None
+    report = report_json.read(path) if path.is_dir() else None
     if not report or "evaluation" not in report:
         raise FsgenError(
             f"{path} was not evaluated yet",
@@ -106,7 +107,7 @@ def _left(path: Path, device: str) -> tuple[dict[str, Any], Exhibits]:
     report["title"] = str(path)
     run = Run.at(path)
     subject = report["evaluation"]["path"]
-    if subjects.is_images(subject):
+    if image_sets.is_images(subject):
         return report, Exhibits()
     loaded = pictures.load(subject, device=device)
     if translation.wanted(loaded.model):  # pictures of its own it has none
@@ -120,5 +121,5 @@ def _left(path: Path, device: str) -> tuple[dict[str, Any], Exhibits]:
 
 
 def _ran(run: Run | None) -> dict[str, Any]:
-    kept = {} if run is None else reports.read(run.path) or {}
+    kept = {} if run is None else report_json.read(run.path) or {}
     return {"run": kept["run"]} if "run" in kept else {}

@@ -7,26 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fsgen.callbacks import Watch
 from fsgen.data.images import ImageSet
-from fsgen.engine import translation as translating
-from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
-from fsgen.evaluation import cautions, networks, subjects, translation
-from fsgen.evaluation.critic import Critic
-from fsgen.evaluation.evaluation import Evaluation
-from fsgen.evaluation.figures import Row, Seen
-from fsgen.evaluation.networks import Networks
-from fsgen.evaluation.notes import Notes
+from fsgen.evaluation import cautions, extractors, image_sets
+from fsgen.evaluation.availability import Notes
+from fsgen.evaluation.collect import Sight
+from fsgen.evaluation.discriminator_judge import Critic
+from fsgen.evaluation.extractors import Networks
+from fsgen.evaluation.funit import protocol
+from fsgen.evaluation.image_sets import Subject
 from fsgen.evaluation.protocols import Translations
 from fsgen.evaluation.request import Request, checked
-from fsgen.evaluation.seeing import Sight
-from fsgen.evaluation.subjects import Subject
-from fsgen.io.ledger import hash_file
+from fsgen.evaluation.result import Evaluation
+from fsgen.evaluation.scores import Row, Seen
+from fsgen.io.checksums import hash_file
 from fsgen.measures import MEASURES
 from fsgen.metrics import intervals
 from fsgen.metrics.intervals import Estimate
 from fsgen.models import model as models
 from fsgen.models.model import Model
+from fsgen.sampling import protocol as translating
 
 BATCH = 32
 SHOWN = 1000  # samples of the subject a page may show, as thumbnails
@@ -95,20 +96,20 @@ def evaluate(
         if shots is not None or source is not None:
             raise FsgenError("the protocol funit takes its shots from --real, and knows of no source",
                              hint="leave --shots and --source out")  # fmt: skip
-        return translation.translated(
+        return protocol.translated(
             path, real, content, request, notes, weights_dir=weights_dir, download=download,
             dry_run=dry_run, watch=watch,
         )  # fmt: skip
     if content is not None:
         raise FsgenError(f"the protocol {request.protocol.name} translates no contents",
                          hint="--protocol funit, or leave --content out")  # fmt: skip
-    files = networks.locate(request.protocol, weights_dir, download, notes, watch)
+    files = extractors.locate(request.protocol, weights_dir, download, notes, watch)
     subject = _subject(path, request, watch)
     flip = seed if request.protocol.flip_reals else None
-    reals = subjects.open_reals(real, subject, fit, flip, watch.say)
+    reals = image_sets.open_reals(real, subject, fit, flip, watch.say)
     pile = reals.pile
-    origin = networks.origin_of(subject, source, notes)
-    looking = networks.build(files, request.protocol, subject.resolution, request.device, notes)
+    origin = extractors.origin_of(subject, source, notes)
+    looking = extractors.build(files, request.protocol, subject.resolution, request.device, notes)
     training, eyes = _training(subject, origin, shots, request, notes)
     base = _base(subject, origin, request)
     cautions.leave_out_senseless(subject, base, pile, notes)
@@ -122,8 +123,8 @@ def evaluate(
     for line in notes.lines():
         watch.say(line)
     return Evaluation(
-        path=str(path), what=subject.about, real={"path": str(real), **subjects.described(pile)},
-        content=None, shots=None if training is None else subjects.described(training),
+        path=str(path), what=subject.about, real={"path": str(real), **image_sets.described(pile)},
+        content=None, shots=None if training is None else image_sets.described(training),
         source=None if origin is None else {"title": origin.about.get("title"), "hash": origin.hash},
         protocol={"name": request.protocol.name, "title": request.protocol.title,
                   "choices": request.protocol.choices()},
@@ -179,20 +180,20 @@ def _at(subject: Subject, request: Request, turn: int) -> Subject:
     if subject.model is None or turn == 0:
         return subject
     seeds = request.pictures(turn)
-    return subjects.of_model(
+    return image_sets.of_model(
         subject.model, subject.name, subject.kind, seeds, request.truncation, request.device
     )
 
 
 def _subject(path: str | Path, request: Request, watch: Watch) -> Subject:
-    if not subjects.is_images(path):
+    if not image_sets.is_images(path):
         model, seeds = models.load(path), request.pictures()
         if translating.wanted(model):
-            raise FsgenError(f"{path} translates pictures to classes", hint=translation.USAGE)
-        return subjects.of_model(model, str(path), "subject", seeds, request.truncation, request.device)
+            raise FsgenError(f"{path} translates pictures to classes", hint=protocol.USAGE)
+        return image_sets.of_model(model, str(path), "subject", seeds, request.truncation, request.device)
     if request.seeds > 1:
         raise FsgenError("--seeds makes several sets of a model's pictures; a folder is one set")
-    return subjects.open_files(path, request.samples, request.fit, watch.say)
+    return image_sets.open_files(path, request.samples, request.fit, watch.say)
 
 
 def _base(subject: Subject, origin: Model | None, request: Request) -> Subject | None:
@@ -200,7 +201,7 @@ def _base(subject: Subject, origin: Model | None, request: Request) -> Subject |
     if origin is None or origin.hash == subject.about.get("hash"):
         return None
     seeds = request.pictures()
-    return subjects.of_model(
+    return image_sets.of_model(
         origin, "source", "source", seeds[: subject.n], request.truncation, request.device
     )
 
@@ -212,11 +213,11 @@ def _training(
     subject: Subject, origin: Model | None, shots: str | Path | None, request: Request, notes: Notes
 ) -> tuple[ImageSet | None, Model | None]:
     """The training images, and whose discriminator looks; None where neither is asked for or known."""
-    eyes = networks.eyes_of(subject, origin, notes) if notes.needs("critic") else None
+    eyes = extractors.eyes_of(subject, origin, notes) if notes.needs("critic") else None
     if not {"near_copies", "intra_lpips"} & set(notes.metrics):
         return None, eyes
     resolution = subject.resolution if eyes is None else eyes.spec["resolution"]
-    return networks.shots_of(subject, shots, resolution, request.fit, notes), eyes
+    return extractors.shots_of(subject, shots, resolution, request.fit, notes), eyes
 
 
 def _ready(
@@ -230,8 +231,8 @@ def _ready(
     if "intra_lpips" in notes.metrics:
         images = training
         if images.pixels.shape[3] != subject.resolution:  # the discriminator's is another
-            images = networks.shots_of(subject, shots, subject.resolution, request.fit, notes)
-        looking.anchors = networks.anchors(looking.groups, images.pixels, request.batch)
+            images = extractors.shots_of(subject, shots, subject.resolution, request.fit, notes)
+        looking.anchors = extractors.anchors(looking.groups, images.pixels, request.batch)
 
 
 def _near_copy(looking: Networks, seen: Seen) -> dict[str, Any]:

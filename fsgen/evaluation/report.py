@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from fsgen.atomic import atomic
-from fsgen.engine import fisher, reports
-from fsgen.engine import sample as pictures
-from fsgen.engine.run import Run
 from fsgen.errors import FsgenError
-from fsgen.evaluation.evaluation import Evaluation
-from fsgen.evaluation.figures import Seen
-from fsgen.evaluation.keepers import thumbnails
-from fsgen.io.home import made
+from fsgen.evaluation.accumulators import thumbnails
+from fsgen.evaluation.result import Evaluation
+from fsgen.evaluation.scores import Seen
+from fsgen.io import report_json
+from fsgen.io.cache_folders import made
 from fsgen.models import model as models
-from fsgen.pages import report as page
-from fsgen.pages import study as game
-from fsgen.pages.exhibits import Cluster, Exhibits, Neighbour
+from fsgen.pages import report_page as page
+from fsgen.pages import study_page as game
+from fsgen.pages.contents import Cluster, Exhibits, Neighbour
+from fsgen.sampling import sampler as pictures
+from fsgen.training import fisher
+from fsgen.training.run_folder import Run
 
 GRID = 48  # samples on a page
 PAIRS = 16
@@ -48,12 +49,12 @@ def write(found: Evaluation, folder: Path, *, study: bool = False) -> list[Path]
     Raises:
         FsgenError: full disk, unwritable folder, or a report there that is none of ours.
     """
-    written = [folder / reports.NAME, folder / "report.html"]
+    written = [folder / report_json.NAME, folder / "report.html"]
     run = Run.at(found.path)
     parts = {"title": found.path, "evaluation": found.plain()}
     if run is not None and folder != run.path:
-        parts |= {"run": (reports.read(run.path) or {}).get("run")}
-    report = reports.write(folder, parts)
+        parts |= {"run": (report_json.read(run.path) or {}).get("run")}
+    report = report_json.write(folder, parts)
     _write(written[1], page.render(report, exhibits(found, report, run)))
     if study:
         written.append(folder / "study.html")

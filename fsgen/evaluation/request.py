@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fsgen.engine import device as devices
+from fsgen import device as devices
 from fsgen.errors import FsgenError
 from fsgen.evaluation import protocols
 from fsgen.evaluation.protocols import Protocol, Translations

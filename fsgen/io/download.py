@@ -24,8 +24,8 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import fsgen
 from fsgen.errors import FsgenError
-from fsgen.io.home import made
-from fsgen.io.ledger import accepted, check, discard, disk, disk_error, full, is_here, note_of, part_of
+from fsgen.io.cache_folders import made
+from fsgen.io.checksums import accepted, check, discard, disk, disk_error, full, is_here, note_of, part_of
 
 Progress = Callable[[int, "int | None"], None]
 """Called with (bytes so far, bytes in all, or None where the server doesn't say)."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fsgen.errors import FsgenError
 from fsgen.io import checkpoint
-from fsgen.io.home import home, made
+from fsgen.io.cache_folders import home, made
 
 FORMAT = "fsgen-features/1"
 LIMIT = 4 << 30  # bytes of all entries together

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fsgen.errors import FsgenError
-from fsgen.types import Bench, Method, TrainingState, Who
+from fsgen.interfaces import Bench, Method, TrainingState, Who
 
 if TYPE_CHECKING:
     import torch
@@ -81,8 +81,8 @@ class ADA(Method):
     def enter(self, bench: Bench) -> None:
         import torch
 
-        from fsgen.data.pipe import POLICIES as names
-        from fsgen.data.warp import BAND_REACH
+        from fsgen.data.ada_augment import POLICIES as names
+        from fsgen.data.ada_warp import BAND_REACH
 
         side = bench.spec["resolution"]
         if "imgfilter" in names[self.options.policy] and side <= BAND_REACH:
@@ -115,8 +115,8 @@ class ADA(Method):
         self.seen += torch.stack([signs, torch.ones_like(signs)]).sum(dim=1)
 
     def view(self, images: Tensor, who: Who, rng: torch.Generator) -> Tensor:
-        from fsgen.data.pipe import POLICIES as names
-        from fsgen.data.pipe import augment
+        from fsgen.data.ada_augment import POLICIES as names
+        from fsgen.data.ada_augment import augment
 
         p = float(self.p)
         return augment(images, names[self.options.policy], p, rng) if p else images

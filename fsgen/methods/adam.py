@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from fsgen import rng as random
 from fsgen.errors import FsgenError
-from fsgen.methods.choosing import Choosing
+from fsgen.interfaces import Bench, Family, Layer, Method, Player, Spec
+from fsgen.methods.filter_selection import Choosing
 from fsgen.registry import METHODS
-from fsgen.types import Bench, Family, Layer, Method, Player, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,7 +97,7 @@ class AdAM(Choosing):
     def fit(self, g: nn.Module, d: nn.Module) -> None:
         import torch
 
-        from fsgen.nn.filters import axis_of, shaped
+        from fsgen.nn.filter_masks import axis_of, shaped
         from fsgen.nn.modulation import added, original
 
         self.modulate(g, d, "run")
@@ -135,7 +135,7 @@ class AdAM(Choosing):
         )
 
     def hold(self, network: Player, net: nn.Module) -> None:
-        from fsgen.nn.filters import still
+        from fsgen.nn.filter_masks import still
 
         for name, moves in self.moves[network].items():
             still(net.get_parameter(name), moves)
@@ -175,7 +175,7 @@ def above(layers: Sequence[Layer], found: Mapping[str, Tensor], percentile: floa
         found: the information of a modulated network. A filter's importance is that of its v, of the u that
             all share, and of its b.
     """
-    from fsgen.nn.filters import importance, lines
+    from fsgen.nn.filter_masks import importance, lines
     from fsgen.nn.modulation import added
 
     scores = {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fsgen.errors import FsgenError
-from fsgen.types import Bench, Family, Inputs, Method, Play, Player, Spec, TrainingState
+from fsgen.interfaces import Bench, Family, Inputs, Method, Play, Player, Spec, TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

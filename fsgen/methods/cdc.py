@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from fsgen import rng as random
 from fsgen.errors import FsgenError
-from fsgen.types import Bench, Inputs, Method, Play, Spec, TrainingState
+from fsgen.interfaces import Bench, Inputs, Method, Play, Spec, TrainingState
 
 if TYPE_CHECKING:
     import torch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fsgen.types import Method
+from fsgen.interfaces import Method
 
 
 class ClassCode(Method):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fsgen.errors import FsgenError, near
-from fsgen.types import Method, Who
+from fsgen.interfaces import Method, Who
 
 if TYPE_CHECKING:
     import torch

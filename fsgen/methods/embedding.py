@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fsgen.types import Family, Method, Player, Spec
+from fsgen.interfaces import Family, Method, Player, Spec
 
 
 class Embedding(Method):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fsgen.errors import FsgenError
-from fsgen.types import Bench, Method, Play, TrainingState
+from fsgen.interfaces import Bench, Method, Play, TrainingState
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fsgen.errors import FsgenError
-from fsgen.types import Bench, Family, Method, Player, Spec
+from fsgen.interfaces import Bench, Family, Method, Player, Spec
 
 
 class FreezeG(Method):

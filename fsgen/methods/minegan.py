@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fsgen.errors import FsgenError
-from fsgen.types import Bench, Inputs, Method, Player, TrainingState
+from fsgen.interfaces import Bench, Inputs, Method, Player, TrainingState
 
 if TYPE_CHECKING:
     import torch

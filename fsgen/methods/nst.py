@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fsgen.errors import FsgenError
-from fsgen.types import Bench, Method
+from fsgen.interfaces import Bench, Method
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

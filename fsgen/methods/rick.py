@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fsgen.errors import FsgenError
-from fsgen.methods.choosing import Choosing
-from fsgen.types import Bench, Family, Layer, Player, Spec, TrainingState
+from fsgen.interfaces import Bench, Family, Layer, Player, Spec, TrainingState
+from fsgen.methods.filter_selection import Choosing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -100,7 +100,7 @@ class RICK(Choosing):
 
     def decide(self, who: Player, net: nn.Module, found: Mapping[str, Tensor]) -> None:
         """Anew of every filter, by the information ``found``; but what was cut off stays so."""
-        from fsgen.nn.filters import axis_of, importance, per_filter
+        from fsgen.nn.filter_masks import axis_of, importance, per_filter
 
         scores = {}
         for layer in self.layers[who]:
@@ -123,7 +123,7 @@ class RICK(Choosing):
                     optimiser.state[parameter]["exp_avg"].masked_fill_(decided != TUNED, 0.0)
 
     def hold(self, network: Player, net: nn.Module) -> None:
-        from fsgen.nn.filters import still
+        from fsgen.nn.filter_masks import still
 
         if not self.warm:
             for parameter, decided in self._held(network, net):
@@ -136,7 +136,7 @@ class RICK(Choosing):
 
     def _held(self, who: Player, net: nn.Module) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Each parameter that has filters, and in its shape what is decided of them."""
-        from fsgen.nn.filters import axis_of, shaped
+        from fsgen.nn.filter_masks import axis_of, shaped
 
         for layer in self.layers[who]:
             decided, weight = self.decisions[who][layer.weight], net.get_parameter(layer.weight)
@@ -150,7 +150,7 @@ def between(
 ) -> dict[str, Tensor]:
     """What the percentiles ``prune`` and ``freeze`` of its pool make of each filter, uint8 [filters] by
     weight; at a percentile itself it is what it is below."""
-    from fsgen.nn.filters import lines
+    from fsgen.nn.filter_masks import lines
 
     low, high = lines(layers, scores, prune), lines(layers, scores, freeze)
     decided = {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fsgen import registry
 from fsgen.errors import FsgenError
-from fsgen.types import Bench, Family, Inputs, Method, Play, Player, Spec, TrainingState, Who
+from fsgen.interfaces import Bench, Family, Inputs, Method, Play, Player, Spec, TrainingState, Who
 
 if TYPE_CHECKING:
     import torch

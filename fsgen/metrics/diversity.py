@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fsgen.errors import FsgenError
-from fsgen.metrics.features import Features, Rng, matrix, stream
+from fsgen.metrics.feature_sets import Features, Rng, matrix, stream
 from fsgen.metrics.intervals import pairs_resampled
 from fsgen.metrics.memorisation import cross_distances
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fsgen.metrics.diversity import mean_pairwise
-from fsgen.metrics.features import Features, matrix
+from fsgen.metrics.feature_sets import Features, matrix
 from fsgen.metrics.memorisation import cross_distances
 
 

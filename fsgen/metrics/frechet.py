@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fsgen.metrics.features import Features, matrix
+from fsgen.metrics.feature_sets import Features, matrix
 
 
 class Statistics(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import entr
 
 from fsgen.errors import FsgenError
-from fsgen.metrics.features import Features, matrix
+from fsgen.metrics.feature_sets import Features, matrix
 
 
 def inception_score(probabilities: Features, *, splits: int = 1) -> float:

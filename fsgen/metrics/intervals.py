@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from fsgen.metrics.features import Rng, stream
+from fsgen.metrics.feature_sets import Rng, stream
 
 LEVEL = 0.95  # share of such intervals that should hold the truth
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fsgen.metrics.features import Features, Rng, matrix, stream
+from fsgen.metrics.feature_sets import Features, Rng, matrix, stream
 from fsgen.metrics.intervals import pairs_resampled
 
 

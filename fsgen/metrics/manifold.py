@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fsgen.errors import FsgenError
-from fsgen.metrics.features import Features, matrix
+from fsgen.metrics.feature_sets import Features, matrix
 from fsgen.metrics.memorisation import cross_squares
 
 K = 5  # neighbours: Naeem et al.'s; Kynkaanniemi et al. take 3

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 from fsgen.errors import FsgenError
-from fsgen.metrics.features import Features, matrix
+from fsgen.metrics.feature_sets import Features, matrix
 from fsgen.metrics.memorisation import cross_squares
 
 GRID = tuple(10 ** (exponent / 10) for exponent in range(-20, 1))  # 0.01 to 1, ten a decade

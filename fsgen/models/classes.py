@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fsgen.errors import FsgenError
+from fsgen.interfaces import Family
 from fsgen.models.model import Model
-from fsgen.types import Family
 
 
 def names_of(model: Model) -> list[str]:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from fsgen import registry
 from fsgen.errors import FsgenError, near
+from fsgen.interfaces import Family, Spec
 from fsgen.io import checkpoint
-from fsgen.io.home import sources_dir
-from fsgen.types import Family, Spec
+from fsgen.io.cache_folders import sources_dir
 
 RUN_MODEL = "model.safetensors"  # the adapted model inside a run folder
 REDRAWN = "redrawn"  # the pictures of a run that ends in those

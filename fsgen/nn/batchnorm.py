@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fsgen.types import Inputs
+from fsgen.interfaces import Inputs
 
 
 @torch.no_grad()

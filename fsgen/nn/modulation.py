@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from fsgen.nn.filters import axis_of
+from fsgen.nn.filter_masks import axis_of
 
 START = 1e-7  # of u and v; both at 0 would never move
 

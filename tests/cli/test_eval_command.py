@@ -7,7 +7,7 @@ import json
 import pytest
 from tiny import draw_images
 
-from fsgen.evaluation import critic as critics
+from fsgen.evaluation import discriminator_judge as critics
 
 
 @pytest.fixture(autouse=True)

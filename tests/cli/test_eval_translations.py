@@ -8,13 +8,13 @@ import pytest
 from colours import draw_classes
 from tiny import make_source
 
-from fsgen.evaluation import judges
-from fsgen.metrics import classifier
+from fsgen.evaluation.funit import classifiers
+from fsgen.features import classifier
 
 
 @pytest.fixture(autouse=True)
 def _small_judges(monkeypatch):
-    monkeypatch.setattr(judges, "STEPS", 5)
+    monkeypatch.setattr(classifiers, "STEPS", 5)
     monkeypatch.setattr(classifier, "WIDTH", 4)
 
 

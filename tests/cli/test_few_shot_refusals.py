@@ -18,9 +18,9 @@ from tiny import draw_images, make_source
 import fsgen
 from fsgen.data.images import load_images
 from fsgen.errors import FsgenError
-from fsgen.metrics.weights import CATALOGUE
+from fsgen.features.weight_files import CATALOGUE
+from fsgen.interfaces import Inputs
 from fsgen.models import model as models
-from fsgen.types import Inputs
 
 AFTER = {"g_h_embed_dim": 6, "d_h_embed_dim": 8, "d_cmap_dim": 8, "d_mapping_layers": 2}
 NEW = "--size 16 --width 4 --out run --device cpu"

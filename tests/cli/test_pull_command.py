@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from weight_server import weight_server  # noqa: F401
 
-from fsgen.io.home import weights_dir
-from fsgen.metrics.weights import BASE, CATALOGUE
+from fsgen.features.weight_files import BASE, CATALOGUE
+from fsgen.io.cache_folders import weights_dir
 
 
 def test_it_prints_what_sha256sum_checks(cli, weight_server):  # noqa: F811

@@ -12,22 +12,22 @@ import torch
 from PIL import Image
 from tiny import draw_images, make_source
 
+from fsgen.callbacks import Watch
+from fsgen.data.image_output import picture, to_uint8
 from fsgen.data.images import load_images
-from fsgen.data.pictures import picture, to_uint8
-from fsgen.engine import sample
-from fsgen.engine.adapt import adapt
-from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
-from fsgen.evaluation import critic as critics
-from fsgen.evaluation import keepers, seeing
+from fsgen.evaluation import accumulators, collect
+from fsgen.evaluation import discriminator_judge as critics
 from fsgen.evaluation.evaluate import evaluate
 from fsgen.evaluation.report import write
+from fsgen.features import weight_files
+from fsgen.features.torchvision_shim import import_torchvision
 from fsgen.measures import MEASURES
-from fsgen.metrics import weights
 from fsgen.metrics.diversity import lpips_diversity
 from fsgen.metrics.frechet import frechet
-from fsgen.metrics.torchvision_shim import import_torchvision
 from fsgen.models import model as models
+from fsgen.sampling import sampler
+from fsgen.training.adapt import adapt
 
 TEN = Path(__file__).parents[2] / "examples" / "ten_sketches"
 
@@ -58,7 +58,7 @@ def both_ways(tiny, reals, inception_file, tmp_path_factory):
     from cleanfid.inception_torchscript import InceptionV3W
 
     folder, weights_dir = tmp_path_factory.mktemp("pngs"), inception_file.parent
-    made = as_pngs(sample.load(tiny).sample(6, seed=3), folder / "made")
+    made = as_pngs(sampler.load(tiny).sample(6, seed=3), folder / "made")
     real = as_pngs(load_images(reals, 16).pixels, folder / "real")
     options = {"num_workers": 0, "device": torch.device("cpu"), "verbose": False, "batch_size": 3}
     with warnings.catch_warnings():
@@ -98,9 +98,9 @@ def test_lpips_is_the_mean_over_all_pairs_of_8_bit_pictures(reals, alexnet_file,
     found = evaluate(
         source, real=reals, samples=5, metrics=["lpips"], weights_dir=alexnet_file.parent, batch=2
     )
-    from fsgen.metrics.backbones import Lpips
+    from fsgen.features.backbones import Lpips
 
-    levels = sample.load(source).sample(5, seed=0)
+    levels = sampler.load(source).sample(5, seed=0)
     expected = lpips_diversity(levels.float() / 127.5 - 1, Lpips("alex", alexnet_file))
     assert found.metrics == {"lpips": pytest.approx(expected, rel=1e-4)}
     assert found.rows[-1]["metrics"]["lpips"]["value"] > 0  # the reals' own
@@ -121,7 +121,7 @@ def test_copies_are_told_from_the_sources_pictures_and_from_other_drawings(tmp_p
     }
     for name, images in copies.items():
         assert (critic.nearest(critic.maps(images[:8]))[0] < critic.threshold).float().mean() > 0.95, name
-    others = torch.cat([shots[8:], sample.ready(source, "cpu").sample(30)])
+    others = torch.cat([shots[8:], sampler.ready(source, "cpu").sample(30)])
     assert (critic.nearest(critic.maps(others))[0] < critic.threshold).float().mean() < 0.10
 
 
@@ -158,7 +158,7 @@ def test_a_run_knows_its_images_and_its_source(tiny, drawings, reals, tmp_path, 
 
 def test_absent_weights_are_left_out_or_named(tiny, reals, tmp_path, monkeypatch, few):
     said = []
-    monkeypatch.setattr(weights, "_search", lambda *args: None)
+    monkeypatch.setattr(weight_files, "_search", lambda *args: None)
     report = evaluate(tiny, real=reals, samples=4, watch=Watch(say=said.append))
     assert set(report.metrics) == {"diversity"}
     ordinary = {name for name, measure in MEASURES.items() if measure.of == "pictures"}
@@ -167,7 +167,7 @@ def test_absent_weights_are_left_out_or_named(tiny, reals, tmp_path, monkeypatch
         assert any(part in line for line in said)
     with pytest.raises(FsgenError) as caught:
         evaluate(tiny, real=reals, samples=4, metrics=["diversity", "kid"], weights_dir=tmp_path)
-    for part in ("inception-2015-12-05.pt", weights.CATALOGUE["inception"].url, str(tmp_path)):
+    for part in ("inception-2015-12-05.pt", weight_files.CATALOGUE["inception"].url, str(tmp_path)):
         assert part in str(caught.value)
     with pytest.raises(FsgenError, match="no folder"):
         evaluate(tiny, real=reals, samples=4, weights_dir=tmp_path / "absent")
@@ -177,8 +177,8 @@ def test_a_download_is_used(tiny, reals, alexnet_file, tmp_path, monkeypatch):
     def fake(url: str, destination: Path, sha256: str) -> Path:
         return Path(shutil.copy(alexnet_file, destination))
 
-    monkeypatch.setattr(weights, "online", lambda **talk: fake)
-    monkeypatch.setattr(weights, "_search", lambda *args: None)
+    monkeypatch.setattr(weight_files, "online", lambda **talk: fake)
+    monkeypatch.setattr(weight_files, "_search", lambda *args: None)
     with pytest.raises(FsgenError, match="at least 31 pixels"):  # 16 px: it was fetched, and then of no use
         evaluate(tiny, real=reals, samples=4, metrics=["lpips"], download=True, weights_dir=tmp_path)
     assert (tmp_path / alexnet_file.name).is_file()
@@ -192,7 +192,7 @@ def test_pictures_too_small_for_lpips_are_left_out(tiny, reals, alexnet_file, fe
 def test_a_model_and_its_pictures_in_a_folder_or_zip_measure_the_same(tiny, reals, drawings, tmp_path, few):
     options = {"real": reals, "shots": drawings, "source": tiny}
     model = evaluate(tiny, samples=12, batch=5, **options)
-    folder = as_pngs(to_uint8(torch.cat(list(sample.load(tiny).images(range(12))))), tmp_path / "made")
+    folder = as_pngs(to_uint8(torch.cat(list(sampler.load(tiny).images(range(12))))), tmp_path / "made")
     with zipfile.ZipFile(tmp_path / "made.zip", "w") as archive:
         for path in sorted(folder.iterdir()):
             archive.write(path, path.name)
@@ -206,9 +206,9 @@ def test_a_model_and_its_pictures_in_a_folder_or_zip_measure_the_same(tiny, real
 
 
 def test_without_fid_no_more_reals_are_looked_at_than_needed(tiny, reals, monkeypatch, few):
-    monkeypatch.setattr(seeing, "DIVERSE", 3)
+    monkeypatch.setattr(collect, "DIVERSE", 3)
     looked = []
-    monkeypatch.setattr(keepers.Album, "take", lambda self, images: looked.append(len(images)))
+    monkeypatch.setattr(accumulators.Album, "take", lambda self, images: looked.append(len(images)))
     evaluate(tiny, real=reals, samples=4, metrics=["diversity"])
     assert looked == [4, 4]  # of six reals; and the samples
 

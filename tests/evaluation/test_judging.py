@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from tiny import draw_images, make_source
 
-from fsgen.engine.adapt import adapt
-from fsgen.engine.watch import Watch
+from fsgen.callbacks import Watch
 from fsgen.errors import FsgenError
-from fsgen.evaluation import critic as critics
+from fsgen.evaluation import discriminator_judge as critics
 from fsgen.evaluation.evaluate import evaluate
-from fsgen.metrics.inception import Inception
+from fsgen.features.inception import Inception
 from fsgen.models import model as models
+from fsgen.training.adapt import adapt
 
 
 @pytest.fixture(autouse=True)

@@ -9,13 +9,13 @@ import shutil
 import pytest
 from tiny import draw_images
 
-from fsgen.engine import reports
-from fsgen.engine.adapt import adapt
 from fsgen.errors import FsgenError
-from fsgen.evaluation import critic as critics
+from fsgen.evaluation import discriminator_judge as critics
 from fsgen.evaluation.compare import compare
 from fsgen.evaluation.evaluate import evaluate
 from fsgen.evaluation.report import exhibits, folder, write
+from fsgen.io import report_json
+from fsgen.training.adapt import adapt
 
 
 @pytest.fixture(autouse=True)
@@ -64,14 +64,14 @@ def test_every_part_of_a_report_is_documented(run, reals):
             yield from keys(inner, under)
 
     for key in set(keys(report)):
-        assert re.search(rf"\b{key}\b", reports.__doc__), key
+        assert re.search(rf"\b{key}\b", report_json.__doc__), key
 
 
 def test_a_report_elsewhere_takes_the_run_along(run, reals, tmp_path):
     write(evaluate(run, real=reals, samples=12), folder(run, tmp_path / "deep" / "report", study=False))
-    report = reports.read(tmp_path / "deep" / "report")
+    report = report_json.read(tmp_path / "deep" / "report")
     assert report["run"]["steps"] == 2 and report["evaluation"]["path"] == str(run)
-    assert "evaluation" not in reports.read(run)
+    assert "evaluation" not in report_json.read(run)
 
 
 def test_a_page_shows_what_was_seen(run, reals):

@@ -15,25 +15,26 @@ from tiny import draw_images, make_source
 from torch import nn
 
 from fsgen import rng as random
+from fsgen.callbacks import Watch
+from fsgen.data.image_output import to_uint8
 from fsgen.data.images import load_images
-from fsgen.data.pictures import to_uint8
-from fsgen.engine import reports
-from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError
-from fsgen.evaluation import judges, protocols
+from fsgen.evaluation import protocols
 from fsgen.evaluation.compare import compare
 from fsgen.evaluation.evaluate import evaluate
+from fsgen.evaluation.funit import classifiers
+from fsgen.evaluation.funit.splits import Classes, Split, open_classes
 from fsgen.evaluation.report import write
 from fsgen.evaluation.request import Request, checked
-from fsgen.evaluation.unseen import Classes, Split, open_classes
-from fsgen.metrics import classifier, weights
-from fsgen.metrics.dipd import Dipd
+from fsgen.features import classifier, weight_files
+from fsgen.features.dipd import Dipd
+from fsgen.features.inception import Inception
+from fsgen.features.lpips_network import Lpips
+from fsgen.interfaces import Inputs
+from fsgen.io import report_json
 from fsgen.metrics.frechet import frechet
-from fsgen.metrics.inception import Inception
-from fsgen.metrics.perceptual import Lpips
 from fsgen.models import model as models
 from fsgen.models.model import Model
-from fsgen.types import Inputs
 
 OWN = [
     "top1_all",
@@ -46,7 +47,7 @@ OWN = [
 
 @pytest.fixture(autouse=True)
 def _small_judges(monkeypatch, one_thread):
-    monkeypatch.setattr(judges, "STEPS", 5)  # more where it matters how well they judge
+    monkeypatch.setattr(classifiers, "STEPS", 5)  # more where it matters how well they judge
     monkeypatch.setattr(classifier, "WIDTH", 8)
 
 
@@ -131,7 +132,7 @@ def request(seed: int) -> Request:
 def test_who_returns_the_picture_of_the_class_is_taken_for_it(
     puppet, seen, pair, inception_file, vgg16_file, monkeypatch
 ):
-    monkeypatch.setattr(judges, "STEPS", 60)
+    monkeypatch.setattr(classifiers, "STEPS", 60)
     found = evaluate(
         puppet(keeps_content=False), real=pair, content=seen, protocol="funit", samples=3,
         weights_dir=inception_file.parent,
@@ -148,7 +149,7 @@ def test_who_returns_the_picture_of_the_class_is_taken_for_it(
 
 
 def test_who_returns_the_content_translates_nothing(puppet, seen, unseen, vgg16_file, monkeypatch):
-    monkeypatch.setattr(judges, "STEPS", 30)
+    monkeypatch.setattr(classifiers, "STEPS", 30)
     found = evaluate(
         puppet(keeps_content=True), real=unseen, content=seen, protocol="funit", samples=4,
         metrics=[*OWN, "dipd"], weights_dir=vgg16_file.parent,
@@ -176,7 +177,7 @@ def test_figures_are_those_of_the_definition(funit, seen, pair, inception_file, 
     split = Split.of(given, [1, 2], 5, 4)
     rows = torch.randperm(18, generator=random.generator(4, "contents"))[:2]
     contents, g = known.images.floats(rows), models.load(funit).generator()
-    judge = judges.trained(["all"], known, given, split, request(4), Watch())["all"]
+    judge = classifiers.trained(["all"], known, given, split, request(4), Watch())["all"]
     dipd, inception = Dipd(Lpips("vgg", vgg16_file)), Inception(inception_file)
     right, distances, fids = [], [], []
     for label in range(2):
@@ -213,7 +214,7 @@ def test_shots_are_nobody_elses_and_small_numbers_of_them_among_the_large(funit,
 def test_judges_are_measured_on_what_they_were_not_shown(funit, seen, unseen):
     known, given = both(funit, seen, unseen)
     split = Split.of(given, [1, 5], 5, 0)
-    found = judges.trained(["all", "unseen"], known, given, split, request(0), Watch())
+    found = classifiers.trained(["all", "unseen"], known, given, split, request(0), Watch())
     left = given.images.pixels[torch.cat(split.reals)]
     for name, classes, held_out in (("all", 6, 6), ("unseen", 3, 3)):
         judge = found[name]
@@ -228,12 +229,12 @@ def test_judges_are_measured_on_what_they_were_not_shown(funit, seen, unseen):
 def test_a_judge_sees_large_pictures_small():
     images = torch.arange(130, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 128, 128).clone()
     images[7, :, ::2] += 100  # rows by turns
-    seen = judges.small(images)
+    seen = classifiers.small(images)
     assert seen.shape == (130, 3, 64, 64) and seen.dtype == torch.uint8
     assert (seen[7] == 57).all() and (
         seen[[8, 129]].flatten(1).float().mean(dim=1) == torch.tensor([8, 129])
     ).all()
-    assert judges.small(seen) is seen
+    assert classifiers.small(seen) is seen
 
 
 def test_the_batch_changes_nothing_and_the_seed_does(funit, seen, unseen):
@@ -248,7 +249,7 @@ def test_the_batch_changes_nothing_and_the_seed_does(funit, seen, unseen):
 
 
 def test_what_cannot_be_had_is_left_out_with_its_reason(funit, seen, unseen, monkeypatch):
-    monkeypatch.setattr(weights, "_search", lambda *args: None)
+    monkeypatch.setattr(weight_files, "_search", lambda *args: None)
     said = []
     found = evaluate(funit, real=unseen, content=seen, protocol="funit", watch=Watch(say=said.append))
     assert set(found.metrics) == set(OWN) and set(found.left_out) == {"top5_unseen", "dipd", "mfid"}
@@ -281,7 +282,7 @@ def test_the_report_says_what_was_done_and_the_page_shows_it(funit, seen, unseen
     assert report["settings"]["classifiers"]["unseen"]["chance"] == pytest.approx(1 / 3)
     assert report["rows"][0]["n"] == 30 and report["rows"][-1]["n"] is None
     for key in (*report, *report["settings"], *report["settings"]["classifiers"]["all"]):
-        assert re.search(rf"\b{key}\b", reports.__doc__), key
+        assert re.search(rf"\b{key}\b", report_json.__doc__), key
     page = paths[1].read_text()
     for words in ("Translations", "K = 5", "contents", "chance 16.7%", "two Inception-V3", "accuracy"):
         assert words in page, words
@@ -314,7 +315,7 @@ def test_reports_of_translations_are_compared(funit, seen, unseen, tmp_path):
 
 
 def test_a_dry_run_looks_at_nothing(funit, seen, unseen, monkeypatch):
-    monkeypatch.setattr(judges, "trained", None)
+    monkeypatch.setattr(classifiers, "trained", None)
     found = evaluate(funit, real=unseen, content=seen, protocol="funit", dry_run=True)
     assert found["shots"] == [5, 1] and found["classes"] == {"seen": 3, "unseen": 3}
     assert found["metrics"] == [name for name in found["metrics"] if name not in found["left_out"]]

@@ -19,8 +19,8 @@ import pytest
 
 from fsgen.errors import FsgenError
 from fsgen.io import download
+from fsgen.io.checksums import ledger
 from fsgen.io.download import drive_id, fetch, fetch_any, fetch_drive, fetch_hub
-from fsgen.io.ledger import ledger
 
 BODY = bytes(range(256)) * 4000
 

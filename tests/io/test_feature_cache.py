@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fsgen.data.stream import open_images
+from fsgen.data.streaming import open_images
 from fsgen.io import checkpoint, feature_cache
 from fsgen.io.feature_cache import folder, place, read, write
 

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 import fsgen
-from fsgen.data import pipe
-from fsgen.engine.adapt import resume
-from fsgen.engine.run import Run
-from fsgen.engine.watch import Watch
+from fsgen.callbacks import Watch
+from fsgen.data import ada_augment
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.methods import ada
 from fsgen.methods.ada import ADA
+from fsgen.training.adapt import resume
+from fsgen.training.run_folder import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = {"interval": "1", "kimg": "0.02", "target": -0.9}  # p is 0.2 after one step of 4
@@ -80,7 +80,7 @@ def test_at_p_0_pictures_are_left_alone_and_later_shown_alike_for_equal_draws():
 
 
 def test_policies_are_the_pipes():
-    assert list(ada.POLICIES) == list(pipe.POLICIES)
+    assert list(ada.POLICIES) == list(ada_augment.POLICIES)
 
 
 @pytest.mark.parametrize(

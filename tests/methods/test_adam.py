@@ -11,14 +11,14 @@ from tiny import SPECS, make_source
 
 import fsgen
 from fsgen import registry
-from fsgen.engine import loop
+from fsgen.interfaces import Layer
 from fsgen.methods.adam import AdAM, Probe, above
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
 from fsgen.nn import modulation
-from fsgen.nn.filters import axis_of
+from fsgen.nn.filter_masks import axis_of
 from fsgen.nn.modulation import added, original
-from fsgen.types import Layer
+from fsgen.training import loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

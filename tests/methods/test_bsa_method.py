@@ -18,18 +18,18 @@ from torch import nn
 
 import fsgen
 from fsgen import registry
+from fsgen.callbacks import Watch
 from fsgen.data.images import load_images
-from fsgen.engine.adapt import resume
-from fsgen.engine.reals import reals
-from fsgen.engine.run import Run
-from fsgen.engine.seeds import inputs_of
-from fsgen.engine.watch import Watch
 from fsgen.errors import FsgenError, Interrupted
+from fsgen.families.biggan.layers import ConditionalNorm
+from fsgen.interfaces import Inputs
 from fsgen.methods.bsa import BSA, LAYERS, NOISE, drift, earth_mover, perceptual
 from fsgen.models import model as models
-from fsgen.models.biggan.layers import ConditionalNorm
 from fsgen.nn.layers import ModulatedConv
-from fsgen.types import Inputs
+from fsgen.sampling.latents import inputs_of
+from fsgen.training.adapt import resume
+from fsgen.training.real_batches import reals
+from fsgen.training.run_folder import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FAMILIES = ("stylegan2", "biggan", "dcgan", "fastgan")

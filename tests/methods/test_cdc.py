@@ -15,14 +15,14 @@ from torch import Tensor
 import fsgen
 from fsgen import registry
 from fsgen import rng as random
-from fsgen.engine.adapt import resume
-from fsgen.engine.run import Run
-from fsgen.engine.watch import Watch
+from fsgen.callbacks import Watch
 from fsgen.errors import FsgenError, Interrupted
+from fsgen.interfaces import Bench, Inputs
 from fsgen.io import checkpoint
 from fsgen.methods.cdc import CDC, SIDE, divergence, relations, seen
 from fsgen.models import model as models
-from fsgen.types import Bench, Inputs
+from fsgen.training.adapt import resume
+from fsgen.training.run_folder import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -215,7 +215,7 @@ def test_whole_pictures_at_anchors_and_patches_elsewhere(tiny):
 
 
 def test_r1_of_patches_is_that_of_their_mean():
-    from fsgen.models.stylegan2.family import StyleGAN2
+    from fsgen.families.stylegan2.family import StyleGAN2
 
     recipe = SimpleNamespace(r1_gamma=2.0, r1_every=1)
     weight = torch.randn(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from fsgen.interfaces import Bench, Pilot
 from fsgen.methods.ewc import EWC, HELD
-from fsgen.types import Bench, Pilot
 
 
 class Net(nn.Module):

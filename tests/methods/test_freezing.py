@@ -11,14 +11,14 @@ from tiny import LABELS, SPECS, make_source
 
 import fsgen
 from fsgen import registry
-from fsgen.engine import loop
-from fsgen.engine.adapt import resume
-from fsgen.engine.watch import Watch
+from fsgen.callbacks import Watch
 from fsgen.errors import FsgenError, Interrupted
+from fsgen.interfaces import Method
 from fsgen.methods.freezed import FreezeD
 from fsgen.methods.freezeg import FreezeG
 from fsgen.methods.stack import Stack
-from fsgen.types import Method
+from fsgen.training import loop
+from fsgen.training.adapt import resume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WITH_STAGES = [name for name in registry.FAMILIES if "stages" in registry.family(name).traits]

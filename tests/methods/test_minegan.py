@@ -12,17 +12,17 @@ from torch import nn
 
 import fsgen
 from fsgen import rng as random
-from fsgen.engine.adapt import resume
-from fsgen.engine.loop import _descend
-from fsgen.engine.seeds import inputs_of
-from fsgen.engine.watch import Watch
+from fsgen.callbacks import Watch
 from fsgen.errors import FsgenError, Interrupted
+from fsgen.interfaces import Inputs
 from fsgen.io import checkpoint
 from fsgen.methods.minegan import MineGAN
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
 from fsgen.nn import miners
-from fsgen.types import Inputs
+from fsgen.sampling.latents import inputs_of
+from fsgen.training.adapt import resume
+from fsgen.training.loop import _descend
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 5

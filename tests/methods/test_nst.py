@@ -13,11 +13,11 @@ from stand_ins import vgg16_home  # noqa: F401
 from tiny import make_source
 
 import fsgen
-from fsgen.engine.adapt import resume
-from fsgen.engine.watch import Watch
+from fsgen.callbacks import Watch
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.methods.nst import CONTENT, NST, STYLE, content, grams, style
 from fsgen.models import model as models
+from fsgen.training.adapt import resume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,10 +10,10 @@ from tiny import SPECS, make_source
 
 import fsgen
 from fsgen import registry
+from fsgen.interfaces import Layer
 from fsgen.methods.rick import FROZEN, PRUNED, RICK, TUNED, between
 from fsgen.models import model as models
-from fsgen.nn.filters import axis_of
-from fsgen.types import Layer
+from fsgen.nn.filter_masks import axis_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from fsgen.errors import FsgenError
+from fsgen.features.torchvision_shim import import_torchvision
 from fsgen.metrics.frechet import Statistics, frechet, frechet_from_stats, frechet_resampled, statistics
 from fsgen.metrics.intervals import draws, interval
-from fsgen.metrics.torchvision_shim import import_torchvision
 
 
 def by_sqrtm(a, b):

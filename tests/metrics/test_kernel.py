@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fsgen.errors import FsgenError
+from fsgen.features.torchvision_shim import import_torchvision
 from fsgen.metrics.intervals import draws
 from fsgen.metrics.kernel import kernel, kid, kid_resampled, kid_subsets, mmd2
-from fsgen.metrics.torchvision_shim import import_torchvision
 
 
 def sets(n=60, m=50, d=12, dtype=np.float64):

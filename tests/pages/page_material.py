@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import torch
 from torch import Tensor
 
-from fsgen.pages.exhibits import Cluster, Exhibits, Neighbour
+from fsgen.pages.contents import Cluster, Exhibits, Neighbour
 
 LAYERS = ("mapping.fc0", "b4.conv1", "b8.conv0", "b8.torgb")
 VOID = {"meta", "img", "link", "br", "hr", "input", "path", "circle"}

@@ -19,9 +19,9 @@ import pytest
 from page_material import Page, exhibits, images, report
 from test_pages import HOSTILE, PAGES, decoded
 
-from fsgen.pages import comparison, study
-from fsgen.pages import report as reports
-from fsgen.pages.exhibits import Exhibits
+from fsgen.pages import comparison_page, study_page
+from fsgen.pages import report_page as reports
+from fsgen.pages.contents import Exhibits
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDTHS = (400, 1400)
@@ -115,7 +115,7 @@ def test_pages_hold_at_any_width_with_every_picture_and_no_complaint(tmp_path):
         **PAGES,
         "bare": reports.render({}, Exhibits()),
         "long": reports.render(long, exhibits()),
-        "long-comparison": comparison.render([long, report("runs/b", 80)] * 4, [exhibits()] * 8),
+        "long-comparison": comparison_page.render([long, report("runs/b", 80)] * 4, [exhibits()] * 8),
         "hostile": reports.render(report(HOSTILE), exhibits()),
     }
     pages["long"] = pages["long"].replace("<details", "<details open")
@@ -187,7 +187,7 @@ def played(folder: Path, text: str, plan: list[tuple[str, str]]) -> dict:
 def test_a_study_is_played_through(tmp_path):
     reals, generated = images(12, seed=6), images(12, seed=7)
     known = {image.permute(1, 2, 0).numpy().tobytes() for image in generated}
-    text = study.render(reals, generated, title='of "sketches" & more', rounds=8, seed=2)
+    text = study_page.render(reals, generated, title='of "sketches" & more', rounds=8, seed=2)
     pictures = [each["src"] for each in Page(text).all("img")]
     truth = ["left" if decoded(src).tobytes() in known else "right" for src in pictures[::2]]
     wrong = {1, 4, 5}  # rounds in which the player is fooled
@@ -205,7 +205,7 @@ def test_a_study_is_played_through(tmp_path):
     assert [each["fooled"] for each in answers["rounds"]] == [index in wrong for index in range(8)]
     assert all(each["milliseconds"] >= 0 for each in answers["rounds"])
     assert (answers["fooled"], answers["fooling_rate"]) == (3, 0.375)
-    assert answers["interval"] == pytest.approx(study.intervals(8)[3])
+    assert answers["interval"] == pytest.approx(study_page.intervals(8)[3])
     assert "Fooling rate 38%" in result["said"] and "9% to 76%" in result["said"]
     assert result["focus"] == "outcome-title"
     for left, right in result["places"]:  # large, of one size, side by side, on the first screen
@@ -222,9 +222,9 @@ def test_a_study_is_played_through(tmp_path):
 
 @pytest.mark.parametrize(("fooled", "said"), [(False, "Fooling rate 0%"), (True, "Fooling rate 100%")])
 def test_a_study_at_either_end(tmp_path, fooled, said):
-    text = study.render(images(2, seed=6), images(2, seed=7), title="a", rounds=2)
+    text = study_page.render(images(2, seed=6), images(2, seed=7), title="a", rounds=2)
     key = json.loads(re.search(r'id="facts">(.*?)</script>', text, re.S)[1])["key"]
     left = [byte.bit_count() % 2 == 1 for byte in base64.b64decode(key)]
     result = played(tmp_path, text, [("left" if each != fooled else "right", "key") for each in left])
     assert said in result["said"]
-    assert result["answers"]["interval"] == pytest.approx(study.intervals(2)[2 if fooled else 0])
+    assert result["answers"]["interval"] == pytest.approx(study_page.intervals(2)[2 if fooled else 0])

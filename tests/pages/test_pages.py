@@ -17,10 +17,10 @@ from page_material import Page, exhibits, images, report
 from PIL import Image
 
 from fsgen.errors import FsgenError
-from fsgen.pages import comparison, figures, study
-from fsgen.pages import report as reports
-from fsgen.pages.album import Album
-from fsgen.pages.exhibits import Exhibits, Neighbour
+from fsgen.pages import comparison_page, score_tables, study_page
+from fsgen.pages import report_page as reports
+from fsgen.pages.contents import Exhibits, Neighbour
+from fsgen.pages.embedded_images import Album
 
 HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror='alert(1)'>\"'&{{ 7*7 }}"
 
@@ -29,8 +29,8 @@ def everything() -> dict[str, str]:
     """One page of each kind."""
     return {
         "report": reports.render(report(), exhibits()),
-        "comparison": comparison.render([report(), report("runs/b", 80)], [exhibits(), exhibits()]),
-        "study": study.render(images(12), images(12, seed=1), title="runs/sketches"),
+        "comparison": comparison_page.render([report(), report("runs/b", 80)], [exhibits(), exhibits()]),
+        "study": study_page.render(images(12), images(12, seed=1), title="runs/sketches"),
     }
 
 
@@ -115,8 +115,8 @@ def test_names_are_words_and_never_markup():
     other = hostile(report("runs/b", 80))
     texts = {
         "report": reports.render(attacked, bad),
-        "comparison": comparison.render([attacked, other], [bad, bad]),
-        "study": study.render(images(3), images(3, seed=1), title=HOSTILE, rounds=3),
+        "comparison": comparison_page.render([attacked, other], [bad, bad]),
+        "study": study_page.render(images(3), images(3, seed=1), title=HOSTILE, rounds=3),
     }
     for kind, text in texts.items():
         page, clean = Page(text), Page(PAGES[kind])
@@ -140,8 +140,8 @@ def test_large_pictures_keep_a_page_below_three_megabytes():
     seen = replace(exhibits(), pairs=(middling, middling))
     for text in (
         reports.render(report(), shown),
-        comparison.render([report(f"run {i}") for i in range(9)], [seen] * 9),
-        study.render(large, large, title="large", rounds=10),
+        comparison_page.render([report(f"run {i}") for i in range(9)], [seen] * 9),
+        study_page.render(large, large, title="large", rounds=10),
     ):
         assert len(text.encode()) < 3_000_000
         sizes = [decoded(each["src"]).shape[0] for each in Page(text).all("img")]
@@ -230,7 +230,7 @@ def test_a_report_does_without_any_part(keys, absent):
     else:
         del tree[keys[-1]]
     for text in (
-        reports.render(told, Exhibits()), comparison.render([told, report()], [Exhibits(), Exhibits()])
+        reports.render(told, Exhibits()), comparison_page.render([told, report()], [Exhibits(), Exhibits()])
     ):  # fmt: skip
         said = Page(text).text
         assert "None" not in said and "Undefined" not in said
@@ -259,7 +259,7 @@ def test_a_metric_of_a_later_version_is_shown():
 def test_what_is_no_number_is_not_shown_as_one():
     told = report()
     told["evaluation"]["rows"][0]["metrics"] = {"fid": {"value": float("nan")}, "kid": {"value": None}}
-    assert figures.verdict(told) == "Nothing was measured."
+    assert score_tables.verdict(told) == "Nothing was measured."
     history = [{"step": 1, "d": float("nan"), "g": float("inf")}, {"step": 2, "d": 1.0, "g": None}]
     text = reports.render(told, Exhibits(history=history, fisher={"b4": float("nan"), "b8": 1.0}))
     assert not re.search(r'\sd="[^"]*(nan|inf)', text)
@@ -268,7 +268,7 @@ def test_what_is_no_number_is_not_shown_as_one():
 def test_the_verdict_counts_no_copies_as_none():
     told = report()
     told["evaluation"]["rows"][0]["metrics"]["near_copies"]["value"] = 0.0
-    assert figures.verdict(told).endswith("; none of the samples repeats a training image.")
+    assert score_tables.verdict(told).endswith("; none of the samples repeats a training image.")
 
 
 # ---- the comparison ------------------------------------------------------------------------------------
@@ -276,19 +276,19 @@ def test_the_verdict_counts_no_copies_as_none():
 
 def rows_of(*pairs):
     """Rows with an FID and half the width of its interval."""
-    return [figures.rows(report("x", fid, half))[0] for fid, half in pairs]
+    return [score_tables.rows(report("x", fid, half))[0] for fid, half in pairs]
 
 
 def test_the_best_is_marked_and_what_may_be_as_good():
-    assert comparison.marks("fid", rows_of((60, 3), (64, 3), (70, 3))) == {0: "best", 1: "level"}
-    assert comparison.marks("fid", rows_of((60, 3), (60, 3), (70, 3))) == {0: "best", 1: "best"}
-    assert comparison.marks("fid", rows_of((60, 3), (60, 3))) == {}
-    assert comparison.marks("fid", rows_of((60, 3))) == {}
-    assert comparison.marks("coverage", rows_of((60, 3), (70, 3))) == {}
+    assert comparison_page.marks("fid", rows_of((60, 3), (64, 3), (70, 3))) == {0: "best", 1: "level"}
+    assert comparison_page.marks("fid", rows_of((60, 3), (60, 3), (70, 3))) == {0: "best", 1: "best"}
+    assert comparison_page.marks("fid", rows_of((60, 3), (60, 3))) == {}
+    assert comparison_page.marks("fid", rows_of((60, 3))) == {}
+    assert comparison_page.marks("coverage", rows_of((60, 3), (70, 3))) == {}
     higher = rows_of((60, 3), (70, 3))
     higher[1].figures["diversity"] = replace(higher[1].figures["diversity"], value=0.9)
     higher[1].bounds["diversity"] = (0.8, 1.0)
-    assert comparison.marks("diversity", higher) == {1: "best"}
+    assert comparison_page.marks("diversity", higher) == {1: "best"}
 
 
 def test_a_comparison_shows_runs_their_cost_and_what_they_share():
@@ -305,7 +305,8 @@ def test_sources_that_differ_have_a_strip_each():
     shown = exhibits()
     other = replace(shown, pairs=(images(8, seed=9), images(8, seed=8)))
     alts = [
-        each["alt"] for each in Page(comparison.render([report(), report("b")], [shown, other])).all("img")
+        each["alt"]
+        for each in Page(comparison_page.render([report(), report("b")], [shown, other])).all("img")
     ]
     assert len(alts) == 4 * 8
 
@@ -314,7 +315,7 @@ def test_what_has_no_source_shows_its_samples():
     folder = report("folder")
     folder["evaluation"]["what"] = {"kind": "images", "count": 12}
     alone = replace(exhibits(), pairs=None)
-    text = comparison.render([report(), report("the source"), folder], [exhibits(), alone, alone])
+    text = comparison_page.render([report(), report("the source"), folder], [exhibits(), alone, alone])
     alts = [each["alt"] for each in Page(text).all("img")]
     assert len(alts) == 4 * 8
     assert "the source, latent 1" in alts and "folder, images of no latents, 1" in alts
@@ -337,23 +338,23 @@ def test_figures_measured_otherwise_are_not_ranked(keys, value, what):
     for key in keys[:-1]:
         tree = tree[key]
     tree[keys[-1]] = value
-    assert [found for found, _ in comparison.differences([report(), other])] == [what]
-    page = Page(comparison.render([report(), other], [Exhibits(), Exhibits()]))
+    assert [found for found, _ in comparison_page.differences([report(), other])] == [what]
+    page = Page(comparison_page.render([report(), other], [Exhibits(), Exhibits()]))
     assert "Not comparable" in page.text and what in page.text and "★" not in page.text
 
 
 def test_runs_measured_alike_may_do_without_some_weights():
     other = report("runs/b")
     other["evaluation"]["settings"]["weights"] = {}
-    assert comparison.differences([report(), other]) == []
+    assert comparison_page.differences([report(), other]) == []
 
 
 def test_runs_of_one_name_are_numbered_and_exhibits_counted():
-    text = Page(comparison.render([report(), report()], [Exhibits(), Exhibits()])).text
+    text = Page(comparison_page.render([report(), report()], [Exhibits(), Exhibits()])).text
     assert "runs/sketches (1), runs/sketches (2)" in text
     for told, shown in (([], []), ([report()], [])):
         with pytest.raises(FsgenError, match="make no comparison"):
-            comparison.render(told, shown)
+            comparison_page.render(told, shown)
 
 
 # ---- colours -------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from page_material import Page, images
 from test_pages import decoded
 
 from fsgen.errors import FsgenError
-from fsgen.pages import study
+from fsgen.pages import study_page
 
 REALS, GENERATED = images(14, seed=1), images(13, seed=2)
 
@@ -31,7 +31,7 @@ def sides(text: str) -> list[str]:
 
 
 def test_every_round_shows_one_of_each_on_sides_that_vary():
-    text = study.render(REALS, GENERATED, title="a")
+    text = study_page.render(REALS, GENERATED, title="a")
     assert len(sides(text)) == 10 and set(sides(text)) == {"left", "right"}
     sources = [each["src"] for each in Page(text).all("img")]
     assert len(set(sources)) == 20  # no picture twice
@@ -39,28 +39,28 @@ def test_every_round_shows_one_of_each_on_sides_that_vary():
 
 
 def test_the_seed_fixes_the_page():
-    page = study.render(REALS, GENERATED, title="a", seed=3)
-    assert page == study.render(REALS, GENERATED, title="a", seed=3)
-    assert page != study.render(REALS, GENERATED, title="a", seed=4)
-    left = sum(sides(study.render(REALS, GENERATED, title="a", seed=s)).count("left") for s in range(30))
+    page = study_page.render(REALS, GENERATED, title="a", seed=3)
+    assert page == study_page.render(REALS, GENERATED, title="a", seed=3)
+    assert page != study_page.render(REALS, GENERATED, title="a", seed=4)
+    left = sum(sides(study_page.render(REALS, GENERATED, title="a", seed=s)).count("left") for s in range(30))
     assert 110 <= left <= 190  # of 300
 
 
 def test_the_truth_is_there_but_not_to_be_seen():
-    text = study.render(REALS, GENERATED, title="a")
+    text = study_page.render(REALS, GENERATED, title="a")
     page = Page(text)
     assert len({tuple(sorted(each.items() - {("src", each["src"])})) for each in page.all("img")[::2]}) == 1
     assert {each["alt"] for each in page.all("img")} == {"left picture", "right picture"}
     markup = re.sub(r"<script>.*?</script>|data:image[^\"]*", "", text, flags=re.S)
     assert "truth" not in json.dumps(told(text)) and not re.search(r"\breals?\b.*\.png", markup)
-    keys = {study.key([True, False] * 5, random.Random(seed)) for seed in range(5)}
+    keys = {study_page.key([True, False] * 5, random.Random(seed)) for seed in range(5)}
     assert len(keys) == 5  # one truth has many keys
 
 
 def test_the_key_holds_the_truth():
     import base64
 
-    text = study.render(REALS, GENERATED, title="a", seed=5)
+    text = study_page.render(REALS, GENERATED, title="a", seed=5)
     bits = [byte.bit_count() % 2 for byte in base64.b64decode(told(text)["key"])]
     assert ["left" if bit else "right" for bit in bits] == sides(text)
 
@@ -68,7 +68,7 @@ def test_the_key_holds_the_truth():
 @pytest.mark.parametrize("n", [1, 10, 37])
 def test_intervals_are_exact(n):
     """Clopper and Pearson: at either end, as few or as many as were seen have a chance of 2.5%."""
-    found = study.intervals(n)
+    found = study_page.intervals(n)
     assert len(found) == n + 1 and found[0][0] == 0 and found[n][1] == 1
     for k, (low, high) in enumerate(found):
         chance = [lambda p, i=i: comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(n + 1)]
@@ -80,17 +80,17 @@ def test_intervals_are_exact(n):
 
 def test_what_would_give_the_answer_away_is_refused():
     with pytest.raises(FsgenError, match="tell themselves apart"):
-        study.render(images(10, 32), GENERATED, title="a")
+        study_page.render(images(10, 32), GENERATED, title="a")
     with pytest.raises(FsgenError, match="10 rounds need as many generated images, there are 9"):
-        study.render(REALS, GENERATED[:9], title="a")
+        study_page.render(REALS, GENERATED[:9], title="a")
     with pytest.raises(FsgenError, match="as many real images"):
-        study.render(REALS[:9], GENERATED, title="a")
+        study_page.render(REALS[:9], GENERATED, title="a")
     with pytest.raises(FsgenError, match="asks nothing"):
-        study.render(REALS, GENERATED, title="a", rounds=0)
+        study_page.render(REALS, GENERATED, title="a", rounds=0)
 
 
 def test_grey_pictures_are_shown_as_they_are():
-    text = study.render(
+    text = study_page.render(
         torch.zeros(1, 1, 8, 8, dtype=torch.uint8), images(1, 8, channels=1), title="a", rounds=1
     )
     assert {decoded(each["src"]).shape for each in Page(text).all("img")} == {(8, 8, 3)}

@@ -13,10 +13,10 @@ import torch
 from cases import Case, cases, skipped
 from torch import Tensor, nn
 
-from fsgen.io.pickles import read_foreign
-from fsgen.models.stylegan2 import convert
-from fsgen.models.stylegan2.family import StyleGAN2
-from fsgen.types import Converted, Foreign
+from fsgen.families.stylegan2 import convert
+from fsgen.families.stylegan2.family import StyleGAN2
+from fsgen.importers.pickles import read_foreign
+from fsgen.interfaces import Converted, Foreign
 
 FAMILY = StyleGAN2()
 WEIGHTS = "weights.safetensors"

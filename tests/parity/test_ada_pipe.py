@@ -10,7 +10,7 @@ import torch
 from cases import Case, cases, close, each, skipped
 from torch import Tensor
 
-from fsgen.data import pipe, warp
+from fsgen.data import ada_augment, ada_warp
 from fsgen.methods.ada import ADA, moved
 
 KIND = "ada-pipe"
@@ -33,28 +33,28 @@ def outputs(pattern: re.Pattern[str]) -> list:
 # ---- the pipe ------------------------------------------------------------------------------------------
 
 
-def at(part: str, share: float, shape: torch.Size) -> pipe.Parameters:
+def at(part: str, share: float, shape: torch.Size) -> ada_augment.Parameters:
     """Every random number is the one that a ``share`` of all lies below: the case's percentile mode.
 
     By its rule a normal one is erfinv(2 share - 1), without the factor sqrt 2, and the second rotation is 0.
     """
-    names = pipe.POLICIES.get(part, ("rotate_pre", "rotate_post") if part == "rotate" else (part,))
+    names = ada_augment.POLICIES.get(part, ("rotate_pre", "rotate_post") if part == "rotate" else (part,))
     drawn = {}
     for name in names:
-        operator = pipe.OPERATORS[name]
+        operator = ada_augment.OPERATORS[name]
         raw = torch.full((shape[0], operator.numbers), share)
         raw = torch.erfinv(2 * raw - 1) if operator.normal else raw
-        drawn[name] = pipe.parameter(name, raw, torch.tensor(name != "rotate_post"), shape)
+        drawn[name] = ada_augment.parameter(name, raw, torch.tensor(name != "rotate_post"), shape)
     return drawn
 
 
-def injected(case: Case) -> pipe.Parameters:
+def injected(case: Case) -> ada_augment.Parameters:
     """Parameters from the case's random numbers and gates."""
     io, p = case.tensors(), case.info["config"]["p_random"]
     shape, drawn = io["in.images"].shape, {}
     for name in case.info["order"]:
         raw, gate = (io[f"in.random.{kind}.{name}"].reshape(shape[0], -1) for kind in ("draw", "gate"))
-        drawn[name] = pipe.parameter(name, raw, gate < pipe.chance(name, p), shape)
+        drawn[name] = ada_augment.parameter(name, raw, gate < ada_augment.chance(name, p), shape)
     return drawn
 
 
@@ -63,7 +63,7 @@ def test_the_pipe(case, name):
     io, (part, percent, grad, random) = case.tensors(), OUTPUT.fullmatch(name).groups()
     images = io["in.images"].clone().requires_grad_()
     drawn = injected(case) if random else at(part, int(percent) / 100, images.shape)
-    out = pipe.transform(images, drawn)
+    out = ada_augment.transform(images, drawn)
     if grad or random == "grad_x":
         (out * io["in.grad_weight"]).sum().backward()
         close(images.grad[: len(io[name])], io[name], grad=True)
@@ -75,7 +75,7 @@ def test_the_pipe(case, name):
 def test_parameters(case):
     """From random numbers, with gates; and, where the case says them, at its percentiles."""
     io, drawn = case.tensors(), injected(case)
-    assert [*drawn] == [name for name in pipe.BGC] == case.info["order"]
+    assert [*drawn] == [name for name in ada_augment.BGC] == case.info["order"]
     for name, values in drawn.items():
         reference = io[f"in.random.param.{name}"]
         close(values.reshape(reference.shape), reference)
@@ -89,14 +89,14 @@ def test_parameters(case):
 @pytest.mark.parametrize("case", each(KIND))
 def test_constants_and_policies(case):
     formula = case.info["formula"]
-    assert list(warp.SYM6) == formula["taps"]["sym6"] and list(warp.SYM2) == formula["taps"]["sym2"]
+    assert list(ada_warp.SYM6) == formula["taps"]["sym6"] and list(ada_warp.SYM2) == formula["taps"]["sym2"]
     for name in ("blit", "geom", "color"):
-        ours = [part.removesuffix("_pre") for part in pipe.POLICIES[name] if part != "rotate_post"]
+        ours = [part.removesuffix("_pre") for part in ada_augment.POLICIES[name] if part != "rotate_post"]
         assert ours == formula["policies"][name]
     for name, text in formula["policies"].items():
         if isinstance(text, str):
-            parts = [part for word in text.split(" + ") for part in pipe.POLICIES.get(word, (word,))]
-            assert list(pipe.POLICIES[name]) == parts
+            parts = [part for word in text.split(" + ") for part in ada_augment.POLICIES.get(word, (word,))]
+            assert list(ada_augment.POLICIES[name]) == parts
 
 
 # ---- p -------------------------------------------------------------------------------------------------

@@ -14,14 +14,14 @@ from cases import Case, close, each
 from sg2 import FAMILY
 from torch import Tensor, nn
 
-from fsgen.engine.fisher import of_players
+from fsgen.families.stylegan2 import convert
+from fsgen.interfaces import Foreign, Inputs
 from fsgen.methods.adam import AdAM, above
 from fsgen.methods.stack import Stack
-from fsgen.models.stylegan2 import convert
-from fsgen.nn.filters import lines
+from fsgen.nn.filter_masks import lines
 from fsgen.nn.layers import Conv, Linear, ModulatedConv
 from fsgen.nn.modulation import added, modulate, original
-from fsgen.types import Foreign, Inputs
+from fsgen.training.fisher import of_players
 
 PUBLISHED = {"kernels": "published", "scale": "published"}
 KIND = each("adam-modulation")
@@ -253,7 +253,7 @@ def _layers(case: Case, who: str):
 @pytest.mark.parametrize("case", KIND)
 def test_the_lines_between_them(case, monkeypatch):
     found: dict[str, float] = {}
-    monkeypatch.setattr("fsgen.nn.filters.lines", lambda *given: found.update(lines(*given)) or found)
+    monkeypatch.setattr("fsgen.nn.filter_masks.lines", lambda *given: found.update(lines(*given)) or found)
     for name, wanted in case.info["thresholds"].items():
         for who in ("g", "d"):
             above(_layers(case, who), given_fisher(case, who), float(name.removeprefix("q")))

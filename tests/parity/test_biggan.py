@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fsgen.data import neighbours
-from fsgen.io.archives import read_archive
-from fsgen.io.pickles import read_foreign
-from fsgen.models.biggan import convert, networks
-from fsgen.models.biggan.family import BigGAN
-from fsgen.models.biggan.layers import Spectral
-from fsgen.types import Inputs
+from fsgen.families.biggan import convert, networks
+from fsgen.families.biggan.family import BigGAN
+from fsgen.families.biggan.layers import Spectral
+from fsgen.importers.archives import read_archive
+from fsgen.importers.pickles import read_foreign
+from fsgen.interfaces import Inputs
 
 FAMILY = BigGAN()
 WEIGHTS = "weights.safetensors"

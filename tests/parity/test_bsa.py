@@ -12,10 +12,10 @@ from cases import Case, close, each
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fsgen.families.biggan.family import BigGAN
+from fsgen.families.dcgan import DCGAN
+from fsgen.interfaces import Inputs, Play
 from fsgen.methods.bsa import BSA, RATES, drift, perceptual
-from fsgen.models.biggan.family import BigGAN
-from fsgen.models.dcgan import DCGAN
-from fsgen.types import Inputs, Play
 
 KIND = each("bsa")
 EPS = 2e-5  # of the reference's normalisations

@@ -15,9 +15,9 @@ from cases import Case, cases, close
 from sg2 import generator, outputs, parts, renamed
 from torch import Tensor, nn
 
+from fsgen.families.stylegan2 import convert
+from fsgen.interfaces import Inputs
 from fsgen.methods.cdc import CDC, divergence, relations
-from fsgen.models.stylegan2 import convert
-from fsgen.types import Inputs
 
 KIND = "cdc-loss"
 

@@ -13,10 +13,10 @@ from cases import Case, cases, close
 from sg2 import FAMILY, outputs, parts, renamed, settings
 from torch import Tensor
 
+from fsgen.families.stylegan2 import convert
+from fsgen.interfaces import Inputs, Play
 from fsgen.methods.cdc import CDC, SIDE
-from fsgen.models.stylegan2 import convert
 from fsgen.nn.layers import Conv
-from fsgen.types import Inputs, Play
 
 KIND = "cdc-patch"
 G_OF_NO_INTEREST = {

@@ -13,9 +13,9 @@ import torch
 from cases import Case, cases, close, each, skipped
 from torch import Tensor
 
-from fsgen.io.pickles import read_foreign
-from fsgen.models.dcgan import DCGAN
-from fsgen.types import Inputs
+from fsgen.families.dcgan import DCGAN
+from fsgen.importers.pickles import read_foreign
+from fsgen.interfaces import Inputs
 
 KIND = "dcgan"
 FAMILY = DCGAN()

@@ -14,11 +14,11 @@ from cases import Case, cases, close, each, skipped
 from sg2 import renamed
 from torch import Tensor
 
-from fsgen.io.pickles import read_foreign
-from fsgen.models.fastgan import convert, networks
-from fsgen.models.fastgan.family import FastGAN
+from fsgen.families.fastgan import convert, networks
+from fsgen.families.fastgan.family import FastGAN
+from fsgen.importers.pickles import read_foreign
+from fsgen.interfaces import Converted, Foreign, Inputs
 from fsgen.nn import losses
-from fsgen.types import Converted, Foreign, Inputs
 
 FAMILY = FastGAN()
 WEIGHTS = "weights.safetensors"

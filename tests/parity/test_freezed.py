@@ -13,8 +13,8 @@ import torch
 from cases import Case, cases, each, skipped
 from sg2 import FAMILY, renamed
 
+from fsgen.families.stylegan2 import convert
 from fsgen.methods.freezed import FreezeD
-from fsgen.models.stylegan2 import convert
 
 KIND = "freezed"
 

@@ -15,11 +15,11 @@ from sg2 import renamed
 from torch import Tensor
 
 from fsgen.errors import FsgenError
-from fsgen.io.pickles import read_foreign
-from fsgen.models.funit import convert, networks
-from fsgen.models.funit.family import FUNIT, Recipe
+from fsgen.families.funit import convert, networks
+from fsgen.families.funit.family import FUNIT, Recipe
+from fsgen.importers.pickles import read_foreign
+from fsgen.interfaces import Converted, Foreign, Inputs, Play, Spec
 from fsgen.nn import losses
-from fsgen.types import Converted, Foreign, Inputs, Play, Spec
 
 FAMILY = FUNIT()
 WEIGHTS = "weights.safetensors"

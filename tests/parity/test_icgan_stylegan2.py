@@ -12,7 +12,7 @@ from cases import cases, close, each
 from sg2 import FAMILY, WEIGHTS, foreign
 from torch import Tensor
 
-from fsgen.types import Inputs
+from fsgen.interfaces import Inputs
 
 KIND = "icgan-sg2"
 INPUTS = ("z", "h", "c", "y")

@@ -14,8 +14,8 @@ from cases import Case, cases, close
 from sg2 import generator, outputs, parts
 from torch import Tensor
 
+from fsgen.interfaces import Inputs
 from fsgen.methods.minegan import MineGAN
-from fsgen.types import Inputs
 
 KIND = "minegan-miner"
 CONSTANT = {  # of the conv miner: ours -> the reference's

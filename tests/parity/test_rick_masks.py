@@ -11,10 +11,10 @@ from cases import Case, close, each
 from sg2 import FAMILY
 from torch import Tensor, nn
 
+from fsgen.families.stylegan2 import convert
 from fsgen.methods.rick import FROZEN, PRUNED, RICK, TUNED
 from fsgen.methods.stack import Stack
-from fsgen.models.stylegan2 import convert
-from fsgen.nn.filters import lines
+from fsgen.nn.filter_masks import lines
 
 KIND = each("rick-masks")
 Tensors = dict[str, Tensor]
@@ -104,7 +104,7 @@ def test_the_lines_between_them(case, monkeypatch):
             found[len(layers), percent] = lines(layers, scores, percent)
             return found[len(layers), percent]
 
-        monkeypatch.setattr("fsgen.nn.filters.lines", spied)
+        monkeypatch.setattr("fsgen.nn.filter_masks.lines", spied)
         method = Round.of(case, freeze, prune)
         for who in ("g", "d"):
             method.alone(who, 0)

@@ -30,8 +30,8 @@ from sg2 import (
 )
 from torch import Tensor, nn
 
-from fsgen.models.stylegan2 import convert
-from fsgen.types import Inputs
+from fsgen.families.stylegan2 import convert
+from fsgen.interfaces import Inputs
 
 KINDS = (
     "nvidia-sg2", "nvidia-sg2-cond", "nvidia-sg2-cifar", "rosinality-sg2",

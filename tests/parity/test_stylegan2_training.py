@@ -18,12 +18,12 @@ from sg2 import FAMILY, WEIGHTS, crop, files, foreign, load, number, outputs, re
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fsgen.models.stylegan2 import convert
-from fsgen.nn import fisher, losses
-from fsgen.types import Inputs
+from fsgen.families.stylegan2 import convert
+from fsgen.interfaces import Inputs
+from fsgen.nn import losses, per_sample_fisher
 
 KIND = "training-math"
-ESTIMATORS = {"vectorised": fisher.diagonal, "loop": fisher.diagonal_by_loop}
+ESTIMATORS = {"vectorised": per_sample_fisher.diagonal, "loop": per_sample_fisher.diagonal_by_loop}
 Gradients = dict[str, Tensor]
 """By the parameter's name."""
 
@@ -115,7 +115,7 @@ class Training:
     def log_likelihood(self, images: Tensor, inputs: Inputs, draw: Tensor | None) -> Tensor:
         return FAMILY.log_likelihood(self.d(images)).sum()
 
-    def fisher(self, estimator: str) -> Gradients:
+    def per_sample_fisher(self, estimator: str) -> Gradients:
         if estimator not in self.memo:
             half = len(self.samples) // 2 or 1  # in two batches: the split must not matter
             batches = [(Inputs(z=z), None) for z in self.samples.split(half)]

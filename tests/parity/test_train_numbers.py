@@ -16,9 +16,9 @@ from cases import Case, close, each
 from sg2 import FAMILY
 from torch import Tensor, nn
 
-from fsgen.engine import loop
-from fsgen.models.stylegan2.family import Recipe
-from fsgen.types import Inputs
+from fsgen.families.stylegan2.family import Recipe
+from fsgen.interfaces import Inputs
+from fsgen.training import loop
 
 KIND = "train-numbers"
 EXACT = {"rel": 1e-12}

@@ -1,0 +1,1 @@
+"""Generator families: networks, losses, conversion of published checkpoints."""

@@ -1,0 +1,260 @@
+"""The backbones' weight files: names, where they come from, where they are looked for. Loads no torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fsgen.errors import FsgenError, Interrupted, near
+
+Download = Callable[[str, Path, "str | None"], Path]
+"""(url, destination, leading hex digits of its SHA-256 or None) -> the downloaded and checked file."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One published file."""
+
+    name: str
+    file: str
+    url: str
+    megabytes: int  # approximate, 10^6 bytes
+    used_by: str  # the metrics that need it, for messages
+    sha256: str = ""  # leading hex digits, where the publisher gives them (in the file's own name)
+
+
+CATALOGUE = {
+    weights.name: weights
+    for weights in (
+        Weights(
+            name="inception",
+            file="inception-2015-12-05.pt",
+            url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+            megabytes=96,
+            used_by="FID, KID and what else is measured in Inception's features",
+        ),
+        Weights(
+            name="alexnet",
+            file="alexnet-owt-7be5be79.pth",
+            url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+            megabytes=244,
+            used_by="LPIPS (alex)",
+            sha256="7be5be79",
+        ),
+        Weights(
+            name="vgg16",
+            file="vgg16-397923af.pth",
+            url="https://download.pytorch.org/models/vgg16-397923af.pth",
+            megabytes=553,
+            used_by="LPIPS (vgg), and the methods bsa and nst",
+            sha256="397923af",
+        ),
+        Weights(
+            name="inception_pytorch",
+            file="pt_inception-2015-12-05-6726825d.pth",
+            url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+            megabytes=96,
+            used_by="Inception's features in the mode legacy_pytorch",
+            sha256="6726825d",
+        ),
+        Weights(
+            name="inception_torchvision",
+            file="inception_v3_google-0cc3c7bd.pth",
+            url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+            megabytes=109,
+            used_by="Inception's features in the mode torchvision",
+            sha256="0cc3c7bd",
+        ),
+        Weights(
+            name="clip",
+            file="vit_base_patch32_clip_224.openai.safetensors",  # the Hub's name says nothing by itself
+            url="https://huggingface.co/timm/vit_base_patch32_clip_224.openai/resolve/ab5b8ef490e86faa07d3523926b842c765de1de5/open_clip_model.safetensors",
+            megabytes=605,
+            used_by="CLIP-FID",
+        ),
+        Weights(
+            name="dinov2",
+            file="dinov2_vitl14_pretrain.pth",
+            url="https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+            megabytes=1218,
+            used_by="FD-DINOv2",
+        ),
+        Weights(
+            name="swav",
+            file="swav_800ep_pretrain.pth.tar",
+            url="https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
+            megabytes=114,  # reckoned from its tensors
+            used_by="instance features, learned without labels",
+        ),
+        Weights(
+            name="resnet50",
+            file="resnet50-0676ba61.pth",
+            url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
+            megabytes=103,
+            used_by="instance features, a classifier's",
+            sha256="0676ba61",
+        ),
+    )
+}
+
+BASE = ("inception", "alexnet", "vgg16")
+"""What the measures need that are taken by default."""
+
+_OF_MODE = {"legacy_pytorch": "inception_pytorch", "torchvision": "inception_torchvision"}
+
+
+def file_for(network: str, mode: str | None = None) -> str:
+    """The name in ``CATALOGUE`` of what ``network`` reads; ``mode`` is Inception's, others have one file."""
+    return _OF_MODE.get(mode or "", network) if network == "inception" else network
+
+
+def table() -> list[dict[str, Any]]:
+    """One row a file: name, file, url, megabytes, used_by, and its path on this machine or None."""
+    columns = ("name", "file", "url", "megabytes", "used_by")
+    return [
+        {column: getattr(weights, column) for column in columns} | {"path": _search(weights, None)}
+        for weights in CATALOGUE.values()
+    ]
+
+
+def online(**talk: Callable) -> Download:
+    """fsgen's own downloader as a ``Download``; ``talk`` may hold its ``progress`` and ``say`` callbacks."""
+    from fsgen.io.download import fetch
+
+    return lambda url, destination, sha256: fetch(url, destination, sha256=sha256, **talk)
+
+
+def folder(path: str | Path | None) -> Path | None:
+    """A folder of the user's with weight files, as a path that lasts; None where there is no ``path``.
+
+    Raises:
+        FsgenError: no such folder.
+    """
+    if not path:
+        return None
+    if not Path(path).is_dir():
+        raise FsgenError(
+            f"--weights-dir: there is no folder {path}", hint="name one that is there, or leave it out"
+        )
+    return Path(path).resolve()
+
+
+def locate(name: str, weights_dir: Path | None = None, download: Download | None = None) -> Path:
+    """The weight file called ``name``: see ``locate_all``."""
+    return locate_all([name], weights_dir, download)[name]
+
+
+def locate_all(
+    names: Iterable[str], weights_dir: Path | None = None, download: Download | None = None
+) -> dict[str, Path]:
+    """Weight files by name, searched in ``weights_dir``, fsgen's own folder, then the other tools' caches.
+
+    Args:
+        names: of ``CATALOGUE``.
+        weights_dir: a folder of the user's; also where a download goes, instead of fsgen's own.
+        download: fetches what is absent (``online()``); None keeps off the network.
+
+    Raises:
+        FsgenError: unknown name; ``weights_dir`` is no folder; files absent and not to be had. The hint names
+            every one of them, its address, and where to put it.
+    """
+    folder(weights_dir)
+    found: dict[str, Path] = {}
+    absent: dict[str, str] = {}  # name -> why it could not be downloaded, or ""
+    for name, wanted in {name: _known(name) for name in names}.items():
+        path = _search(wanted, weights_dir)
+        if path is None and download is not None:
+            path, absent[name] = _download(wanted, _home(weights_dir), download)
+        if path is None:
+            absent.setdefault(name, "")
+        else:
+            found[name] = path
+            absent.pop(name, None)
+    if absent:
+        raise _missing(absent, _home(weights_dir))
+    return found
+
+
+def _known(name: str) -> Weights:
+    if name not in CATALOGUE:
+        raise FsgenError(f"there are no weights '{name}'", hint=near(name, list(CATALOGUE)))
+    return CATALOGUE[name]
+
+
+def _home(weights_dir: Path | None) -> Path:
+    if weights_dir is not None:
+        return weights_dir
+    from fsgen.io.cache_folders import weights_dir as home
+
+    return home()
+
+
+def _torch_checkpoints() -> Path:
+    """Where torchvision (and so lpips) keeps its downloads: torch.hub's rule, without importing torch."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("TORCH_HOME", str(Path(cache) / "torch"))
+    return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+def _search(weights: Weights, weights_dir: Path | None) -> Path | None:
+    folders = [] if weights_dir is None else [weights_dir]
+    folders += [_home(None), _torch_checkpoints()]
+    for folder in folders:
+        if (folder / weights.file).is_file():
+            return folder / weights.file
+    if weights.name == "inception":
+        return _clean_fid_copy(weights.file)
+    return None
+
+
+def _clean_fid_copy(file: str) -> Path | None:
+    """clean-fid's own download, if this user made it: anybody may put a file into its shared folder."""
+    if platform.system() == "Windows":
+        return None  # clean-fid uses the working folder there, and files tell no owner
+    for folder in dict.fromkeys((Path("/tmp"), Path(tempfile.gettempdir()))):
+        path = folder / file
+        if path.is_file() and path.lstat().st_uid == os.getuid():
+            return path
+    return None
+
+
+def _download(weights: Weights, folder: Path, download: Download) -> tuple[Path | None, str]:
+    """The downloaded file, or None and the reason."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return download(weights.url, folder / weights.file, weights.sha256 or None), ""
+    except Interrupted:
+        raise
+    except FsgenError as error:
+        return None, error.message
+    except OSError as error:
+        return None, str(error)
+
+
+def _missing(absent: dict[str, str], folder: Path) -> FsgenError:
+    by_hand = []
+    for name, why in absent.items():
+        weights = CATALOGUE[name]
+        by_hand.append(f"get {weights.url} ({weights.megabytes} MB) and put it at {folder / weights.file}")
+        if why:
+            by_hand.append(f"  (the download failed: {why})")
+    if any(absent.values()):
+        lines = [*by_hand, "or try again: a download goes on where it stopped"]
+    else:
+        lines = [
+            f"fetch them once: fsgen pull metrics {' '.join(absent)}",
+            "or name a folder that holds the files: --weights-dir",
+            f"or {by_hand[0]}",
+            *(f"and {line}" for line in by_hand[1:]),
+        ]
+    needed = "; ".join(f"{CATALOGUE[n].used_by}: {CATALOGUE[n].file}" for n in absent)
+    return FsgenError(
+        f"weights are not on this machine ({needed})",
+        hint="\n".join(lines),
+        code=1 if any(absent.values()) else 2,
+    )

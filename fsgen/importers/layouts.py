@@ -1,0 +1,185 @@
+"""Finds the networks in what a foreign pickle holds: modules, state dicts, TensorFlow-era variables.
+
+The pickle was read without running anything, but its author still chose what points at what. A few bytes can
+describe a tensor, or a tree of modules, a million times over: ``_Budget`` stops that.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fsgen.errors import FsgenError
+from fsgen.importers.restricted_unpickler import Leaf, Record, printable
+from fsgen.interfaces import Foreign
+
+_SOURCE_CODE = ("module_src", "build_module_src", "source")  # never looked at
+Collected = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and settings by dotted name
+
+
+class _Budget:
+    """Keeps a small file from growing large: what is pointed at twice is counted twice."""
+
+    def __init__(self, size: int) -> None:
+        self.bytes = 2 * size + 2**20  # tied weights appear twice, once under each name
+        self.visits = 500_000
+
+    def visit(self, things: Any, kind: type = dict) -> Any:
+        """``things``, which must be a dict (or list), with its members counted."""
+        if type(things) is not kind:
+            raise ValueError("a module of another make than any network's")
+        self.visits -= len(things) + 1
+        if self.visits < 0:
+            raise ValueError("more modules and attributes than any network has")
+        return things
+
+    def read(self, leaf: Leaf) -> Tensor:
+        self.bytes -= leaf.nbytes
+        if self.bytes < 0:
+            raise ValueError("more tensors than the file has room for")
+        return leaf.tensor()
+
+
+def sort(data: Any, layout: str, name: str, size: int, *, networks: bool = True) -> Foreign:
+    """Networks to tensors and settings, loose values to extras, and the rest dropped.
+
+    Args:
+        data: what the file's pickle holds, as ``unpickle.Machine`` gives it.
+        layout: how the file is written, for ``Foreign.layout``.
+        name: of the file, for messages.
+        size: of the file in bytes, which bounds how many tensors it can honestly hold.
+        networks: whether there must be any.
+
+    Raises:
+        FsgenError: no network in it, where there must be one.
+        ValueError: more in it than its size allows.
+    """
+    budget = _Budget(size)
+    foreign = Foreign(layout, {})
+    if isinstance(data, Record):
+        data = {"G_ema": data}
+    elif type(data) is tuple and len(data) == 3:
+        data = dict(zip(("G", "D", "G_ema"), data, strict=True))  # TensorFlow era: G, D, Gs
+    elif _is_state_dict(data):
+        data = {"": data}
+    for key, value in budget.visit(data if type(data) is dict else {}).items():
+        key = _joined("", key)
+        if key == "augment_pipe":
+            _augmentation(value, foreign.extras, budget)
+        elif collect := _collector(value):
+            foreign.tensors[key], foreign.settings[key] = collect(value, budget)
+        elif isinstance(value, Leaf):
+            foreign.extras[key] = budget.read(value)
+        elif isinstance(value, Record | dict):
+            inside = value.state if isinstance(value, Record) else value
+            if plain := {str(k): v for k, v in budget.visit(inside).items() if _is_plain(v)}:
+                foreign.extras[key] = plain
+        elif _is_plain(value):
+            foreign.extras[key] = value
+    if networks and not any(foreign.tensors.values()):
+        held = ", ".join(itertools.islice(map(printable, foreign.extras), 8))
+        raise FsgenError(f"{name} holds no network" + (f", only {held}" if held else ""))
+    return foreign
+
+
+def _collector(value: Any) -> Callable[[Any, _Budget], Collected] | None:
+    """How to gather the tensors of ``value``, None where it is no network."""
+    if isinstance(value, Record) and "_modules" in value.state:
+        return _module
+    if isinstance(value, Record) and "variables" in value.state:
+        return _tensorflow
+    if type(value) is list and value and all(isinstance(v, Leaf) for v in value):
+        return _list
+    return _state_dict if _is_state_dict(value) else None
+
+
+def _is_plain(value: Any) -> bool:
+    """A number, a short text, None, or a short list of those."""
+    if type(value) in (list, tuple):
+        return len(value) <= 64 and all(type(v) not in (list, tuple) and _is_plain(v) for v in value)
+    return value is None or type(value) in (bool, int, float) or (type(value) is str and len(value) <= 200)
+
+
+def _is_state_dict(value: Any) -> bool:
+    if type(value) is not dict:
+        return False
+    return any(isinstance(v, Leaf) for v in value.values()) and all(
+        isinstance(v, Leaf) or _is_plain(v) for v in value.values()
+    )
+
+
+def _joined(prefix: str, name: object) -> str:
+    if not isinstance(name, str | int) or len(joined := f"{prefix}{name}") > 300:
+        raise ValueError("a name such as no network has")
+    return joined
+
+
+def _state_dict(state: dict[Any, Any], budget: _Budget) -> Collected:
+    tensors, settings = {}, {}
+    for key, value in budget.visit(state).items():
+        if isinstance(value, Leaf):
+            tensors[_joined("", key)] = budget.read(value)
+        else:
+            settings[_joined("", key)] = value
+    return tensors, settings
+
+
+def _list(values: list[Leaf], budget: _Budget) -> Collected:
+    """Tensors without names, as FastGAN keeps its averages, by their number."""
+    return {str(i): budget.read(leaf) for i, leaf in enumerate(budget.visit(values, list))}, {}
+
+
+def _module(root: Record, budget: _Budget) -> Collected:
+    """Parameters and buffers alike (Freeze-D keeps weights as buffers) of a module and all below it."""
+    tensors: dict[str, Tensor] = {}
+    settings: dict[str, Any] = {}
+    pending = [("", root)]
+    while pending:
+        prefix, module = pending.pop()
+        settings[_joined(prefix, "class_name")] = printable(module.class_name)
+        for name, value in budget.visit(module.state).items():
+            if not str(name).startswith("_") and name not in _SOURCE_CODE and _is_plain(value):
+                settings[_joined(prefix, name)] = value
+        for part in ("_parameters", "_buffers"):
+            for name, value in budget.visit(module.state.get(part, {})).items():
+                if isinstance(value, Leaf):
+                    tensors[_joined(prefix, name)] = budget.read(value)
+        pending += _children(module.state.get("_modules", {}), prefix, ".", budget)
+    return tensors, settings
+
+
+def _children(named: dict[Any, Any], prefix: str, joint: str, budget: _Budget) -> list[tuple[str, Record]]:
+    """The modules below one, last first, since the caller takes them from the end."""
+    found = [
+        (f"{name}{joint}", child) for name, child in budget.visit(named).items() if isinstance(child, Record)
+    ]
+    return [(_joined(prefix, name), child) for name, child in reversed(found)]
+
+
+def _tensorflow(root: Record, budget: _Budget) -> Collected:
+    """Variables of a TensorFlow-era network, ``component/name``; nothing is transposed or renamed here."""
+    tensors: dict[str, Tensor] = {}
+    settings: dict[str, Any] = {"era": "tensorflow", "class_name": "Network"}
+    pending = [("", root)]
+    while pending:
+        prefix, network = pending.pop()
+        state = budget.visit(network.state)
+        for name, value in budget.visit(state.get("static_kwargs", {})).items():
+            if _is_plain(value):
+                settings[_joined(prefix, f"static_kwargs.{name}")] = value
+        for name, value in budget.visit(state.get("variables", []), list):
+            is_array = isinstance(value, Leaf)
+            tensors[_joined(prefix, name)] = budget.read(value) if is_array else torch.tensor(float(value))
+        pending += _children(state.get("components", {}), prefix, "/", budget)
+    return tensors, settings
+
+
+def _augmentation(pipe: Any, extras: dict[str, Any], budget: _Budget) -> None:
+    """Of ADA's pipeline only the probability it had reached."""
+    buffers = pipe.state.get("_buffers", {}) if isinstance(pipe, Record) else {}
+    if isinstance(buffers.get("p"), Leaf) and buffers["p"].nbytes <= 8:
+        extras["ada_aug_p"] = budget.read(buffers["p"]).item()

@@ -1,0 +1,255 @@
+"""``fsgen fisher``: the diagonal Fisher information of a source generator, estimated once and cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import fsgen
+from fsgen import device as devices
+from fsgen import rng as random
+from fsgen.errors import FsgenError, near
+from fsgen.interfaces import Family, Inputs, Player
+from fsgen.io import checkpoint
+from fsgen.io.cache_folders import fisher_dir, made
+from fsgen.models import model as models
+from fsgen.models.model import Model
+from fsgen.nn import per_sample_fisher as estimator
+from fsgen.sampling.latents import prior
+
+CONVENTION = "mean of per-sample squared gradients, raw parameters, stored noise"
+CHUNK = 2**24  # gradients held at a time on a CPU (64 MB and as much again); a GPU takes 32 times as many
+VERSION = 2  # of the estimator: part of the cache key
+PROXIES = ("adversarial", "reconstruction", "perceptual")
+
+Progress = Callable[[int, int], None]
+"""(done, total)"""
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """A diagonal by parameter name of G, and how it was estimated."""
+
+    diagonal: dict[str, Tensor]
+    about: dict[str, Any]  # estimator, proxy, samples, seed, network, source_hash
+    layers: dict[str, list[str]]  # parameters by layer, first to last
+
+    @property
+    def trace(self) -> float:
+        """The sum over all parameters."""
+        return sum(value.double().sum() for value in self.diagonal.values()).item()
+
+    def by_layer(self) -> dict[str, float]:
+        """Mean Fisher per layer, first to last: the paper's figure."""
+        return {
+            layer: (
+                sum(self.diagonal[name].double().sum() for name in names)
+                / sum(self.diagonal[name].numel() for name in names)
+            ).item()
+            for layer, names in self.layers.items()
+        }
+
+
+def fisher(
+    source: str | Path = "peeps64",
+    *,
+    samples: int = 1000,
+    proxy: str = "adversarial",
+    seed: int = 0,
+    device: str = "auto",
+    weights_dir: Path | None = None,
+    dry_run: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Fisher | dict[str, Any]:
+    """The Fisher of ``source`` at theta_S (its ``g`` where it has one, else ``g_ema``), cached.
+
+    Args:
+        source: run folder, file or name.
+        samples: latents to average over; the error falls with their square root.
+        proxy: what stands for the log-likelihood (see ``likelihood``).
+        seed: of the latents.
+        weights_dir: where the LPIPS backbone lies, for ``perceptual``.
+        dry_run: check everything, estimate nothing, return what was resolved as plain values.
+
+    Raises:
+        FsgenError: unknown proxy, no discriminator for ``adversarial``, fewer than 1 sample.
+    """
+    found, target = models.load(source), devices.pick(device)
+    if dry_run:
+        about, path = _planned(found, samples, proxy, seed)
+        likelihood(found, proxy, target, weights_dir)
+        return {**about, "source": str(source), "device": str(target), "cached": path.is_file()}
+    return of_model(
+        found, samples=samples, proxy=proxy, seed=seed, device=target, weights_dir=weights_dir,
+        progress=progress,
+    )  # fmt: skip
+
+
+def of_model(
+    source: Model,
+    *,
+    samples: int,
+    proxy: str,
+    seed: int,
+    device: torch.device,
+    weights_dir: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Fisher:
+    """``fisher`` of a model already loaded."""
+    about, path = _planned(source, samples, proxy, seed)
+    layers = source.family.layers(source.spec)
+    if (cached := _cached(path, about)) is not None:
+        return Fisher(cached, about, layers)
+    g = source.generator(source.start, device)
+    score = likelihood(source, proxy, device, weights_dir)
+    drawn = prior(source, g)(samples, random.generator(seed, "fisher"))  # all at once, whatever the batches
+    batches = _batches(g, drawn, proxy, seed, device, score, progress)
+    diagonal = {name: value.cpu() for name, value in estimator.diagonal(g, score, batches).items()}
+    made(path.parent)
+    checkpoint.write(path, diagonal, {**about, "fsgen": fsgen.__version__})
+    return Fisher(diagonal, about, layers)
+
+
+def cached(source: Model, *, samples: int, proxy: str, seed: int) -> Fisher | None:
+    """The Fisher of ``of_model`` if it was estimated before, else None."""
+    about, path = _planned(source, samples, proxy, seed)
+    kept = _cached(path, about)
+    return None if kept is None else Fisher(kept, about, source.family.layers(source.spec))
+
+
+def of_players(
+    family: Family, g: nn.Module, d: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]
+) -> dict[Player, dict[str, Tensor]]:
+    """The diagonal of both networks as they are, of their own adversarial losses, a sample at a time (Zhao et
+    al. 2022, section 4; Zhao et al. 2023, section 3.2).
+
+    Args:
+        family, g, d: the networks, in evaluation mode, and what they are.
+        batches: inputs of n samples, and [n, C, H, W] in [-1, 1], a real image beside each sample.
+    """
+
+    def of_g(net: Any, one: Inputs, _: None) -> Tensor:
+        return family.loss_g(d(net(one), one))
+
+    def of_d(net: Any, one: Inputs, pair: Tensor) -> Tensor:
+        return family.loss_d(net(pair[:1], one), net(pair[1:], one))
+
+    totals: dict[Player, dict[str, Tensor]] = {"g": {}, "d": {}}
+    count = 0
+    for inputs, reals in batches:
+        with torch.no_grad():
+            pairs = torch.stack([reals, g(inputs)], dim=1)
+        for who, net, score, draws in (("g", g, of_g, None), ("d", d, of_d, pairs)):
+            size = _together(net, reals.device)
+            some = ((inputs[i : i + size], None if draws is None else draws[i : i + size])
+                    for i in range(0, len(reals), size))  # fmt: skip
+            for name, value in estimator.of_network(net, score, some).items():
+                totals[who][name] = totals[who].get(name, 0) + len(reals) * value
+        count += len(reals)
+    return {who: {name: value / count for name, value in found.items()} for who, found in totals.items()}
+
+
+def _together(net: nn.Module, device: torch.device) -> int:
+    """How many samples' gradients are held at a time."""
+    parameters = sum(p.numel() for p in net.parameters())
+    return max(1, min(32, CHUNK * (32 if device.type == "cuda" else 1) // parameters))
+
+
+def _planned(source: Model, samples: int, proxy: str, seed: int) -> tuple[dict[str, Any], Path]:
+    """Which estimate this is, and the place in the cache that is its own."""
+    if proxy not in PROXIES:
+        raise FsgenError(f"there is no Fisher proxy '{proxy}'", hint=near(proxy, list(PROXIES)))
+    if samples < 1:
+        raise FsgenError(f"a Fisher from {samples} samples cannot be estimated", hint="--samples 1000")
+    about = {
+        "kind": "fisher", "convention": CONVENTION, "version": VERSION, "proxy": proxy, "samples": samples,
+        "seed": seed, "network": source.start, "source_hash": source.hash, "family": source.family.name,
+    }  # fmt: skip
+    # The spec holds what no tensor shows (clamps, group sizes) and the pictures depend on.
+    key = hashlib.sha256(json.dumps([about, source.spec], sort_keys=True).encode()).hexdigest()[:32]
+    return about, fisher_dir() / f"{key}.safetensors"
+
+
+def likelihood(
+    source: Model, proxy: str, device: torch.device, weights_dir: Path | None = None
+) -> estimator.Likelihood:
+    """log L(x) of one picture [1, C, H, W] up to a constant, as a function whose gradient is squared.
+
+    ``adversarial``: log D(x) with D frozen (Li et al. 2020, section 3.2). ``reconstruction``: a Gaussian
+    around x itself, whose score is <eps, x> with eps ~ N(0, I); the plain squared error has zero gradient
+    there. ``perceptual``: the same in LPIPS features.
+    """
+    if proxy == "reconstruction":
+        return Gaussian(lambda image: image)
+    if proxy == "perceptual":
+        from fsgen.features.backbones import Lpips
+        from fsgen.features.weight_files import locate
+
+        lpips = Lpips("alex", locate("alexnet", weights_dir), device)
+        return Gaussian(lambda image: lpips.embed(image.expand(-1, 3, -1, -1)))  # grey is looked at as RGB
+    d = source.discriminator(device)
+    if d is None:
+        raise FsgenError(
+            "this source has no discriminator, so the adversarial Fisher cannot be computed",
+            hint="use --proxy reconstruction or perceptual (with adapt: --ewc-proxy)",
+        )
+    d.requires_grad_(False)
+    return lambda image, inputs, draw: source.family.log_likelihood(d(image, inputs)).sum()
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """log N(e(x) | e(x_S), I): its score at x = x_S in the direction of a draw eps."""
+
+    embed: Callable[[Tensor], Tensor]  # [1, C, H, W] -> [1, ...]
+
+    def __call__(self, image: Tensor, inputs: Inputs, eps: Tensor) -> Tensor:
+        return (self.embed(image)[0] * eps).sum()
+
+
+def _batches(
+    g: nn.Module, drawn: Inputs, proxy: str, seed: int, device: torch.device, score: Any, progress: Progress
+) -> Iterator[tuple[Inputs, Tensor | None]]:
+    """Inputs and, for a Gaussian, each sample's own eps."""
+    samples = len(drawn.z)
+    size = _together(g, device)
+    shape = _draw_shape(g, drawn[:1].to(device), proxy, score)
+    for done in range(0, samples, size):
+        progress(done, samples)
+        inputs = drawn[done : done + size]
+        draws = None
+        if proxy != "adversarial":
+            streams = [random.generator(seed, "fisher eps", done + i) for i in range(len(inputs.z))]
+            draws = torch.stack([torch.randn(shape, generator=stream) for stream in streams])
+        yield inputs.to(device), None if draws is None else draws.to(device)
+    progress(samples, samples)
+
+
+def _draw_shape(g: nn.Module, one: Inputs, proxy: str, score: Any) -> tuple[int, ...]:
+    if proxy == "adversarial":
+        return ()
+    with torch.no_grad():
+        return tuple(score.embed(g(one))[0].shape)
+
+
+def _cached(path: Path, about: dict[str, Any]) -> dict[str, Tensor] | None:
+    """The diagonal in the cache; a damaged or foreign file there is not trusted and counts as absent."""
+    if not path.is_file():
+        return None
+    try:
+        diagonal, header = checkpoint.read(path)
+    except FsgenError:
+        return None
+    return diagonal if all(header.get(key) == value for key, value in about.items()) else None
+
+
+def write(result: Fisher, path: Path) -> None:
+    """Write a Fisher where the user asked for it: safetensors with its convention in the header."""
+    checkpoint.write(path, result.diagonal, {**result.about, "fsgen": fsgen.__version__})

@@ -1,0 +1,51 @@
+"""Real images for the critic: those that belong to the inputs, or drawn with replacement; flipped or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fsgen.data.images import ImageSet
+from fsgen.interfaces import Inputs
+
+RESIDENT = 512  # images that are kept on the device as floats
+
+Reals = Callable[[int, torch.Generator, Inputs], Tensor]
+"""(n, generator, the inputs whose condition they share) -> n real images, [n, C, H, W] in [-1, 1]."""
+
+
+def reals(images: ImageSet, device: torch.device, *, mirror: bool, classes: list[int] | None = None) -> Reals:
+    """Batches of ``images``.
+
+    Args:
+        images: what to draw from.
+        device: where batches are wanted.
+        mirror: show each image also flipped left to right.
+        classes: of each image, 0 to k - 1, none empty: batches then hold images of their labels' classes.
+    """
+    resident = images.floats().to(device) if len(images) <= RESIDENT else None
+    rows_of = None if classes is None else _grouped(classes)
+
+    def batch(n: int, rng: torch.Generator, inputs: Inputs) -> Tensor:
+        if inputs.rows is not None:
+            rows = inputs.rows.cpu()
+        elif rows_of is None or inputs.y is None:
+            rows = torch.randint(len(images), (n,), generator=rng, device=rng.device).cpu()
+        else:
+            where = torch.rand(n, generator=rng, device=rng.device).tolist()
+            of = [rows_of[k] for k in inputs.y.argmax(dim=1).tolist()]
+            rows = torch.tensor([some[int(x * len(some))] for x, some in zip(where, of, strict=True)])
+        batch = resident[rows.to(device)] if resident is not None else images.floats(rows).to(device)
+        if mirror:
+            flip = torch.rand(n, generator=rng, device=rng.device) < 0.5
+            batch = torch.where(flip.to(device)[:, None, None, None], batch.flip(3), batch)
+        return batch
+
+    return batch
+
+
+def _grouped(classes: list[int]) -> list[list[int]]:
+    """Rows of each class."""
+    return [[row for row, k in enumerate(classes) if k == wanted] for wanted in range(max(classes) + 1)]

@@ -1,0 +1,286 @@
+"""Folders of checkpoints and archives of them: what is read, which run counts, and what is refused."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import pickle
+import tarfile
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fsgen.errors import FsgenError
+from fsgen.importers import archives
+from fsgen.importers.archives import is_archive, read_archive, read_beside
+
+
+def weights(number: float) -> dict[str, Tensor]:
+    return {"linear.weight": torch.full((3, 4), number), "linear.u0": torch.full((1, 3), number)}
+
+
+def write_run(folder: Path, run: str, number: float, fid: object = None, **config: object) -> None:
+    """One run's files as the program leaves them: G and D from parallel training, the average not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, value in (("G", number), ("D", number + 1)):
+        torch.save({f"module.{k}": v for k, v in weights(value).items()}, folder / f"{part}{run}.pth")
+    torch.save(weights(number + 2), folder / f"G_ema{run}.pth")
+    torch.save({"state": {0: {"exp_avg": torch.zeros(3)}}}, folder / f"G_optim{run}.pth")
+    settings = {"resolution": 64, "G_activation": nn.ReLU(inplace=False), "ema": True, "use_ema": True}
+    said = {"itr": 7, "best_FID": fid, "config": settings | config}
+    torch.save(said, folder / f"state_dict{run}.pth")
+
+
+def packed(path: Path, folder: Path, mode: str = "w:gz") -> Path:
+    with tarfile.open(path, mode) as archive:
+        archive.add(folder, arcname=folder.name)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_run(tmp_path / "tiny_res64", "_best0", 10, fid=30.5)
+    write_run(tmp_path / "tiny_res64", "_best1", 20, fid=12.25)
+    return tmp_path / "tiny_res64"
+
+
+def number(foreign, part: str) -> float:
+    (value,) = {float(x) for tensor in foreign.tensors[part].values() for x in tensor.flatten()}
+    return value
+
+
+# ---- what is read ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["folder", "the folder above", ".tar.gz", ".tar"])
+def test_the_run_of_the_lower_distance_is_read(folder, form, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    path = {"folder": folder, "the folder above": folder.parent}.get(form)
+    if path is None:
+        path = packed(tmp_path / f"x{form}", folder, "w:gz" if form == ".tar.gz" else "w")
+    assert is_archive(path)
+    foreign = read_archive(path)
+    assert foreign.layout == "folder" and foreign.tensors.keys() == {"G", "G_ema", "D"}
+    assert (number(foreign, "G"), number(foreign, "D"), number(foreign, "G_ema")) == (20, 21, 22)
+    assert foreign.extras["run"] == "best1" and foreign.extras["best_FID"] == 12.25
+    assert foreign.extras["itr"] == 7
+    assert foreign.settings["G"] == {"resolution": 64, "ema": True, "use_ema": True}  # and no activation
+    assert foreign.extras["sha256"].keys() == {"G_best1.pth", "G_ema_best1.pth", "D_best1.pth"}
+    assert not any((tmp_path / "scratch").iterdir()), "unpacked files were left behind"
+
+
+@pytest.mark.parametrize(
+    "first, second, chosen",
+    [(3.0, 4.0, "best0"), (4, 3, "best1"), (float("nan"), 9.0, "best1"), ("none", 9.0, "best1"),
+     (None, None, "best0")],
+)  # fmt: skip
+def test_an_unknown_distance_is_the_worst(tmp_path, first, second, chosen):
+    write_run(tmp_path, "_best0", 1, fid=first)
+    write_run(tmp_path, "_best1", 2, fid=second)
+    assert read_archive(tmp_path).extras["run"] == chosen
+
+
+def test_files_may_be_fewer_and_without_a_run(tmp_path):
+    write_run(tmp_path, "", 1)
+    for name in ("G.pth", "D.pth", "state_dict.pth"):
+        (tmp_path / name).unlink()
+    foreign = read_archive(tmp_path)
+    assert number(foreign, "G_ema") == 3 and foreign.tensors.keys() == {"G_ema"}
+    assert foreign.extras["run"] == "" and foreign.settings == {"G": {}}
+
+
+def test_an_average_that_was_not_used_does_not_count(tmp_path):
+    write_run(tmp_path, "_best0", 1, fid=1.0, use_ema=False)
+    assert read_archive(tmp_path).tensors.keys() == {"G", "D"}
+
+
+def test_what_is_no_archive(tmp_path):
+    torch.save(weights(1), tmp_path / "G.pth")
+    assert not is_archive(tmp_path / "G.pth") and not is_archive(tmp_path / "nothing")
+
+
+def test_what_a_file_says_of_itself_is_no_hash(tmp_path):
+    write_run(tmp_path, "", 1)
+    torch.save({"itr": 7, "run": "mine", "sha256": "0" * 64}, tmp_path / "state_dict.pth")
+    extras = read_archive(tmp_path).extras
+    assert extras["itr"] == 7 and extras["run"] == "" and extras["sha256"].keys() == {
+        "G.pth", "G_ema.pth", "D.pth"
+    }  # fmt: skip
+
+
+# ---- FUNIT: a generator's file, and its discriminator's ----------------------------------------------------
+
+
+def write_snapshot(folder: Path, step: str, number: float, critic: bool = True) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"gen": weights(number), "gen_test": weights(number + 1)}, folder / f"gen_{step}.pt")
+    if critic:
+        torch.save({"dis": weights(number + 2)}, folder / f"dis_{step}.pt")
+    torch.save({"gen": {"state": {0: {"square_avg": torch.zeros(3)}}}}, folder / "optimizer.pt")
+    return folder / f"gen_{step}.pt"
+
+
+def test_a_discriminator_is_read_where_it_lies_beside_its_generator(tmp_path):
+    one = write_snapshot(tmp_path, "00100000", 1)
+    other = write_snapshot(tmp_path, "00200000", 5, critic=False)
+    foreign = read_beside(one)
+    assert (number(foreign, "gen"), number(foreign, "gen_test"), number(foreign, "dis")) == (1, 2, 3)
+    assert foreign.layout == "folder"
+    assert foreign.extras["sha256"].keys() == {"gen_00100000.pt", "dis_00100000.pt"}
+    alone = read_beside(other)  # that of another step is not its own
+    assert alone.tensors.keys() == {"gen", "gen_test"} and alone.layout == "torch"
+    assert read_beside(tmp_path / "dis_00100000.pt").tensors.keys() == {"dis"}
+    renamed = one.rename(tmp_path / "gen_animals.pt")
+    (tmp_path / "dis_00100000.pt").rename(tmp_path / "dis_animals.pt")
+    assert read_beside(renamed).layout == "torch"  # no names of FUNIT's
+
+
+@pytest.mark.parametrize("form", ["folder", ".tar.gz"])
+def test_of_several_snapshots_the_last_counts(tmp_path, form):
+    folder = tmp_path / "checkpoints"
+    for step, start in (("00000900", 1), ("00001000", 5), ("00000950", 9)):
+        write_snapshot(folder, step, start)
+    torch.save({"dis": weights(20)}, folder / "dis_00002000.pt")  # its generator was never written
+    foreign = read_archive(folder if form == "folder" else packed(tmp_path / "x.tar.gz", folder))
+    assert (number(foreign, "gen"), number(foreign, "dis")) == (5, 7)
+    assert foreign.extras["sha256"].keys() == {"gen_00001000.pt", "dis_00001000.pt"}
+
+
+def test_a_damaged_discriminator_is_named(tmp_path):
+    file = write_snapshot(tmp_path, "00000001", 1)
+    (tmp_path / "dis_00000001.pt").write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(FsgenError, match=r"dis_00000001\.pt"):
+        read_beside(file)
+
+
+# ---- what is refused ---------------------------------------------------------------------------------------
+
+
+class Evil:
+    """Leaves a file behind where it is unpickled as pickle does it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_nothing_in_the_settings_is_run(folder, tmp_path):
+    said = {"best_FID": 1.0, "config": {"G_activation": Evil(tmp_path / "ran")}}
+    torch.save(said, folder / "state_dict_best0.pth")
+    with pytest.raises(FsgenError, match=r"asks to run posix\.mkdir"):
+        read_archive(folder)
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(pickle.dumps(Evil(tmp_path / "ran")))  # it would have
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", ["nothing", "other files", "settings alone"])
+def test_no_generator_is_refused(tmp_path, content):
+    if content == "other files":
+        torch.save(weights(1), tmp_path / "model_best0.pth")
+    if content == "settings alone":
+        torch.save({"itr": 1}, tmp_path / "state_dict_best0.pth")
+    with pytest.raises(FsgenError, match="holds no generator by a name"):
+        read_archive(tmp_path)
+
+
+def test_several_checkpoints_are_refused(folder):
+    write_run(folder.parent / "other", "_best0", 5)
+    with pytest.raises(FsgenError, match="holds 2 checkpoints"):
+        read_archive(folder.parent)
+
+
+def test_a_generator_that_is_no_state_dict_is_refused(folder):
+    torch.save({"G": weights(1)}, folder / "G_best1.pth")
+    with pytest.raises(FsgenError, match=r"G_best1\.pth in tiny_res64 is no plain dict"):
+        read_archive(folder)
+
+
+def member(name: str, **changes: object) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    for key, value in changes.items():
+        setattr(info, key, value)
+    return info
+
+
+UNSAFE = {
+    "up": (member("a/../../G_best0.pth", size=4), "a name that leads out of it"),
+    "absolute": (member("/tmp/G_best0.pth", size=4), "a name that leads out of it"),
+    "drive": (member("C:\\G_best0.pth", size=4), "a name that leads out of it"),
+    "backslashes": (member("a\\..\\..\\b", size=4), "a name that leads out of it"),
+    "up, a folder": (member("../a", type=tarfile.DIRTYPE), "a name that leads out of it"),
+    "symbolic link": (member("G_best0.pth", type=tarfile.SYMTYPE, linkname="/etc/passwd"), "a link"),
+    "hard link": (member("a/D.pth", type=tarfile.LNKTYPE, linkname="a/G_best0.pth"), "a link"),
+    "device": (member("G_best0.pth", type=tarfile.CHRTYPE, devmajor=1, devminor=5), "neither a file nor"),
+    "pipe": (member("G_best0.pth", type=tarfile.FIFOTYPE), "neither a file nor"),
+}
+
+
+@pytest.mark.parametrize("kind", UNSAFE)
+def test_an_unsafe_archive_is_refused_whole(tmp_path, folder, kind, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a" / "scratch"))
+    (tmp_path / "a" / "scratch").mkdir(parents=True)
+    info, words = UNSAFE[kind]
+    path = tmp_path / "evil.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(folder, arcname="ours")
+        archive.addfile(info, io.BytesIO(b"evil"[: info.size]))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(FsgenError, match=words) as refused:
+        read_archive(path)
+    assert refused.value.hint and refused.value.code == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_archive_that_grows_too_much_is_refused(tmp_path):
+    path = tmp_path / "bomb.tar.gz"
+    with gzip.open(path, "wb") as raw, tarfile.open(fileobj=raw, mode="w") as archive:
+        info = member("a/zeros.bin", size=64 * 2**20)
+        archive.addfile(info, io.BytesIO(bytes(info.size)))
+    with pytest.raises(FsgenError, match="would unpack to far more than its size"):
+        read_archive(path)
+
+
+def test_the_limit_counts_what_comes_out_not_what_the_headers_say(tmp_path, monkeypatch):
+    """A long name is read before there is a member to look at."""
+    monkeypatch.setattr(archives, "GROWTH", 0)
+    path = tmp_path / "bomb.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member("a", pax_headers={"comment": "x" * 2**21}))
+    with pytest.raises(FsgenError, match="would unpack to far more than its size"):
+        read_archive(path)
+
+
+def test_the_same_file_twice_is_refused(tmp_path, folder):
+    path = tmp_path / "twice.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for _ in range(2):
+            archive.add(folder / "G_best0.pth", arcname="a/G_best0.pth")
+    with pytest.raises(FsgenError, match="twice"):
+        read_archive(path)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_a_truncated_archive_is_refused(tmp_path, folder, share):
+    whole = packed(tmp_path / "x.tar.gz", folder).read_bytes()
+    (tmp_path / "x.tar.gz").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(FsgenError, match="truncated or damaged"):
+        read_archive(tmp_path / "x.tar.gz")
+
+
+def test_a_gzip_of_something_else_is_refused(tmp_path):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"a text" * 1000))
+    with pytest.raises(FsgenError, match="truncated or damaged"):
+        read_archive(tmp_path / "x.gz")
+
+
+def test_a_missing_archive_is_refused(tmp_path):
+    with pytest.raises(FsgenError, match="there is no file"):
+        read_archive(tmp_path / "x.tar.gz")

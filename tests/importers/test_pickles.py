@@ -1,0 +1,446 @@
+"""Foreign checkpoints: what is in them comes out bit for bit, and what they ask to run never runs."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import pickle
+import random
+import shutil
+import struct
+import sys
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nvidia_files import Network, Persistent, nvidia  # noqa: F401 (a fixture)
+from safetensors.torch import load_file, save_file
+
+from fsgen.errors import FsgenError
+from fsgen.importers.pickles import read_foreign, read_nvidia, read_torch
+
+GOLDEN = Path(os.environ.get("FSGEN_GOLDEN") or Path(__file__).parents[3] / "shared" / "golden")
+CASES = {
+    path.parent: case
+    for path in sorted(GOLDEN.rglob("case.json"))
+    if (case := json.loads(path.read_text()))["kind"].startswith(("nvidia-pkl", "rosinality-sg2"))
+}
+
+
+def files(case):
+    return [case["file"]] if "file" in case else list(case["files"])
+
+
+GOLDEN_FILES = [
+    pytest.param(folder / f, id=f"{folder.name}/{f}") for folder in CASES for f in files(CASES[folder])
+]
+
+
+# ---- what is in them comes out ----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not CASES, reason=f"no golden checkpoints under {GOLDEN}")
+@pytest.mark.parametrize("path", GOLDEN_FILES)
+def test_golden_tensors_bit_for_bit(path):
+    foreign = read_foreign(path)
+    compared = dict.fromkeys(foreign.tensors, 0)
+    for name, expected in load_file(path.parent / "weights.safetensors").items():
+        network, _, key = name.partition(".")
+        if network in foreign.tensors:
+            # The golden files hold scalars as [1].
+            found = foreign.tensors[network][key].reshape(expected.shape)
+            assert found.dtype == expected.dtype and torch.equal(found, expected), name
+            compared[network] += 1
+    assert sum(compared.values())
+    for network, count in compared.items():
+        assert count in (0, len(foreign.tensors[network])), network
+
+
+@pytest.mark.parametrize("path", [p for p in GOLDEN_FILES if p.id.endswith(".pkl")])
+def test_golden_settings_tell_the_architecture(path):
+    config = CASES[path.parent]["config"]
+    foreign = read_foreign(path)
+    assert foreign.layout == "nvidia-pkl"
+    assert set(foreign.tensors) == {"G", "D", "G_ema"}
+    g, d = foreign.settings["G_ema"], foreign.settings["D"]
+    size = config["resolution"]
+    assert (g["class_name"], d["class_name"]) == ("Generator", "Discriminator")
+    assert g["img_resolution"] == d["img_resolution"] == size
+    assert g["c_dim"] == config["c_dim"]
+    assert g[f"synthesis.b{size}.conv0.conv_clamp"] == config["conv_clamp"]
+    assert g[f"synthesis.b{size}.architecture"] == config["generator_architecture"]
+    assert d[f"b{size}.architecture"] == config["discriminator_architecture"]
+    assert d["b4.mbstd.group_size"] == config["mbstd_group_size"]
+    assert g["mapping.fc0.bias_gain"] == pytest.approx(config["mapping_lr_multiplier"])
+    assert not any("module_src" in key for key in g)
+
+
+def test_parameters_and_buffers_are_merged(nvidia, tmp_path):  # noqa: F811
+    weight, frozen = torch.randn(3, 4), torch.randn(5).double()
+    layer = Persistent("Layer", _parameters={"weight": torch.nn.Parameter(weight), "bias": None}, clamp=None)
+    root = Persistent("Net", modules={"fc": layer}, _buffers={"w_avg": frozen}, size=64, long=[0] * 999)
+    path = tmp_path / "net.pkl"
+    path.write_bytes(pickle.dumps({"G_ema": root, "D": None}, 4))
+    foreign = read_foreign(path)
+    assert set(foreign.tensors) == {"G_ema"}
+    assert torch.equal(foreign.tensors["G_ema"]["fc.weight"], weight)
+    assert torch.equal(foreign.tensors["G_ema"]["w_avg"], frozen)
+    assert len(foreign.tensors["G_ema"]) == 2
+    assert foreign.settings["G_ema"] == {
+        "class_name": "Net",
+        "size": 64,
+        "fc.class_name": "Layer",
+        "fc.clamp": None,
+    }
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<i8"])
+def test_tensorflow_era(nvidia, tmp_path, order, dtype):  # noqa: F811
+    kernel = np.asarray(np.arange(24).reshape(2, 3, 4), dtype=dtype, order=order)
+    mapping = Network(
+        static_kwargs={}, components={}, variables=[("Dense0/weight", kernel)], build_module_src="x=1"
+    )
+    g = Network(
+        static_kwargs={"resolution": 8, "func": [[1]]},
+        components={"mapping": mapping},
+        variables=[("lod", np.float32(0.5)), ("dlatent_avg", np.ones(4, np.float32))],
+    )
+    path = tmp_path / "tf.pkl"
+    path.write_bytes(pickle.dumps((g, g, g), 4))
+    foreign = read_foreign(path)
+    assert set(foreign.tensors) == {"G", "D", "G_ema"}
+    tensors = foreign.tensors["G_ema"]
+    assert set(tensors) == {"mapping/Dense0/weight", "lod", "dlatent_avg"}
+    assert np.array_equal(tensors["mapping/Dense0/weight"].numpy(), kernel)
+    assert tensors["lod"].item() == 0.5
+    assert foreign.settings["G"]["era"] == "tensorflow"
+    assert foreign.settings["G"]["static_kwargs.resolution"] == 8
+
+
+def state():
+    rng = torch.Generator().manual_seed(0)
+    return OrderedDict(
+        weight=torch.randn(4, 3, generator=rng),
+        turned=torch.randn(4, 3, generator=rng).t(),
+        half=torch.randn(5, generator=rng).half(),
+        bf=torch.randn(5, generator=rng).bfloat16(),
+        steps=torch.tensor(7),
+        none=torch.empty(0, 3),
+        wide=torch.randn(1, generator=rng).expand(6),
+    )
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_torch_files(tmp_path, zipped):
+    layer = torch.nn.Linear(3, 2)
+    adam = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(1, 3)).sum().backward()
+    adam.step()
+    saved = {
+        "g": state(),
+        "d": layer.state_dict(),
+        "g_optim": adam.state_dict(),
+        "args": argparse.Namespace(size=64, mixing=0.9),
+        "latent_avg": torch.ones(4),
+        "iter": 12,
+        "fid": np.float64(3.5),
+    }
+    path = tmp_path / "a.pt"
+    torch.save(saved, path, _use_new_zipfile_serialization=zipped)
+    foreign = read_foreign(path)
+    assert foreign.layout == "torch"
+    assert set(foreign.tensors) == {"g", "d"}
+    assert list(foreign.tensors["g"]) == list(saved["g"])
+    for key, tensor in saved["g"].items():
+        found = foreign.tensors["g"][key]
+        assert found.dtype == tensor.dtype and torch.equal(found, tensor), key
+    assert torch.equal(foreign.extras.pop("latent_avg"), saved["latent_avg"])
+    assert foreign.extras == {"args": {"size": 64, "mixing": 0.9}, "iter": 12, "fid": 3.5}
+
+
+def test_flat_state_dict_and_tied_weights(tmp_path):
+    weight = torch.randn(300, 300)
+    path = tmp_path / "a.pth"
+    torch.save({"a": weight, "b": weight, "row": weight[7]}, path)
+    tensors = read_torch(path).tensors[""]
+    assert torch.equal(tensors["b"], weight) and torch.equal(tensors["row"], weight[7])
+
+
+def test_safetensors_networks(tmp_path):
+    path = tmp_path / "a.bin"
+    save_file(
+        {"g_ema.a.b": torch.ones(2), "d.c": torch.zeros(1), "latent_avg": torch.ones(3)}, path, {"k": "v"}
+    )
+    foreign = read_foreign(path)
+    assert {n: list(t) for n, t in foreign.tensors.items()} == {"g_ema": ["a.b"], "d": ["c"]}
+    assert foreign.extras["metadata"] == {"k": "v"} and foreign.extras["latent_avg"].shape == (3,)
+    save_file({"g.a": torch.ones(2), "style.1.weight": torch.ones(1)}, path)
+    assert set(read_foreign(path).tensors[""]) == {"g.a", "style.1.weight"}
+
+
+# ---- what they ask to run never runs ----------------------------------------------------------------------
+
+
+class Evil:
+    """Pickles as a call."""
+
+    def __init__(self, call, *args):
+        self.call = call, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Reads bytes as a file; they must be refused with code 2, and the canary must not appear."""
+
+    def check(content, *words, canary=tmp_path / "canary"):
+        path = tmp_path / "evil.pkl"
+        path.write_bytes(content)
+        with pytest.raises(FsgenError) as caught:
+            read_foreign(path)
+        assert not canary.exists()
+        assert caught.value.code == 2
+        for word in ("evil.pkl", *words):
+            assert word in caught.value.message
+        return caught.value.message
+
+    return check
+
+
+def evils(tmp_path):
+    canary = tmp_path / "canary"
+    return {
+        f"{os.system.__module__}.system": Evil(os.system, f"touch {canary}"),  # posix.system, nt.system
+        "builtins.eval": Evil(eval, f"open({str(canary)!r}, 'w')"),
+        "shutil.copyfile": Evil(shutil.copyfile, __file__, str(canary)),
+        "pathlib": canary,
+    }
+
+
+def saved(thing, how):
+    if how.startswith("pickle"):
+        return pickle.dumps(thing, int(how[-1]))
+    file = io.BytesIO()
+    torch.save(thing, file, _use_new_zipfile_serialization=how == "zip")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("how", ["pickle3", "pickle4", "pickle5", "zip", "legacy"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_calls_are_refused(refused, tmp_path, how, deep):
+    for name, evil in evils(tmp_path).items():
+        thing = {"g": {"weight": torch.ones(1), "x": {"y": [(1, {"z": evil})]}}} if deep else evil
+        refused(saved(thing, how), f"asks to run {name}", "runs nothing from a file")
+
+
+def test_hostile_payload_inside_a_storage(refused, tmp_path):
+    for name, evil in evils(tmp_path).items():
+        for how in ("legacy", "zip", "pickle2"):
+            nested = Evil(torch.storage._load_from_bytes, saved(evil, how))
+            refused(pickle.dumps({"G": {"w": nested}}, 4), "damaged" if how == "zip" else name)
+
+
+def test_module_source_is_never_run(nvidia, tmp_path):  # noqa: F811
+    canary = tmp_path / "canary"
+    source = f"open({str(canary)!r}, 'w').write('x')"
+    path = tmp_path / "g.pkl"
+    path.write_bytes(pickle.dumps({"G_ema": Persistent("G", source, _buffers={"w": torch.ones(2)})}))
+    foreign = read_nvidia(path)
+    assert not canary.exists()
+    assert source not in repr(foreign)
+    assert not hasattr(sys.modules["torch_utils"], "canary")
+
+
+def named(module, name, body=b")R", protocol=4):
+    """A pickle that names a global, then does ``body`` with it: REDUCE with no arguments by default."""
+    text = b"".join(b"\x8c" + bytes([len(t)]) + t.encode() for t in (module, name))
+    return b"\x80" + bytes([protocol]) + text + b"\x93" + body + b"."
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("torch._utils", "_rebuild_parameter.__globals__"),
+        ("torch", "_utils._rebuild_tensor_v2"),
+        ("collections", "OrderedDict.fromkeys"),
+        ("copyreg", "_reconstructor"),
+        ("copyreg", "__newobj__"),
+        ("copyreg", "add_extension"),
+        ("torch.hub", "load"),
+        ("torch", "load"),
+        ("numpy", "load"),
+        ("builtins", "getattr"),
+        ("", ""),
+        ("dnnlib\x1b[31m", "util"),
+    ],
+)
+def test_other_names_are_refused(refused, module, name):
+    assert refused(named(module, name), "asks to run").isprintable()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"}b",  # BUILD on a function, with a dict
+        b"N}\x8c\x0c__defaults__K\x01s\x86b",  # ... with slots, which setattr would set
+        b"}\x8c\x09__class__K\x01sb",
+        b"}R",
+        b"K\x01R",
+        b"]R",
+        b"))\x81b",
+    ],
+)
+@pytest.mark.parametrize("name", ["_rebuild_tensor_v2", "_rebuild_parameter"])
+def test_tricks_on_allowed_names(refused, name, body):
+    before = vars(torch._utils)[name].__defaults__
+    refused(named("torch._utils", name, body))
+    assert vars(torch._utils)[name].__defaults__ == before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x82\x01.",  # EXT1
+        b"\x83\x01\x00.",  # EXT2
+        b"\x84\x01\x00\x00\x00.",  # EXT4
+        b"(S'touch canary'\nios\nsystem\n.",  # INST
+        b"(cos\nsystem\nS'touch canary'\no.",  # OBJ
+        b"Pos.system\n.",  # PERSID
+        b"K\x01Q.",  # BINPERSID
+        b"\x97.",  # NEXT_BUFFER
+        b"0.",  # POP of nothing
+        b"t.",  # TUPLE without MARK
+        b"j\xff\xff\xff\xff.",  # GET of nothing
+        b"(\x90.",
+        b"K\x01K\x02a.",  # APPEND to a number
+        b"}]K\x01s.",  # a list as a key
+    ],
+)
+def test_odd_instructions(refused, body):
+    refused(b"\x80\x05" + body)
+
+
+def test_bombs_end_quickly(refused, nvidia, tmp_path):  # noqa: F811
+    # A memo index of four thousand million, for which Python's unpickler would allocate 32 GB.
+    refused(b"\x80\x04Nr\xff\xff\xff\xff.")
+    # 2**64 leaves when hashed, compared or shown: as a key, in a set, as a name, as a call's argument.
+    nested = b"K\x01" + b"2\x86" * 64
+    for body in (
+        b"}" + nested + b"K\x01s.",
+        b"\x8f(" + nested + b"\x90.",
+        nested + b"2\x93.",
+        nested + b"2R.",
+    ):
+        refused(b"\x80\x04" + body)
+    # Claims of bytes that are not there.
+    refused(b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"x.")
+    refused(b"\x80\x04\x95" + struct.pack("<Q", 2**60) + b"x.")
+    # A tree of modules that doubles with every level.
+    tree = Persistent("M", _buffers={"w": torch.ones(1)})
+    for _ in range(40):
+        tree = Persistent("M", modules={"a": tree, "b": tree})
+    refused(pickle.dumps({"G": tree}, 4), "more modules")
+    # Many views of the same numbers.
+    big = torch.ones(1_000_000)
+    refused(saved({f"w{i}": big for i in range(40)}, "zip"), "room")
+    refused(saved({"w": torch.ones(1).expand(1_000_000_000)}, "zip"), "room")
+
+
+def test_zip_bomb(refused):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02N.")
+        archive.writestr("a/data/0", bytes(2**25))
+    refused(file.getvalue(), "unpack")
+
+
+def altered(content, change):
+    """A zipped torch file with its ``data.pkl`` changed."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, change(data) if name.endswith("data.pkl") else data)
+    return file.getvalue()
+
+
+def test_tensors_that_lie_about_their_size(refused, tmp_path):
+    content = saved({"w": torch.ones(4)}, "zip")
+    honest = tmp_path / "honest"
+    honest.write_bytes(altered(content, lambda data: data))
+    assert read_foreign(honest).tensors[""]["w"].tolist() == [1] * 4
+    for old, new, word in (
+        (b"K\x04\x85", b"K\x05\x85", "beyond its storage"),  # the shape (4,)
+        (b"K\x04\x85", b"J\xff\xff\xff\xff\x85", "proper"),  # the shape (-1,)
+        (b"K\x04t", b"K\x05t", "another size"),  # the storage's count
+    ):
+        lie = altered(content, lambda data, old=old, new=new: data.replace(old, new))
+        assert lie != honest.read_bytes()
+        refused(lie, word)
+
+
+def contents():
+    root = Persistent(
+        "G", modules={"fc": Persistent("L", _parameters={"w": torch.nn.Parameter(torch.ones(9))})}
+    )
+    file = io.BytesIO()
+    torch.save({"g": state(), "args": argparse.Namespace(a=1)}, file, _use_new_zipfile_serialization=False)
+    return {
+        "nvidia3": pickle.dumps({"G": root}, 3),
+        "nvidia4": pickle.dumps({"G": root, "x": np.float64(1)}, 4),
+        "legacy": file.getvalue(),
+        "zip": saved({"g": state()}, "zip"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["nvidia3", "nvidia4", "legacy", "zip"])
+def test_truncated_and_damaged_files(nvidia, refused, tmp_path, kind):  # noqa: F811
+    content = contents()[kind]
+    path = tmp_path / "damaged"
+    path.write_bytes(content)
+    assert read_foreign(path).tensors
+    cuts = {1, 2, 20, len(content) // 2, len(content) - 1, *range(0, len(content), len(content) // 40)}
+    for cut in sorted(cuts):
+        refused(content[:cut])
+    rng = random.Random(0)
+    for _ in range(300):
+        damaged = bytearray(content)
+        for _ in range(rng.randint(1, 3)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try:  # a changed weight cannot be noticed in a pickle; anything but an FsgenError is a fault
+            read_foreign(path)
+        except FsgenError as error:
+            assert error.code == 2
+
+
+def test_not_a_checkpoint(refused, tmp_path):
+    refused(b"", "is empty")
+    refused(b"\n<!DOCTYPE html><html>", "web page")
+    refused(b"\x93NUMPY" + b"garbage" * 9, "no checkpoint")
+    refused(b"\x10\x00\x00\x00\x00\x00\x00\x00{broken}.........", "damaged")
+    refused(b"\xff\xff\xff\xff\xff\xff\xff\x7f{}", "no checkpoint")
+    refused(pickle.dumps({"a": 1, "name": "x"}), "holds no network")
+    file = io.BytesIO()
+    zipfile.ZipFile(file, "w").writestr("a.txt", "x" * 99)
+    refused(file.getvalue(), "zip archive")
+    for path, word in ((tmp_path / "absent.pt", "there is no file"), (tmp_path, "cannot read")):
+        with pytest.raises(FsgenError, match=word) as caught:
+            read_foreign(path)
+        assert str(path) in caught.value.message
+
+
+def test_torchscript_and_whole_modules(refused):
+    file = io.BytesIO(saved({"w": torch.ones(1)}, "zip"))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(archive.namelist()[0].split("/")[0] + "/constants.pkl", b"")
+    refused(file.getvalue(), "TorchScript")
+    refused(saved(torch.nn.Linear(2, 2), "zip"), "asks to run torch.nn.modules.linear.Linear")

@@ -1,0 +1,313 @@
+"""``adapt``: what a run leaves, what it takes, what its options change."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tiny import LABELS, draw_images, make_source
+
+import fsgen
+from fsgen import registry
+from fsgen.callbacks import Watch
+from fsgen.data.images import load_images
+from fsgen.io import checkpoint
+from fsgen.models import model as models
+from fsgen.training import domain_gap, real_batches, trainer
+from fsgen.training import run_folder as runs
+from fsgen.training.run_folder import Run
+
+EWC = {"ewc": {"lambda": 50, "samples": 4}}
+
+
+def adapt(images, out, source, method="finetune", steps=2, **options):
+    return fsgen.adapt(images, out=out, source=source, method=method, steps=steps, device="cpu", **options)
+
+
+def weights(run):
+    """The adapted model's identity."""
+    return checkpoint.digest(load_file(run / "model.safetensors"))
+
+
+# ---- what a run leaves -------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_all_it_promises(tmp_path, tiny, drawings, real_plots):
+    said, shown = [], []
+    watch = Watch(say=said.append, step=lambda *args: shown.append(args))
+    out = tmp_path / "deep" / "run"
+    run = adapt(drawings, out, tiny, "ewc", 12, options=EWC, watch=watch, sample_every=5)
+    assert run == out and {p.name for p in run.iterdir()} == set(runs.OURS)
+    assert {p.name for p in (run / "samples").iterdir()} == {"000005.png", "000010.png", "000012.png"}
+    for name in ("losses", "penalty", "change"):
+        picture = Image.open(run / "plots" / f"{name}.png")
+        assert len(picture.convert("L").getcolors(256)) > 10, name
+
+    source, adapted = models.load(tiny), models.load(run)
+    assert adapted.about["source"] == {"name": str(tiny), "hash": source.hash}
+    assert adapted.about["licence"] == "CC0-1.0" and adapted.about["subject"] == "noise"
+
+    report = json.loads((run / "report.json").read_text())["run"]
+    assert report["model"]["hash"] == adapted.hash != source.hash
+    assert report["source"]["hash"] == source.hash and report["source"]["licence"] == "CC0-1.0"
+    assert report["images"]["count"] == 5 and report["steps"] == 12
+    assert list(report["rate_of_change"]) == list(source.family.layers(source.spec))
+    assert all(change > 0 for change in report["rate_of_change"].values())
+    assert report["method"]["ewc"] == {"lambda": "50.0", "samples": 4, "proxy": "adversarial"}
+    assert (run / report["grid"]).is_file()
+    assert report["cost"]["seconds"] > 0 and report["cost"]["peak_rss_mb"] > 10
+
+    config = Run.open(run).config()
+    assert config["run"]["images"] == str(drawings) and config["run"]["method"] == "ewc"
+    assert config["recipe"]["batch"] == 4 and config["method"]["ewc"]["samples"] == 4
+
+    lines = Run(run).history()
+    assert [line["step"] for line in lines] == [1, 10, 12]
+    assert [step for step, *_ in shown] == list(range(1, 13))
+    assert {"d", "g", "ewc", "r1", "path"} <= set(lines[0]) and "path" in lines[1]
+    assert lines[0]["ewc"] == 0 < lines[-1]["ewc"]
+    assert said[0] == "source: tiny (noise), 16 px, licence CC0-1.0" and said[1] == "images: 5 read"
+
+
+def test_images_far_from_the_source_are_warned_of(tmp_path, tiny, drawings, monkeypatch):
+    def warned(bound):
+        said = []
+        monkeypatch.setattr(domain_gap, "FAR", bound)
+        adapt(drawings, tmp_path / str(bound), tiny, watch=Watch(say=said.append))
+        return [line for line in said if "look far from what this source draws" in line]
+
+    source, shots = models.load(tiny), load_images(drawings, 16)
+    far = domain_gap.farness(source, shots, torch.device("cpu"))
+    (line,) = warned(far * 0.99)
+    assert f"({far:.1f} x as far as its samples" in line and "ffhq-256 (face)" in line
+    assert not warned(far * 1.01)
+
+
+def test_memory_is_that_of_the_run_alone():
+    """Not of the process that started it: this one holds 600 MB for a moment."""
+    large = b"x" * 600_000_000
+    code = "from fsgen.training.results import peak_rss_mb as peak; print(peak())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 50 < int(told) < 590 and len(large)
+
+
+def test_grids_show_the_source_above_the_adapted(tmp_path, tiny, drawings):
+    run = adapt(drawings, tmp_path / "run", tiny, steps=1)
+    sheet = Image.open(run / "samples" / "000001.png")
+    assert sheet.size == (8 * 16 + 7 * 2, 4 * 16 + 2 * 2 + 6)  # 16 pairs, eight a row
+    for top, model in ((0, tiny), (18, run)):
+        for seed, left in ((0, 0), (3, 54)):
+            shown = sheet.crop((left, top, left + 16, top + 16))
+            ours = fsgen.load(model, device="cpu").sample(1, seed)[0].permute(1, 2, 0)
+            assert np.abs(np.asarray(shown, dtype=int) - ours.numpy()).max() <= 1
+    assert sheet.text["source"] == models.load(tiny).hash and sheet.text["step"] == "1"
+
+
+@pytest.mark.parametrize("networks", [("g", "g_ema", "d"), ("g_ema", "d"), ("g", "d"), ("g_ema",)], ids=str)
+def test_the_adapted_file_has_what_the_source_has(tmp_path, drawings, networks):
+    source = make_source(tmp_path / "source.safetensors", networks)
+    said = []
+    run = adapt(drawings, tmp_path / "run", source, watch=Watch(say=said.append))
+    before, after = load_file(source), load_file(run / "model.safetensors")
+    assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
+    moved = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert moved == set(networks)
+    assert any("no discriminator" in line for line in said) == ("d" not in networks)
+
+
+def test_the_start_is_g_where_the_source_has_it(tmp_path, tiny, drawings):
+    run = adapt(drawings, tmp_path / "run", tiny, steps=1, recipe={"lr": 1e-12})
+    before, after = load_file(tiny), load_file(run / "model.safetensors")
+    for key in before:
+        if key.startswith("g.") and "w_avg" not in key:
+            torch.testing.assert_close(after["g_ema" + key[1:]], before[key])
+
+
+def test_a_dry_run_checks_and_resolves_and_touches_nothing(tmp_path, tiny, drawings):
+    config = adapt(drawings, tmp_path / "run", tiny, "ewc", options=EWC, recipe={"lr": 0.5}, dry_run=True)
+    assert not (tmp_path / "run").exists()
+    assert config["recipe"]["lr"] == 0.5 and config["recipe"]["batch"] == 4
+    assert config["run"]["source_hash"] == models.load(tiny).hash
+    assert config["method"]["ewc"]["lambda"] == "50.0"
+
+
+# ---- images and sources of every kind ----------------------------------------------------------------
+
+
+def test_one_image_is_enough_and_six_hundred_are_fine(tmp_path, tiny):
+    one = draw_images(tmp_path / "one", 1)
+    adapt(one, tmp_path / "a", tiny)
+    adapt(one / "0000.png", tmp_path / "b", tiny)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    run = adapt(draw_images(tmp_path / "many", 600), tmp_path / "c", tiny)
+    assert (
+        json.loads((run / "report.json").read_text())["run"]["images"]["count"] == 600 > real_batches.RESIDENT
+    )
+
+
+def test_large_sets_are_drawn_from_as_small_ones_are(tmp_path, tiny, drawings, monkeypatch):
+    adapt(drawings, tmp_path / "a", tiny)
+    monkeypatch.setattr(real_batches, "RESIDENT", 2)
+    adapt(drawings, tmp_path / "b", tiny)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
+def test_a_zip_is_a_folder_and_unreadable_files_are_left_out(tmp_path, tiny, drawings):
+    with zipfile.ZipFile(tmp_path / "shots.zip", "w") as archive:
+        for path in sorted(drawings.iterdir()):
+            archive.write(path, f"art/{path.name}")
+        archive.writestr("art/broken.png", b"no picture")
+    said = []
+    adapt(drawings, tmp_path / "a", tiny)
+    adapt(tmp_path / "shots.zip", tmp_path / "b", tiny, watch=Watch(say=said.append))
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert "skipped art/broken.png: not an image of a format that Pillow reads" in said
+    assert "images: 5 read, 1 skipped" in said
+
+
+@pytest.mark.parametrize("changes", [LABELS, {"channels": 1}], ids=["conditional", "grey"])
+def test_conditional_and_grey_sources(tmp_path, drawings, changes):
+    source = make_source(tmp_path / "s.safetensors", **changes)
+    run = adapt(drawings, tmp_path / "run", source, "ewc,diffaugment", options=EWC)
+    assert models.load(run).spec == models.load(source).spec
+
+
+# ---- options -----------------------------------------------------------------------------------------
+
+# What each option of each method is set to instead of its default, to see that it changes the result.
+OTHER_OPTIONS = {
+    ("ewc", "lambda_"): ["5000"],
+    ("ewc", "samples"): [3],
+    ("ewc", "proxy"): ["reconstruction"],
+    ("diffaugment", "policy"): ["color", "translation", "cutout", "cutout,color,translation"],
+    ("diffaugment", "where"): ["d-only", "reals-only"],
+    ("freezed", "stages"): [1],
+    ("freezed", "layers"): ["3"],
+    ("freezeg", "resolutions"): [1],
+    ("ada", "policy"): ["blit", "geom", "color"],
+    ("ada", "target"): [0.3],
+    ("ada", "rule"): ["nvidia"],
+    ("ada", "interval"): ["2"],
+    ("ada", "kimg"): ["0.1"],
+    ("bsa", "emd"): [0.0],
+    ("bsa", "drift"): [5.0],
+    ("bsa", "temperature"): [1.0],
+    ("minegan", "frozen"): [1.0],
+    ("minegan", "mine"): ["both"],
+    ("cdc", "weight"): [10.0],
+    ("cdc", "divergence"): ["published"],
+    ("cdc", "every"): [2],
+    ("cdc", "spread"): [0.5],
+    ("adam", "percentile"): [75.0],
+    ("adam", "probe"): ["2"],
+    ("adam", "samples"): ["9"],
+    ("adam", "kernels"): ["published"],
+    ("adam", "scale"): ["published"],
+    ("rick", "freeze"): [85.0],
+    ("rick", "prune"): [20.0],
+    ("rick", "warmup"): ["0"],
+    ("rick", "every"): ["2"],
+    ("rick", "samples"): [3],
+}
+ELSEWHERE = {  # of what takes VGG16's weights: see tests/methods
+    ("bsa", "perceptual"),
+    *(("nst", option) for option in ("pictures", "steps", "ratio")),
+}
+BASE = {
+    "ewc": EWC["ewc"],
+    "diffaugment": {},
+    "finetune": {},
+    "freezed": {},
+    "freezeg": {},
+    "ada": {"rule": "cdc", "interval": "1", "kimg": "0.02"},  # p is 0.12 after a step
+    "bsa": {},
+    "minegan": {},
+    "cdc": {},
+    "adam": {},
+    "rick": {},
+}  # the methods that a source without classes takes
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, tiny, drawings):
+    """Runs of 3 steps with the options of BASE, by method."""
+    made = {}
+
+    def run(method):
+        if method not in made:
+            out = tmp_path_factory.mktemp("plain") / method
+            made[method] = weights(adapt(drawings, out, tiny, method, 3, options={method: BASE[method]}))
+        return made[method]
+
+    return run
+
+
+def test_no_option_is_forgotten_here():
+    known = {
+        (name, field.name)
+        for name in registry.METHODS
+        for field in dataclasses.fields(registry.method(name).Options)
+    }
+    assert known == set(OTHER_OPTIONS) | ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "value"),
+    [(*key, value) for key, values in OTHER_OPTIONS.items() for value in values],
+)
+def test_every_option_of_a_method_changes_the_result(tmp_path, tiny, drawings, plain, method, option, value):
+    options = {method: BASE[method] | {option.rstrip("_"): value}}
+    assert weights(adapt(drawings, tmp_path / "run", tiny, method, 3, options=options)) != plain(method)
+
+
+def test_methods_differ_and_stack(tmp_path, tiny, drawings, plain):
+    both = adapt(drawings, tmp_path / "run", tiny, "ewc,diffaugment", 3, options=EWC)
+    assert len({weights(both), *map(plain, BASE)}) == 1 + len(BASE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mirror": True}, {"seed": 1}, {"fit": "pad"}, {"recipe": {"lr": 0.01}}, {"recipe": {"batch": 2}}],
+)
+def test_every_option_of_the_run_changes_the_result(tmp_path, tiny, plain, change):
+    images = draw_images(tmp_path / "images", 3)
+    for path in images.iterdir():
+        Image.open(path).resize((40, 20)).save(path)
+    base = weights(adapt(images, tmp_path / "a", tiny, steps=1))
+    assert weights(adapt(images, tmp_path / "b", tiny, steps=1, **change)) != base
+
+
+def test_saving_and_drawing_more_often_changes_nothing(tmp_path, tiny, drawings, plain):
+    run = adapt(drawings, tmp_path / "run", tiny, steps=3, save_every=1, sample_every=1)
+    assert weights(run) == plain("finetune")
+
+
+def test_a_huge_lambda_keeps_the_source(tmp_path, tiny, drawings):
+    source = models.load(tiny).generator("g")
+    inputs = source.draw(16, torch.Generator().manual_seed(0))
+    moved = {}
+    for method, options in (("finetune", {}), ("ewc", {"ewc": {"lambda": 5e8, "samples": 16}})):
+        run = adapt(drawings, tmp_path / method, tiny, method, 15, options=options, recipe={"lr": 0.01})
+        with torch.no_grad():
+            change = source(inputs) - models.load(run).generator("g")(inputs)
+        moved[method] = change.square().mean().sqrt().item()
+    assert moved["ewc"] < moved["finetune"] / 4
+
+
+def test_a_logged_loss_is_the_mean_since_the_last(tmp_path, tiny, drawings, monkeypatch):
+    adapt(drawings, tmp_path / "a", tiny, steps=6)
+    monkeypatch.setattr(trainer, "LOG_EVERY", 1)
+    adapt(drawings, tmp_path / "b", tiny, steps=6)
+    (first, last), each = Run(tmp_path / "a").history(), Run(tmp_path / "b").history()
+    assert [line["step"] for line in each] == [1, 2, 3, 4, 5, 6] and first == each[0]
+    for name in ("d", "g"):
+        assert last[name] == pytest.approx(sum(line[name] for line in each[1:]) / 5, rel=1e-5)
+    assert last["path"] == pytest.approx(each[4]["path"])  # due at one step only
