@@ -19,7 +19,7 @@ FLOORS = {  # of modules and packages directly below fsgen/
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 MODULES = sorted(ROOT.rglob("*.py"))
-LIGHT = ("methods", "cli", "interfaces", "errors", "rng", "callbacks", "registry", "config", "measures", "atomic")  # no torch when they are imported
+LIGHT = {"methods", "cli", "registry", "config", "measures", "atomic", *FLOORS[1]}  # import no torch
 HEAVY = {"torch", "torchvision", "numpy", "PIL", "scipy", "matplotlib", "lpips", "cleanfid", "safetensors"}
 
 

@@ -116,7 +116,7 @@ def embedding(words: int) -> Tensor:
 
 
 def trained(
-    pictures: Pictures, vectors: Tensor, steps: int, after: Callable[[loop.State], None]
+    pictures: Pictures, vectors: Tensor, steps: int, after: Callable[[loop.TrainingState], None]
 ) -> nn.Module:
     """G's average after ``steps`` of the one training loop, which tells ``after`` of each."""
     family = CGAN()
@@ -255,7 +255,7 @@ def main() -> None:
     test = pictures.part(slice(TRAIN + VALIDATION, None))
     course = []
 
-    def after(state: loop.State) -> None:
+    def after(state: loop.TrainingState) -> None:
         if state.step in POINTS:
             counts = named(sampler(state.g_ema, validation.features), VALIDATION, vectors)[NEAR[-1]]
             row = {"step": state.step} | varied(counts, validation.has) | ranked(counts, validation.has)

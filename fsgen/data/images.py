@@ -83,3 +83,8 @@ def _room_for(n: int, channels: int, resolution: int) -> Tensor:
             hint="use fewer images or a smaller resolution",
             code=1,
         ) from error
+
+
+def folders_of(images: ImageSet) -> list[str | None]:
+    """The sub-folder each image lies in; None for those in none."""
+    return [name.split("/")[0] if "/" in name else None for name in images.names]

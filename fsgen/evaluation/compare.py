@@ -19,11 +19,11 @@ from fsgen.evaluation.accumulators import thumbnails
 from fsgen.evaluation.evaluate import evaluate
 from fsgen.io import report_json
 from fsgen.io.cache_folders import made
+from fsgen.io.run_folder import Run
 from fsgen.pages import comparison_page as page
 from fsgen.pages.contents import Exhibits
 from fsgen.sampling import sampler as pictures
 from fsgen.sampling import translation
-from fsgen.training.run_folder import Run
 
 SCHEMA = "fsgen-comparison/1"
 NAME = "comparison"

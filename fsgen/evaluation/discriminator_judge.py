@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fsgen.data.image_output import to_uint8
+from fsgen.features.discriminator_features import pooled
 from fsgen.metrics.memorisation import near_copy_threshold
 from fsgen.models.model import Model
 from fsgen.sampling.latents import inputs_of
-from fsgen.training import domain_gap
 
 PERCENTILE = 5.0  # of the distances between source samples and their nearest neighbours: below is a copy
 SAMPLES = 500  # source samples behind that percentile, whatever the number of images judged
@@ -81,7 +81,7 @@ class Critic:
     @torch.no_grad()
     def points(self, maps: list[Tensor]) -> Tensor:
         """Points [n, k] on the CPU: what is where, roughly, at every level."""
-        return domain_gap.pooled(maps).cpu()
+        return pooled(maps).cpu()
 
     @torch.no_grad()
     def nearest(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from fsgen.metrics import intervals
 from fsgen.metrics.intervals import Estimate
 from fsgen.models import model as models
 from fsgen.models.model import Model
-from fsgen.sampling import protocol as translating
+from fsgen.sampling import translation as translating
 
 BATCH = 32
 SHOWN = 1000  # samples of the subject a page may show, as thumbnails

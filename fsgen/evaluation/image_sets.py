@@ -17,10 +17,10 @@ from fsgen.data.files import SUFFIXES, Item, find_images
 from fsgen.data.image_output import to_uint8
 from fsgen.data.streaming import Pile, open_images
 from fsgen.errors import FsgenError
+from fsgen.io.run_folder import CONFIG, RUN_MODEL
 from fsgen.models import model as models
-from fsgen.models.model import RUN_MODEL, Model
+from fsgen.models.model import Model
 from fsgen.sampling import sampler as pictures
-from fsgen.training.run_folder import CONFIG
 
 LARGEST = 1024  # px: images of a folder are measured at their own size up to this
 

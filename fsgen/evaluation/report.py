@@ -13,13 +13,13 @@ from fsgen.evaluation.result import Evaluation
 from fsgen.evaluation.scores import Seen
 from fsgen.io import report_json
 from fsgen.io.cache_folders import made
+from fsgen.io.run_folder import Run
+from fsgen.models import fisher_cache
 from fsgen.models import model as models
 from fsgen.pages import report_page as page
 from fsgen.pages import study_page as game
 from fsgen.pages.contents import Cluster, Exhibits, Neighbour
 from fsgen.sampling import sampler as pictures
-from fsgen.training import fisher
-from fsgen.training.run_folder import Run
 
 GRID = 48  # samples on a page
 PAIRS = 16
@@ -130,7 +130,7 @@ def _fisher(found: Evaluation, ran: dict[str, Any]) -> dict[str, float]:
         source = pictures.source_of(models.load(found.path))
     except FsgenError:
         return {}
-    kept = fisher.cached(source, samples=options["samples"], proxy=options["proxy"], seed=ran["seed"])
+    kept = fisher_cache.cached(source, samples=options["samples"], proxy=options["proxy"], seed=ran["seed"])
     return {} if kept is None else kept.by_layer()
 
 

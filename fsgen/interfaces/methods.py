@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fsgen.interfaces.families import Family, Inputs, Play, Player, Spec, Who
 
@@ -27,15 +27,18 @@ class Pilot:
     pull: Mapping[str, Tensor]  # root mean square of the gradient of each that was trained, as Adam has it
 
 
-class TrainingState(Protocol):
-    """What a method may look at between steps."""
+@dataclass
+class TrainingState:
+    """All that changes while training; what a resumed run must get back exactly."""
 
     g: nn.Module
     d: nn.Module
     g_ema: nn.Module
     opt_g: torch.optim.Optimizer
     opt_d: torch.optim.Optimizer
-    step: int  # steps done
+    free: dict[str, dict[str, nn.Parameter]]  # of "g" and of "d": what is trained, by name
+    scalars: dict[str, Tensor] = field(default_factory=dict)  # running means of the family's regularisers
+    step: int = 0  # steps done
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,8 @@ from fsgen.errors import FsgenError, near
 from fsgen.interfaces import Family, Spec
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import sources_dir
+from fsgen.io.run_folder import REDRAWN, RUN_MODEL
 
-RUN_MODEL = "model.safetensors"  # the adapted model inside a run folder
-REDRAWN = "redrawn"  # the pictures of a run that ends in those
 LISTED = "fsgen info lists what there is"
 
 

@@ -19,7 +19,7 @@ from fsgen.models import model as models
 from fsgen.models.classes import names_of
 from fsgen.models.model import Model
 from fsgen.sampling import instances, translation
-from fsgen.sampling.latents import inputs_of, stored
+from fsgen.sampling.latents import inputs_of, prior, stored
 
 BATCH = 16
 NOISES = ("const", "random", "none")
@@ -217,6 +217,15 @@ def _pair(a: Model, b: Model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     if not same:
         raise FsgenError("these two models do not share their layers, so their weights cannot be mixed")
     return ours, theirs
+
+
+@torch.no_grad()
+def draw_images(model: Model, g: nn.Module, n: int, purpose: str) -> Tensor:
+    """n samples of ``model`` by its generator ``g``, [n, C, H, W] on the CPU; a purpose names the latents."""
+    device = next(g.parameters()).device
+    rng, draw = random.generator(0, purpose), prior(model, g)
+    counts = (min(32, n - i) for i in range(0, n, 32))
+    return torch.cat([g(draw(count, rng).to(device)).cpu() for count in counts])
 
 
 def walk(loaded: Loaded, seeds: Sequence[int], frames: int, label: int | None = None) -> Iterator[Inputs]:

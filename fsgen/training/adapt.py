@@ -13,13 +13,13 @@ from fsgen.callbacks import Watch
 from fsgen.errors import FsgenError
 from fsgen.features import weight_files
 from fsgen.io.cache_folders import made
+from fsgen.io.run_folder import Run
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
 from fsgen.sampling import instances
 from fsgen.training import early_stopping, style_transfer
 from fsgen.training.data_source import check
 from fsgen.training.method_context import vgg16
-from fsgen.training.run_folder import Run
 from fsgen.training.settings import STEPS, Settings
 from fsgen.training.trainer import (
     Job,

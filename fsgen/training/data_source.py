@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fsgen import rng as random
 from fsgen.callbacks import Watch
-from fsgen.data.images import ImageSet
+from fsgen.data.images import ImageSet, folders_of
 from fsgen.features.extractor import Extractor
 from fsgen.interfaces import Inputs
 from fsgen.methods.stack import Stack
@@ -88,11 +88,6 @@ def check(model: Model, shots: ImageSet, methods: Stack) -> None:
     """Refuse images that ``model`` is to be trained on and cannot learn from."""
     if translation.wanted(model) and not methods.conditions:
         translation.Classes.of(shots, _labels(shots, model), model)
-
-
-def folders_of(shots: ImageSet) -> list[str | None]:
-    """The sub-folder each image lies in; None for those in none."""
-    return [name.split("/")[0] if "/" in name else None for name in shots.names]
 
 
 def _labels(shots: ImageSet, model: Model) -> list[int] | None:

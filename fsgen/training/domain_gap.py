@@ -10,48 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
 
-from fsgen import rng as random
 from fsgen.data.images import ImageSet
+from fsgen.features.discriminator_features import embed
 from fsgen.io.catalog import Entry, catalog
 from fsgen.metrics.memorisation import nearest
 from fsgen.models.model import Model
-from fsgen.sampling.latents import prior
+from fsgen.sampling.sampler import draw_images
 
-POOLED = 8  # px: finer maps are averaged to this side, so that a shift by a pixel stays a copy
 # Median distance of the images to the source's samples, in units of the samples' own. Measured with peeps64:
 # its own reals 1.3; sketches, pixel faces and doodles, to which it adapts, 1.7 to 1.8; no faces at all
 # (coloured clouds, noise) 2.5.
 FAR = 2.1
 PROBES = 128  # source samples the images are compared with
-
-
-@torch.no_grad()
-def embed(d: nn.Module, images: Tensor, batch: int = 64) -> Tensor:
-    """Points [n, k] on the CPU of images [n, C, H, W] in [-1, 1], such that distances compare pictures."""
-    device = next(d.parameters()).device
-    return torch.cat([pooled(d.features(part.to(device))).cpu() for part in images.split(batch)])
-
-
-def pooled(maps: list[Tensor]) -> Tensor:
-    """Points [n, k] of a discriminator's feature maps: what is where, roughly, at every level."""
-    parts = []
-    for x in maps:
-        x = x * torch.rsqrt(x.square().sum(dim=1, keepdim=True) + 1e-8)  # unit length at every position
-        side = min(POOLED, x.shape[-1])
-        x = nn.functional.adaptive_avg_pool2d(x, side)
-        parts.append(x.flatten(1) / side)  # the mean over positions
-    return torch.cat(parts, dim=1)
-
-
-@torch.no_grad()
-def probes(model: Model, g: nn.Module, n: int, purpose: str) -> Tensor:
-    """n samples of ``model`` by its generator ``g``, [n, C, H, W] on the CPU; a purpose names the latents."""
-    device = next(g.parameters()).device
-    rng, draw = random.generator(0, purpose), prior(model, g)
-    counts = (min(32, n - i) for i in range(0, n, 32))
-    return torch.cat([g(draw(count, rng).to(device)).cpu() for count in counts])
 
 
 def farness(model: Model, shots: ImageSet, device: torch.device) -> float | None:
@@ -62,7 +33,7 @@ def farness(model: Model, shots: ImageSet, device: torch.device) -> float | None
     d = model.discriminator(device)
     if d is None or "translation" in model.family.traits:
         return None
-    own = embed(d, probes(model, model.generator(device=device), PROBES, "probes"))
+    own = embed(d, draw_images(model, model.generator(device=device), PROBES, "probes"))
     theirs = embed(d, shots.floats(slice(0, 64)))
     away = torch.as_tensor(nearest(theirs, own).distances).median()
     return (away / torch.as_tensor(nearest(own, own, itself=True).distances).median()).item()

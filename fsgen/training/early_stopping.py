@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from fsgen.data.images import ImageSet
 from fsgen.errors import FsgenError
+from fsgen.features.discriminator_features import embed
+from fsgen.interfaces import TrainingState
 from fsgen.methods.stack import Stack
 from fsgen.metrics.energy import energy_distance
 from fsgen.models.model import Model
-from fsgen.training import domain_gap, results
-from fsgen.training.loop import State
+from fsgen.sampling.sampler import draw_images
+from fsgen.training import results
 
 EVERY = 25  # steps between looks
 SAMPLES = 128  # a look, of the same latents each time
@@ -71,14 +73,14 @@ class Watchman:
     @cached_property
     def shots(self) -> Tensor:
         """The images as the critic sees them, [n, k]."""
-        return domain_gap.embed(self.critic, self.images.floats())
+        return embed(self.critic, self.images.floats())
 
     @cached_property
     def start(self) -> float:
         """The energy distance of the source's samples to the images."""
         return self._distance(self.model, self.model.generator(device=self.device))
 
-    def look(self, state: State) -> float:
+    def look(self, state: TrainingState) -> float:
         """The energy distance to the images of what the average would draw if the run ended here."""
         return self._distance(*results.as_it_would_end(self.model, self.methods, state))
 
@@ -93,5 +95,5 @@ class Watchman:
         return f"all {step} steps done: {found}; {BUDGET:.0%} would have ended it before"
 
     def _distance(self, model: Model, g: nn.Module) -> float:
-        drawn = domain_gap.embed(self.critic, domain_gap.probes(model, g, SAMPLES, "stop"))
+        drawn = embed(self.critic, draw_images(model, g, SAMPLES, "stop"))
         return energy_distance(drawn, self.shots)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,49 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import fsgen
 from fsgen import device as devices
 from fsgen import rng as random
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError
 from fsgen.interfaces import Family, Inputs, Player
-from fsgen.io import checkpoint
-from fsgen.io.cache_folders import fisher_dir, made
+from fsgen.io.cache_folders import made
 from fsgen.models import model as models
+from fsgen.models.fisher_cache import Fisher, plan, read, write
 from fsgen.models.model import Model
 from fsgen.nn import per_sample_fisher as estimator
 from fsgen.sampling.latents import prior
 
-CONVENTION = "mean of per-sample squared gradients, raw parameters, stored noise"
 CHUNK = 2**24  # gradients held at a time on a CPU (64 MB and as much again); a GPU takes 32 times as many
-VERSION = 2  # of the estimator: part of the cache key
-PROXIES = ("adversarial", "reconstruction", "perceptual")
 
 Progress = Callable[[int, int], None]
 """(done, total)"""
-
-
-@dataclass(frozen=True)
-class Fisher:
-    """A diagonal by parameter name of G, and how it was estimated."""
-
-    diagonal: dict[str, Tensor]
-    about: dict[str, Any]  # estimator, proxy, samples, seed, network, source_hash
-    layers: dict[str, list[str]]  # parameters by layer, first to last
-
-    @property
-    def trace(self) -> float:
-        """The sum over all parameters."""
-        return sum(value.double().sum() for value in self.diagonal.values()).item()
-
-    def by_layer(self) -> dict[str, float]:
-        """Mean Fisher per layer, first to last: the paper's figure."""
-        return {
-            layer: (
-                sum(self.diagonal[name].double().sum() for name in names)
-                / sum(self.diagonal[name].numel() for name in names)
-            ).item()
-            for layer, names in self.layers.items()
-        }
 
 
 def fisher(
@@ -83,7 +53,7 @@ def fisher(
     """
     found, target = models.load(source), devices.pick(device)
     if dry_run:
-        about, path = _planned(found, samples, proxy, seed)
+        about, path = plan(found, samples, proxy, seed)
         likelihood(found, proxy, target, weights_dir)
         return {**about, "source": str(source), "device": str(target), "cached": path.is_file()}
     return of_model(
@@ -103,25 +73,19 @@ def of_model(
     progress: Progress = lambda done, total: None,
 ) -> Fisher:
     """``fisher`` of a model already loaded."""
-    about, path = _planned(source, samples, proxy, seed)
+    about, path = plan(source, samples, proxy, seed)
     layers = source.family.layers(source.spec)
-    if (cached := _cached(path, about)) is not None:
-        return Fisher(cached, about, layers)
+    if (kept := read(path, about)) is not None:
+        return Fisher(kept, about, layers)
     g = source.generator(source.start, device)
     score = likelihood(source, proxy, device, weights_dir)
     drawn = prior(source, g)(samples, random.generator(seed, "fisher"))  # all at once, whatever the batches
     batches = _batches(g, drawn, proxy, seed, device, score, progress)
     diagonal = {name: value.cpu() for name, value in estimator.diagonal(g, score, batches).items()}
     made(path.parent)
-    checkpoint.write(path, diagonal, {**about, "fsgen": fsgen.__version__})
-    return Fisher(diagonal, about, layers)
-
-
-def cached(source: Model, *, samples: int, proxy: str, seed: int) -> Fisher | None:
-    """The Fisher of ``of_model`` if it was estimated before, else None."""
-    about, path = _planned(source, samples, proxy, seed)
-    kept = _cached(path, about)
-    return None if kept is None else Fisher(kept, about, source.family.layers(source.spec))
+    found = Fisher(diagonal, about, layers)
+    write(found, path)
+    return found
 
 
 def of_players(
@@ -160,21 +124,6 @@ def _together(net: nn.Module, device: torch.device) -> int:
     """How many samples' gradients are held at a time."""
     parameters = sum(p.numel() for p in net.parameters())
     return max(1, min(32, CHUNK * (32 if device.type == "cuda" else 1) // parameters))
-
-
-def _planned(source: Model, samples: int, proxy: str, seed: int) -> tuple[dict[str, Any], Path]:
-    """Which estimate this is, and the place in the cache that is its own."""
-    if proxy not in PROXIES:
-        raise FsgenError(f"there is no Fisher proxy '{proxy}'", hint=near(proxy, list(PROXIES)))
-    if samples < 1:
-        raise FsgenError(f"a Fisher from {samples} samples cannot be estimated", hint="--samples 1000")
-    about = {
-        "kind": "fisher", "convention": CONVENTION, "version": VERSION, "proxy": proxy, "samples": samples,
-        "seed": seed, "network": source.start, "source_hash": source.hash, "family": source.family.name,
-    }  # fmt: skip
-    # The spec holds what no tensor shows (clamps, group sizes) and the pictures depend on.
-    key = hashlib.sha256(json.dumps([about, source.spec], sort_keys=True).encode()).hexdigest()[:32]
-    return about, fisher_dir() / f"{key}.safetensors"
 
 
 def likelihood(
@@ -237,19 +186,3 @@ def _draw_shape(g: nn.Module, one: Inputs, proxy: str, score: Any) -> tuple[int,
         return ()
     with torch.no_grad():
         return tuple(score.embed(g(one))[0].shape)
-
-
-def _cached(path: Path, about: dict[str, Any]) -> dict[str, Tensor] | None:
-    """The diagonal in the cache; a damaged or foreign file there is not trusted and counts as absent."""
-    if not path.is_file():
-        return None
-    try:
-        diagonal, header = checkpoint.read(path)
-    except FsgenError:
-        return None
-    return diagonal if all(header.get(key) == value for key, value in about.items()) else None
-
-
-def write(result: Fisher, path: Path) -> None:
-    """Write a Fisher where the user asked for it: safetensors with its convention in the header."""
-    checkpoint.write(path, result.diagonal, {**result.about, "fsgen": fsgen.__version__})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,30 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from fsgen import rng as random
-from fsgen.interfaces import Family, Inputs, Play
+from fsgen.interfaces import Family, Inputs, Play, TrainingState
 from fsgen.methods.stack import Stack
 from fsgen.sampling.latents import Draw
 from fsgen.training.real_batches import Reals
 
 
-@dataclass
-class State:
-    """All that changes while training; what a resumed run must get back exactly."""
-
-    g: nn.Module
-    d: nn.Module
-    g_ema: nn.Module
-    opt_g: torch.optim.Optimizer
-    opt_d: torch.optim.Optimizer
-    free: dict[str, dict[str, nn.Parameter]]  # of "g" and of "d": what is trained, by name
-    scalars: dict[str, Tensor] = field(default_factory=dict)  # running means of the family's regularisers
-    step: int = 0  # steps done
-
-
 def begin(
     family: Family, g: nn.Module, d: nn.Module, recipe: Any,
     trains: Callable[[str, str], bool] = lambda network, name: True,
-) -> State:  # fmt: skip
+) -> TrainingState:  # fmt: skip
     """The state before step 0. ``g`` and ``d`` are trained in place.
 
     Args:
@@ -50,7 +35,7 @@ def begin(
     average = copy.deepcopy(g).eval().requires_grad_(False)
     free = {name: _freed(net, partial(trains, name)) for name, net in (("g", g), ("d", d))}
     opt_g, opt_d = (family.optimiser(list(free[name].values()), recipe, name) for name in ("g", "d"))
-    return State(g, d, average, opt_g, opt_d, free)
+    return TrainingState(g, d, average, opt_g, opt_d, free)
 
 
 def _freed(net: nn.Module, trains: Callable[[str], bool]) -> dict[str, nn.Parameter]:
@@ -70,7 +55,7 @@ def _freed(net: nn.Module, trains: Callable[[str], bool]) -> dict[str, nn.Parame
 
 
 def train(
-    state: State,
+    state: TrainingState,
     *,
     family: Family,
     methods: Stack,
@@ -80,7 +65,7 @@ def train(
     seed: int,
     draw: Draw | None = None,
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
-    after: Callable[[State, dict[str, Tensor]], bool] = lambda state, losses: False,
+    after: Callable[[TrainingState, dict[str, Tensor]], bool] = lambda state, losses: False,
 ) -> None:
     """Train until ``steps`` are done or ``after`` (called after each step) returns True.
 
@@ -145,7 +130,7 @@ def _view(methods: Stack, rng: Callable[[str], torch.Generator], images: Tensor,
     return methods.view(images, who, rng)
 
 
-def _free(state: State, player: str) -> None:
+def _free(state: TrainingState, player: str) -> None:
     """Gradients for what the next losses move, and for nothing else."""
     for name, parameters in state.free.items():
         for parameter in parameters.values():

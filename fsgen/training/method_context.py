@@ -55,7 +55,7 @@ def bench(
         methods.fit(g, d)
         trial = loop.begin(model.family, g, d, recipe, partial(methods.trains, model.family, model.spec))
 
-        def report(state: loop.State, losses: dict[str, Tensor]) -> bool:
+        def report(state: loop.TrainingState, losses: dict[str, Tensor]) -> bool:
             watched("pilot", state.step, steps)
             return False
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 import fsgen
 from fsgen.data import image_output
 from fsgen.io import report_json
+from fsgen.io.run_folder import Run
 from fsgen.methods.stack import Stack
 from fsgen.models.model import Model
 from fsgen.sampling.latents import prior, stored
 from fsgen.training import loop, plots
 from fsgen.training.data_source import Supply
-from fsgen.training.run_folder import Run
 
 
 class Preview:
@@ -35,7 +35,7 @@ class Preview:
             self.source = self.inputs.content.cpu()
         self.hash = fed.model.hash
 
-    def write(self, state: loop.State, path: Path) -> Path:
+    def write(self, state: loop.TrainingState, path: Path) -> Path:
         """Eight a row; a source above what became of it, as it would be if the run ended here."""
         model, g = as_it_would_end(self.model, self.methods, state)
         images = _images(g, stored(model, self.inputs))
@@ -50,7 +50,7 @@ class Preview:
         return path
 
 
-def as_it_would_end(model: Model, methods: Stack, state: loop.State) -> tuple[Model, nn.Module]:
+def as_it_would_end(model: Model, methods: Stack, state: loop.TrainingState) -> tuple[Model, nn.Module]:
     """What ``model`` has become if the run ends here, and its generator: the average."""
     g = copy.deepcopy(state.g_ema)
     model = dataclasses.replace(model, extra=model.extra | methods.leave(g))
@@ -58,7 +58,7 @@ def as_it_would_end(model: Model, methods: Stack, state: loop.State) -> tuple[Mo
     return model, g
 
 
-def settle(model: Model, g: nn.Module, state: loop.State, methods: Stack) -> None:
+def settle(model: Model, g: nn.Module, state: loop.TrainingState, methods: Stack) -> None:
     """Bring ``g`` to rest after training, unless it was at rest or only how classes are embedded changed."""
     if not methods.at_rest and any(name not in model.family.embeddings for name in state.free["g"]):
         model.family.settle(g, prior(model, g))
@@ -70,7 +70,7 @@ def _images(g: nn.Module, inputs: Any) -> Tensor:
 
 
 def write(
-    fed: Supply, state: loop.State, methods: Stack, run: Run, *, settings: dict[str, Any],
+    fed: Supply, state: loop.TrainingState, methods: Stack, run: Run, *, settings: dict[str, Any],
     recipe: dict[str, Any], source_g: nn.Module, shots: int, seconds: float, grid: Path,
     enough: bool,
 ) -> None:  # fmt: skip
@@ -119,7 +119,7 @@ def facts(
     }  # fmt: skip
 
 
-def _adapted(source: Model, state: loop.State, provenance: dict[str, Any]) -> Model:
+def _adapted(source: Model, state: loop.TrainingState, provenance: dict[str, Any]) -> Model:
     """The networks that the source file has, under the same keys, with what training made of them."""
     trained = {"g": state.g, "g_ema": state.g_ema, "d": state.d}
     networks = {

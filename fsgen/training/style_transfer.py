@@ -18,7 +18,7 @@ from fsgen.errors import Interrupted
 from fsgen.features import weight_files
 from fsgen.io import report_json
 from fsgen.io.cache_folders import made
-from fsgen.models.model import REDRAWN
+from fsgen.io.run_folder import REDRAWN
 from fsgen.sampling.sampler import Loaded, ready
 from fsgen.training import domain_gap, results
 from fsgen.training.data_source import SHOWN, supply

@@ -10,16 +10,15 @@ from fsgen import device as devices
 from fsgen import registry
 from fsgen.callbacks import Watch
 from fsgen.data.files import find_images
-from fsgen.data.images import ImageSet
+from fsgen.data.images import ImageSet, folders_of
 from fsgen.errors import FsgenError
 from fsgen.features import instance_features as networks
 from fsgen.features import weight_files
 from fsgen.interfaces import Family
 from fsgen.io.cache_folders import made
+from fsgen.io.run_folder import Run
 from fsgen.methods.stack import Stack
 from fsgen.sampling import instances
-from fsgen.training.data_source import folders_of
-from fsgen.training.run_folder import Run
 from fsgen.training.settings import Settings
 from fsgen.training.trainer import (
     Job,

@@ -21,14 +21,14 @@ from fsgen.data.images import ImageSet, load_images
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.features import weight_files
 from fsgen.features.extractor import Extractor
+from fsgen.io.run_folder import Run
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
 from fsgen.models.classes import with_class
 from fsgen.models.model import Model
-from fsgen.training import domain_gap, early_stopping, loop, results
+from fsgen.training import domain_gap, early_stopping, loop, results, state_file
 from fsgen.training.data_source import Supply, supply
 from fsgen.training.method_context import bench
-from fsgen.training.run_folder import Run
 from fsgen.training.settings import Settings
 
 LOG_EVERY = 10  # steps between lines of log.jsonl
@@ -66,7 +66,7 @@ def go(job: Job) -> Path:
         seed=job.settings.seed, device=device, weights_dir=weight_files.folder(job.settings.weights_dir),
         watch=watch, scratch=job.settings.fresh is not None,
     )  # fmt: skip
-    saved = job.run.saved(device) if job.resumed else None
+    saved = job.run.saved() if job.resumed else None
     if saved is None:
         if job.settings.fresh is None:
             domain_gap.announce(model, job.shots, device, watch.say)
@@ -75,13 +75,16 @@ def go(job: Job) -> Path:
         job.methods.enter(tools)  # may refuse, so an earlier run in the folder stays until it is done
         job.run.begin(config_of(job.settings, job.recipe, job.methods))
     else:
-        job.methods.restore(saved.methods, tools)
+        kept = {key: value.to(device) for key, value in saved.parts.get("method", {}).items()}
+        job.methods.restore(kept, tools)
     g = model.generator(model.start, device)
     job.methods.fit(g, d)
     trains = partial(job.methods.trains, model.family, model.spec)
     state = loop.begin(model.family, g, d, job.recipe, trains)
     if saved is not None:
-        job.run.restore(state, saved)
+        state_file.restore(state, saved)
+        job.run.seconds = saved.header.get("seconds", 0.0)
+        job.run.truncate_log(state.step)
         watch.say(f"resuming at step {state.step} of {job.settings.steps}")
     follow = _Follow(job, fed, state, device, began)
     if saved is None:
@@ -113,7 +116,7 @@ class _Follow:
     """What happens after each step besides training: log, grid, save, stop."""
 
     def __init__(
-        self, job: Job, fed: Supply, state: loop.State, device: torch.device, began: float
+        self, job: Job, fed: Supply, state: loop.TrainingState, device: torch.device, began: float
     ) -> None:  # fmt: skip
         self.job = job
         self.interrupted = False
@@ -131,7 +134,7 @@ class _Follow:
         """Wall time spent on the run, preparations and earlier processes included."""
         return time.perf_counter() - self.before
 
-    def __call__(self, state: loop.State, losses: dict[str, Tensor]) -> bool:
+    def __call__(self, state: loop.TrainingState, losses: dict[str, Tensor]) -> bool:
         settings = self.job.settings
         last = state.step == settings.steps
         self.interrupted = self.job.watch.stop()
@@ -157,16 +160,16 @@ class _Follow:
             self.save(state)
         return self.interrupted or self.enough
 
-    def save(self, state: loop.State) -> None:
+    def save(self, state: loop.TrainingState) -> None:
         """Replace the state on disk, unless what would be saved is not worth going on with."""
         sums = {f"weights of {name}": sum(p.detach().double().sum() for p in net.parameters()).item()
                 for name, net in (("g", state.g), ("d", state.d))}  # fmt: skip
         _refuse_nan(sums, state.step, self.job.run)
-        header = {"source_hash": self.job.settings.source_hash, "seconds": round(self.seconds, 1),
-                  "enough": self.enough}  # fmt: skip
-        self.job.run.save(state, self.job.methods.state(), header)
+        header = {"step": state.step, "source_hash": self.job.settings.source_hash,
+                  "seconds": round(self.seconds, 1), "enough": self.enough}  # fmt: skip
+        self.job.run.save(state_file.to_tensors(state, self.job.methods.state()), header)
 
-    def grid(self, state: loop.State) -> Path:
+    def grid(self, state: loop.TrainingState) -> Path:
         return self.preview.write(state, self.job.run.samples / f"{state.step:06d}.png")
 
 

@@ -150,7 +150,7 @@ def test_both_players_lose_units_in_training_and_nowhere_else():
         assert dropped != next(iter(loss(play_of(g, d, step=1), fakes).values()))
 
 
-def weights(state: loop.State) -> list[Tensor]:
+def weights(state: loop.TrainingState) -> list[Tensor]:
     nets = (state.g, state.d, state.g_ema)
     return [value.clone() for net in nets for value in net.state_dict().values()]
 

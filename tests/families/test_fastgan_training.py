@@ -173,7 +173,7 @@ def test_settling_measures_what_the_weights_now_do():
 
 @pytest.mark.parametrize("cut", [1, 3])
 def test_a_run_cut_in_two_is_the_run_in_one_piece(one_thread, cut):
-    def train(steps: int, start: loop.State | None = None) -> loop.State:
+    def train(steps: int, start: loop.TrainingState | None = None) -> loop.TrainingState:
         state = loop.begin(FAMILY, *nets(), Recipe(batch=2))
         if start is not None:
             for name in ("g", "d", "g_ema", "opt_g", "opt_d"):

@@ -12,10 +12,10 @@ import fsgen
 from fsgen.callbacks import Watch
 from fsgen.data import ada_augment
 from fsgen.errors import FsgenError, Interrupted
+from fsgen.io.run_folder import Run
 from fsgen.methods import ada
 from fsgen.methods.ada import ADA
 from fsgen.training.adapt import resume
-from fsgen.training.run_folder import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = {"interval": "1", "kimg": "0.02", "target": -0.9}  # p is 0.2 after one step of 4

@@ -23,13 +23,13 @@ from fsgen.data.images import load_images
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.families.biggan.layers import ConditionalNorm
 from fsgen.interfaces import Inputs
+from fsgen.io.run_folder import Run
 from fsgen.methods.bsa import BSA, LAYERS, NOISE, drift, earth_mover, perceptual
 from fsgen.models import model as models
 from fsgen.nn.layers import ModulatedConv
 from fsgen.sampling.latents import inputs_of
 from fsgen.training.adapt import resume
 from fsgen.training.real_batches import reals
-from fsgen.training.run_folder import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FAMILIES = ("stylegan2", "biggan", "dcgan", "fastgan")

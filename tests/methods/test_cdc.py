@@ -19,10 +19,10 @@ from fsgen.callbacks import Watch
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.interfaces import Bench, Inputs
 from fsgen.io import checkpoint
+from fsgen.io.run_folder import Run
 from fsgen.methods.cdc import CDC, SIDE, divergence, relations, seen
 from fsgen.models import model as models
 from fsgen.training.adapt import resume
-from fsgen.training.run_folder import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 import fsgen
 from fsgen.callbacks import Watch
 from fsgen.io import checkpoint
-from fsgen.training.run_folder import Run
+from fsgen.io.run_folder import Run
 
 STEPS = 6
 METHODS = {

@@ -20,10 +20,10 @@ from fsgen import registry
 from fsgen.callbacks import Watch
 from fsgen.data.images import load_images
 from fsgen.io import checkpoint
+from fsgen.io import run_folder as runs
+from fsgen.io.run_folder import Run
 from fsgen.models import model as models
 from fsgen.training import domain_gap, real_batches, trainer
-from fsgen.training import run_folder as runs
-from fsgen.training.run_folder import Run
 
 EWC = {"ewc": {"lambda": 50, "samples": 4}}
 

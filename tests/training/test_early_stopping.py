@@ -16,13 +16,14 @@ from fsgen import rng as random
 from fsgen.callbacks import Watch
 from fsgen.data.images import load_images
 from fsgen.errors import FsgenError, Interrupted
+from fsgen.features.discriminator_features import embed
 from fsgen.io import checkpoint
+from fsgen.io.run_folder import Run
 from fsgen.metrics.diversity import mean_pairwise
 from fsgen.models import model as models
 from fsgen.sampling.latents import prior
-from fsgen.training import domain_gap, early_stopping
+from fsgen.training import early_stopping
 from fsgen.training.adapt import resume
-from fsgen.training.run_folder import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -141,8 +142,8 @@ def distance(source, model, shots):
     cpu = torch.device("cpu")
     critic, g = source.discriminator(cpu), model.generator(device=cpu)
     rng, draw = random.generator(0, "stop"), prior(model, g)
-    drawn = torch.cat([domain_gap.embed(critic, g(draw(n, rng))) for n in (32, 8)])
-    theirs = domain_gap.embed(critic, shots)
+    drawn = torch.cat([embed(critic, g(draw(n, rng))) for n in (32, 8)])
+    theirs = embed(critic, shots)
     return 2 * torch.cdist(drawn, theirs).mean().item() - mean_pairwise(drawn) - mean_pairwise(theirs)
 
 

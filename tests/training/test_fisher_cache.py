@@ -14,6 +14,7 @@ from fsgen.errors import FsgenError
 from fsgen.features.torchvision_shim import import_torchvision
 from fsgen.features.weight_files import CATALOGUE
 from fsgen.io import checkpoint
+from fsgen.models import fisher_cache
 from fsgen.models import model as models
 from fsgen.nn import per_sample_fisher as estimator
 from fsgen.training import fisher as engine
@@ -148,7 +149,7 @@ def test_written_where_asked_with_its_convention(tmp_path, tiny):
     engine.write(found, tmp_path / "f.safetensors")
     tensors, header = checkpoint.read(tmp_path / "f.safetensors")
     assert equal(tensors, found.diagonal)
-    assert header["convention"] == engine.CONVENTION and header["samples"] == 3 and header["seed"] == 0
+    assert header["convention"] == fisher_cache.CONVENTION and header["samples"] == 3 and header["seed"] == 0
     assert header["proxy"] == "adversarial" and header["source_hash"] == models.load(tiny).hash
     with safe_open(tmp_path / "f.safetensors", "pt") as file:
         assert json.loads(file.metadata()["fsgen"])["kind"] == "fisher"
@@ -196,7 +197,7 @@ def test_reconstruction_is_the_gradient_along_noise(tiny):
 @pytest.mark.parametrize("proxy", ["adversarial", "reconstruction"])
 def test_the_size_of_a_batch_changes_nothing(tiny, monkeypatch, proxy):
     whole = fisher(tiny, samples=5, proxy=proxy).diagonal
-    monkeypatch.setattr("fsgen.training.fisher._cached", lambda path, about: None)
+    monkeypatch.setattr("fsgen.training.fisher.read", lambda path, about: None)
     monkeypatch.setattr("fsgen.training.fisher.CHUNK", 1)  # parameters at a time: one sample a batch
     for name, value in fisher(tiny, samples=5, proxy=proxy).diagonal.items():
         torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-9)

@@ -17,9 +17,9 @@ from stops import METHODS, STEPS, After, adapt, outcome
 from fsgen import registry
 from fsgen.callbacks import Watch
 from fsgen.errors import FsgenError, Interrupted
+from fsgen.io.run_folder import Run
 from fsgen.methods.finetune import Finetune
 from fsgen.training.adapt import resume
-from fsgen.training.run_folder import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from fsgen import rng as random
 from fsgen.data.files import find_images
-from fsgen.data.images import ImageSet, load_images
+from fsgen.data.images import ImageSet, folders_of, load_images
 from fsgen.errors import FsgenError
 from fsgen.models.model import Model
-from fsgen.training.data_source import folders_of
 
 
 @dataclass(frozen=True)

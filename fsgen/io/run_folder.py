@@ -19,30 +19,29 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fsgen import config as configs
 from fsgen.atomic import atomic, in_words, sweep
 from fsgen.errors import FsgenError
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import made
-from fsgen.models.model import REDRAWN, RUN_MODEL
-from fsgen.training.loop import State
 
 CONFIG = "config.toml"
+RUN_MODEL = "model.safetensors"
+REDRAWN = "redrawn"
 FOLDERS = ("state", "samples", "plots")
 # In the order in which an old run is removed: as long as anything is left, it is known for a run.
 LATER = ("report.html", "study.html")  # what fsgen eval adds
 OURS = ("report.json", RUN_MODEL, "log.jsonl", *FOLDERS, CONFIG)
 
 
-class Saved(NamedTuple):
-    """A state on disk, as it was read."""
+class SavedState(NamedTuple):
+    """The training state on disk, as it was read."""
 
-    parts: dict[str, dict[str, Tensor]]  # networks, optimisers, scalars
-    methods: dict[str, Tensor]
+    parts: dict[str, dict[str, Tensor]]  # networks, optimisers, scalars, methods
     header: dict[str, Any]
+    path: Path
 
 
 class Run:
@@ -130,37 +129,16 @@ class Run:
 
     # ---- where it stands -----------------------------------------------------------------------------
 
-    def save(self, state: State, methods: dict[str, Tensor], header: dict[str, Any]) -> None:
-        """Replace the state on disk, whole or not at all."""
-        nets = {"g": state.g, "d": state.d, "g_ema": state.g_ema}
-        tensors = checkpoint.join({name: net.state_dict() for name, net in nets.items()})
-        for name, optimiser in (("opt_g", state.opt_g), ("opt_d", state.opt_d)):
-            tensors |= {f"{name}.{key}": value for key, value in _flat(optimiser).items()}
-        tensors |= {f"scalars.{key}": value for key, value in state.scalars.items()}
-        tensors |= {f"method.{key}": value for key, value in methods.items()}
-        checkpoint.write(self._state, tensors, {"kind": "state", "step": state.step, **header})
+    def save(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """Replace the training state on disk, whole or not at all; ``header`` holds its step."""
+        checkpoint.write(self._state, tensors, {"kind": "state", **header})
 
-    def saved(self, device: torch.device) -> Saved | None:
-        """What was saved last; None where nothing was yet."""
+    def saved(self) -> SavedState | None:
+        """The training state that was saved last; None where nothing was yet."""
         if not self._state.is_file():
             return None
         tensors, header = checkpoint.read(self._state)
-        parts = checkpoint.split(tensors)
-        methods = {key: value.to(device) for key, value in parts.pop("method", {}).items()}
-        return Saved(parts, methods, header)
-
-    def restore(self, state: State, saved: Saved) -> None:
-        """Bring ``state`` to what was saved."""
-        parts, header = saved.parts, saved.header
-        device = next(state.g.parameters()).device
-        for name, net in (("g", state.g), ("d", state.d), ("g_ema", state.g_ema)):
-            _strict(net, parts[name], self._state)
-        _unflat(state.opt_g, parts.get("opt_g", {}))
-        _unflat(state.opt_d, parts.get("opt_d", {}))
-        state.scalars = {key: value.to(device) for key, value in parts.get("scalars", {}).items()}
-        state.step = header["step"]
-        self.seconds = header.get("seconds", 0.0)
-        self._forget_after(state.step)
+        return SavedState(checkpoint.split(tensors), header, self._state)
 
     # ---- what happened -------------------------------------------------------------------------------
 
@@ -179,8 +157,8 @@ class Run:
                 lines.append(json.loads(line))
         return lines
 
-    def _forget_after(self, step: int) -> None:
-        """Drop what a killed run logged after its last save: those steps come again."""
+    def truncate_log(self, step: int) -> None:
+        """Drop what a killed run logged after ``step``, its last save: those steps come again."""
         kept = [line for line in self.history() if line["step"] <= step]
         with atomic(self._log) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
@@ -189,25 +167,3 @@ class Run:
 def _holds_files(path: Path) -> bool:
     """Whether there is any file below ``path`` besides hidden ones (a file manager's, a killed save's)."""
     return any(not item.name.startswith(".") and not item.is_dir() for item in path.rglob("*"))
-
-
-def _flat(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Adam's moments and step counts: ``3.exp_avg`` -> tensor."""
-    state = optimiser.state_dict()["state"]
-    return {f"{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
-
-
-def _unflat(optimiser: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
-    entries: dict[int, dict[str, Tensor]] = {}
-    for name, value in flat.items():
-        i, key = name.split(".", 1)
-        entries.setdefault(int(i), {})[key] = value
-    # load_state_dict moves the moments to each parameter's device and leaves the step counts as they are
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
-
-
-def _strict(net: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    try:
-        net.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise FsgenError(f"{path} does not fit this run: {error}") from None

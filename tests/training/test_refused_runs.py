@@ -10,8 +10,8 @@ from tiny import draw_images, make_source
 
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.io import checkpoint
+from fsgen.io.run_folder import OURS, Run
 from fsgen.training.adapt import resume
-from fsgen.training.run_folder import OURS, Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
