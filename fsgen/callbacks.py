@@ -16,7 +16,7 @@ def _unseen(step: int, steps: int, losses: Mapping[str, float], speed: float) ->
 
 
 @dataclass(frozen=True)
-class Watch:
+class Callbacks:
     """Callbacks of one call."""
 
     say: Callable[[str], None] = _quiet  # a line for a person

@@ -8,7 +8,7 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError, suggest
 
 T = TypeVar("T")
 
@@ -28,12 +28,12 @@ def build(kind: type[T], values: dict[str, Any], where: str) -> T:
     values = {f"{key}_" if iskeyword(key) else key: value for key, value in values.items()}
     for key in values:
         if key not in fields:
-            raise FsgenError(f"{where} has no option '{key}'", hint=near(key, list(fields)))
+            raise FsgenError(f"{where} has no option '{key}'", hint=suggest(key, list(fields)))
     given = {key: value for key, value in values.items() if value is not None}
     for key, value in given.items():
         default = fields[key].default
         if (choices := fields[key].metadata.get("choices")) and value not in choices:
-            raise FsgenError(f"{where}: '{key}' cannot be '{value}'", hint=near(str(value), list(choices)))
+            raise FsgenError(f"{where}: '{key}' cannot be '{value}'", hint=suggest(str(value), list(choices)))
         if isinstance(default, bool) is not isinstance(value, bool):
             raise FsgenError(f"{where}: '{key}' takes a {type(default).__name__}, not {value!r}")
         if isinstance(default, float) and isinstance(value, int):

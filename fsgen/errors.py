@@ -35,7 +35,7 @@ class Interrupted(FsgenError):
         super().__init__(message, hint=hint, code=130)
 
 
-def near(name: str, known: list[str], otherwise: str = "") -> str:
+def suggest(name: str, known: list[str], otherwise: str = "") -> str:
     """``did you mean 'ewc'?`` for a near miss of ``known``, else ``otherwise``, else all there is."""
     from difflib import get_close_matches
 

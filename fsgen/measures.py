@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError, suggest
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def measure(name: str) -> Measure:
         FsgenError: unknown name, with the nearest known one.
     """
     if name not in MEASURES:
-        raise FsgenError(f"there is no metric '{name}'", hint=near(name, list(MEASURES)))
+        raise FsgenError(f"there is no metric '{name}'", hint=suggest(name, list(MEASURES)))
     return MEASURES[name]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError, suggest
 
 if TYPE_CHECKING:
     from fsgen.interfaces import Family, Method
@@ -43,7 +43,7 @@ METHODS = {
 
 def _load(table: dict[str, str], kind: str, name: str) -> type:
     if name not in table:
-        raise FsgenError(f"there is no {kind} '{name}'", hint=near(name, list(table)))
+        raise FsgenError(f"there is no {kind} '{name}'", hint=suggest(name, list(table)))
     module, attribute = table[name].split(":")
     return getattr(import_module(module), attribute)
 

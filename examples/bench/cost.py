@@ -22,14 +22,14 @@ import torch
 
 import fsgen
 from fsgen import rng as random
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
 from fsgen.nn import per_sample_fisher as estimator
 from fsgen.training import fisher as fishers
 from fsgen.training import loop
-from fsgen.training.data_source import supply
-from fsgen.training.method_context import bench
+from fsgen.training.data_source import make_data_source
+from fsgen.training.method_context import make_method_context
 from fsgen.training.settings import STEPS, Settings
 from fsgen.training.trainer import read_shots, resolved, start_of
 
@@ -47,14 +47,14 @@ def stepper(
     )
     methods.check(model.family)
     model = start_of(model, "", methods)
-    shots = read_shots(model, SHOTS, "crop", Watch())
+    shots = read_shots(model, SHOTS, "crop", Callbacks())
     usual = methods.recipe(model.family, model.spec, len(shots))
     recipe = resolved(model, usual | ({"batch": batch} if batch else {}))
     settings = Settings(images=str(SHOTS), method=methods.name, device=str(device))
-    fed = supply(model, shots, settings, methods, device, Watch())
-    methods.enter(bench(
-        model, fed, recipe=recipe, steps=STEPS, shots=len(shots), seed=0, device=device, weights_dir=None,
-        watch=Watch(), scratch=False,
+    data = make_data_source(model, shots, settings, methods, device, Callbacks())
+    methods.enter(make_method_context(
+        model, data, recipe=recipe, steps=STEPS, shots=len(shots), seed=0, device=device, weights_dir=None,
+        callbacks=Callbacks(), scratch=False,
     ))  # fmt: skip
     g, d = model.generator(model.start, device), model.discriminator(device)
     methods.fit(g, d)
@@ -64,8 +64,8 @@ def stepper(
     def step() -> float:
         began = time.perf_counter()
         loop.train(
-            state, family=model.family, methods=methods, reals=fed.reals, recipe=recipe,
-            steps=state.step + 1, seed=0, draw=fed.drawing(g),
+            state, family=model.family, methods=methods, real_batches=data.real_batches, recipe=recipe,
+            steps=state.step + 1, seed=0, draw=data.drawing(g),
         )  # fmt: skip
         if device.type == "cuda":
             torch.cuda.synchronize()

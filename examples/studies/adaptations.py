@@ -23,7 +23,7 @@ from torch import Tensor
 
 import fsgen
 from fsgen.data.images import load_images
-from fsgen.evaluation.discriminator_judge import Critic
+from fsgen.evaluation.discriminator_judge import DiscriminatorJudge
 from fsgen.metrics.diversity import mean_pairwise
 from fsgen.metrics.frechet import frechet
 from fsgen.metrics.memorisation import leakage, nearest
@@ -92,8 +92,10 @@ class Judge:
         return cls(avatars, avatars / f"{target}64.zip", avatars / f"ten_{target}")
 
     @cached_property
-    def critic(self) -> Critic:
-        return Critic.of(fsgen.load("peeps64", device="cpu").model, self.shots, torch.device("cpu"), BATCH)
+    def discriminator(self) -> DiscriminatorJudge:
+        return DiscriminatorJudge.of(
+            fsgen.load("peeps64", device="cpu").model, self.shots, torch.device("cpu"), BATCH
+        )
 
     def figures(self, images: Tensor, *, copies: bool = True) -> dict[str, float]:
         """Of uint8 samples [n, 3, 64, 64]; near_copies, which take half of the time, only with ``copies``.
@@ -118,8 +120,10 @@ class Judge:
         }
 
     def _copies(self, images: Tensor) -> float:
-        away = torch.cat([self.critic.nearest(self.critic.maps(part))[0] for part in images.split(BATCH)])
-        return (away < self.critic.threshold).float().mean().item()
+        away = torch.cat(
+            [self.discriminator.nearest(self.discriminator.maps(part))[0] for part in images.split(BATCH)]
+        )
+        return (away < self.discriminator.threshold).float().mean().item()
 
 
 # ---- rows -------------------------------------------------------------------------------------------------

@@ -59,11 +59,11 @@ class Judge:
         self.shots = load_images(shots, SIZE)
         self.unseen = load_images(avatars / "sketches64.zip", SIZE, limit=REALS - SHOTS)
         assert not set(self.shots.hashes) & set(self.unseen.hashes)
-        self.reals = self.points(self.unseen.pixels)
+        self.real_images = self.points(self.unseen.pixels)
         changed = augment(self.unseen.floats(), POLICY.split(","), random.generator(0, "judge"))
         self.changed = self.points(to_uint8(changed))
         self.own = self.points(torch.cat([self.shots.pixels, self.shots.pixels.flip(3)]))
-        self.near = torch.as_tensor(nearest(self.reals, self.own).distances).quantile(0.05).item()
+        self.near = torch.as_tensor(nearest(self.real_images, self.own).distances).quantile(0.05).item()
 
     def points(self, images: Tensor) -> Tensor:
         """uint8 [n, 3, SIZE, SIZE] -> [n, 192]."""
@@ -73,14 +73,14 @@ class Judge:
     def samples(self, drawn: Tensor) -> dict[str, float]:
         points = self.points(drawn)
         return {
-            "frechet": round(frechet(points, self.reals), 1),
+            "frechet": round(frechet(points, self.real_images), 1),
             "augmented": round(frechet(points, self.changed), 1),
             "diversity": round(mean_pairwise(points), 2),
             "near_copies": near_copies(points, self.own, self.near).share,
         }
 
     @torch.no_grad()
-    def critic(self, d: nn.Module, drawn: Tensor, method: DiffAugment | None) -> dict[str, Any]:
+    def discriminator(self, d: nn.Module, drawn: Tensor, method: DiffAugment | None) -> dict[str, Any]:
         rng = random.generator(0, "critic")
 
         def logit(images: Tensor, who: str) -> float:
@@ -126,7 +126,7 @@ def leg(arm: str, step: int, judge: Judge, out: Path, spent: int | None) -> dict
     drawn = model.sample(SAMPLES, seed=0)
     return {
         "arm": arm, "step": step, **judge.samples(drawn),
-        **judge.critic(model.model.discriminator(), drawn, method),
+        **judge.discriminator(model.model.discriminator(), drawn, method),
         **settings, "recipe": report["recipe"], "near": round(judge.near, 3),
         "seconds": round(report["cost"]["seconds"]), "cpu_seconds": round(seconds),
         "threads": torch.get_num_threads(), "torch": torch.__version__, "fsgen": fsgen.__version__,
@@ -140,11 +140,11 @@ def judge_of(avatars: Path, out: Path) -> Judge:
     return Judge(avatars, hundred(avatars, shots))
 
 
-def reals(avatars: Path, out: Path) -> None:
+def real_images(avatars: Path, out: Path) -> None:
     """What real pictures score on the same rulers: the hundred, and 1,000 of the unseen against the rest."""
     judge = judge_of(avatars, out)
     own = judge.samples(judge.shots.pixels)
-    held, judge.reals = judge.unseen.pixels[:SAMPLES], judge.reals[SAMPLES:]
+    held, judge.real_images = judge.unseen.pixels[:SAMPLES], judge.real_images[SAMPLES:]
     with RESULTS.open("a") as file:
         for name, found in {"the hundred": own, "1,000 others": judge.samples(held)}.items():
             file.write(json.dumps({"arm": name, "step": None, **found}) + "\n")
@@ -222,7 +222,7 @@ def main() -> None:
         points = [int(step) for step in given.points.split(",")]
         run(given.arms.split(","), given.avatars, given.out, points)
     elif given.what == "reals":
-        reals(given.avatars, given.out)
+        real_images(given.avatars, given.out)
     elif given.what == "pictures":
         pictures(given.out)
     else:

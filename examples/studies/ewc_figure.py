@@ -105,12 +105,12 @@ def chain(seed: int, avatars: Path, out: Path, steps: int, marks: list[int]) -> 
 
 def distance(run: Path, avatars: Path, name: str) -> float:
     network = torch.jit.load(avatars / "features.pt").eval()
-    reals = load_images(avatars / f"{name}64.zip", 64, limit=REALS).pixels
+    real_images = load_images(avatars / f"{name}64.zip", 64, limit=REALS).pixels
     drawn = fsgen.load(run, device="cpu").sample(SAMPLES)
     with torch.no_grad():
         points = [
             torch.cat([network(part.float() / 127.5 - 1) for part in images.split(250)])
-            for images in (drawn, reals)
+            for images in (drawn, real_images)
         ]
     return round(frechet(*points), 1)
 

@@ -36,13 +36,13 @@ def measure(name: str, avatars: Path, picture: Path | None) -> None:
     model = fsgen.load(name, device="cpu")
     drawn = model.sample(SAMPLES, seed=0)
     points = features(avatars, drawn)
-    reals = features(avatars, load_images(avatars / "peeps64.zip", 64, limit=REALS).pixels)
+    real_images = features(avatars, load_images(avatars / "peeps64.zip", 64, limit=REALS).pixels)
     if picture:
         save_png(grid(drawn[:SHOWN], columns=16), picture)
     row = {
         "model": Path(name).name, "hash": model.model.hash[:12], "samples": SAMPLES,
-        "frechet": round(frechet(points, reals), 2),
-        "diversity": round(mean_pairwise(points) / mean_pairwise(reals[:SAMPLES]), 4),
+        "frechet": round(frechet(points, real_images), 2),
+        "diversity": round(mean_pairwise(points) / mean_pairwise(real_images[:SAMPLES]), 4),
         "provenance": _lineage(model.model.about), "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
     with RESULTS.open("a") as file:

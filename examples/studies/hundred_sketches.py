@@ -75,13 +75,13 @@ def run(
             device="cpu",
         )  # fmt: skip
         save_png(grid(drawn[:48], columns=12), RESULTS.with_name(f"hundred_{name}.png"))
-        reals = load_images(avatars / "sketches64.zip", 64, limit=REALS - SHOTS).pixels
+        real_images = load_images(avatars / "sketches64.zip", 64, limit=REALS - SHOTS).pixels
         points = features(avatars, drawn)
         row = {
             "family": family, "name": name, "without": without, "steps": done, "seconds": round(seconds),
             "cpu_seconds": round(cpu_seconds),
             "parameters": sum(model.model.parameters().values()) - model.model.parameters()["g_ema"],
-            "frechet": round(frechet(points, features(avatars, reals)), 1),
+            "frechet": round(frechet(points, features(avatars, real_images)), 1),
             "diversity": round(mean_pairwise(points), 2), "near_copies": judged.metrics["near_copies"],
             "threads": torch.get_num_threads(), "torch": torch.__version__, "fsgen": fsgen.__version__,
             "date": time.strftime("%Y-%m-%d"),

@@ -192,12 +192,12 @@ def drawn_after(model: Loaded, arm: str, out: Path, told: Tensor, each: int) -> 
     return torch.cat(images).unflatten(0, (-1, each))
 
 
-def ratio(points: Tensor, reals: Tensor, near: Tensor, own: Tensor | None = None) -> dict[str, float]:
+def ratio(points: Tensor, real_images: Tensor, near: Tensor, own: Tensor | None = None) -> dict[str, float]:
     """Mean distance of samples ``points`` [n, each, d] to the rows ``near`` [n, k] of ``reals`` [N, d], over
     that to all of them but the instance itself, the row ``own`` [n]. With a 95 % interval over instances."""
     to_near, to_all = [], []
     for i in range(len(points)):
-        apart = torch.cdist(points[i], reals).mean(dim=0)
+        apart = torch.cdist(points[i], real_images).mean(dim=0)
         to_near.append(apart[near[i]].mean())
         to_all.append(apart.mean() if own is None else (apart.sum() - apart[own[i]]) / (len(apart) - 1))
     closer, farther = torch.stack(to_near), torch.stack(to_all)
@@ -261,7 +261,7 @@ def judge(arm: str, avatars: Path, out: Path, paths: list[Path]) -> None:
     })  # fmt: skip
 
 
-def reals(avatars: Path, out: Path, paths: list[Path]) -> None:
+def real_images(avatars: Path, out: Path, paths: list[Path]) -> None:
     """What each arm would score if it drew, for its instance, the training peeps it is shown for it."""
     trained, held = peeps(avatars, out)
     rng = random.generator(0, "reals")
@@ -367,7 +367,7 @@ def main() -> None:
     elif given.command == "pictures":
         pictures(given.arms, given.avatars, given.out, given.unseen)
     else:
-        reals(given.avatars, given.out, given.unseen)
+        real_images(given.avatars, given.out, given.unseen)
 
 
 if __name__ == "__main__":

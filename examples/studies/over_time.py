@@ -27,7 +27,7 @@ from adaptations import SAMPLES, SIZE, TARGETS, Judge, rows, write
 from PIL import Image
 
 import fsgen
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data.images import load_images
 from fsgen.io import checkpoint
 from fsgen.methods.ewc import EWC
@@ -75,14 +75,15 @@ def run(
     early_stopping.BUDGET = -1.0  # never enough
     for target in targets:
         judge, few = Judge.of(avatars, target), load_images(avatars / f"ten_{target}", 64)
-        start = early_stopping.Watchman(models.load("peeps64"), few, Stack(), torch.device("cpu")).start
+        start = early_stopping.EarlyStopping(models.load("peeps64"), few, Stack(), torch.device("cpu")).start
         for seed in seeds:
             for method in methods:
                 made = out / f"{target}-{method}-{seed}"
                 judged = Judged(made, judge)
                 fsgen.adapt(
                     avatars / f"ten_{target}", out=made, method=method, seed=seed, steps=steps, stop="auto",
-                    save_every=early_stopping.EVERY, device="cpu", force=True, watch=Watch(step=judged.step),
+                    save_every=early_stopping.EVERY, device="cpu", force=True,
+                    callbacks=Callbacks(step=judged.step),
                 )  # fmt: skip
                 judged.look()
                 log = (json.loads(line) for line in (made / "log.jsonl").read_text().splitlines())

@@ -36,7 +36,7 @@ from fsgen import rng as random
 from fsgen.data.image_output import picture, save_png
 from fsgen.data.images import ImageSet, load_images
 from fsgen.families.cgan import CGAN
-from fsgen.interfaces import Inputs, Method, Who
+from fsgen.interfaces import ImageKind, Inputs, Method
 from fsgen.methods.stack import Stack
 from fsgen.training import loop
 
@@ -78,7 +78,7 @@ class Dealer:
         z = torch.rand(n, self.z_dim, generator=rng)
         return Inputs(z=z, y=self.pictures.features[rows], rows=rows)
 
-    def reals(self, n: int, rng: torch.Generator, inputs: Inputs) -> Tensor:
+    def real_images(self, n: int, rng: torch.Generator, inputs: Inputs) -> Tensor:
         words = torch.multinomial(self.pictures.has[inputs.rows], 1, generator=rng)[:, 0]
         return self.vectors[words].view(n, 1, SIDE, SIDE)
 
@@ -106,7 +106,7 @@ class Blur(Method):
 
     name = "blur"
 
-    def view(self, images: Tensor, who: Who, rng: torch.Generator) -> Tensor:
+    def view(self, images: Tensor, who: ImageKind, rng: torch.Generator) -> Tensor:
         return images + BLUR * torch.randn(images.shape, generator=rng)
 
 
@@ -131,8 +131,8 @@ def trained(
     state = loop.begin(family, networks.g, networks.d, recipe)
     dealer = Dealer(pictures, vectors, spec["z_dim"])
     loop.train(
-        state, family=family, methods=Stack([Blur()]), reals=dealer.reals, recipe=recipe, steps=steps, seed=0,
-        draw=dealer.draw, after=lambda state, losses: after(state),
+        state, family=family, methods=Stack([Blur()]), real_batches=dealer.real_images, recipe=recipe,
+        steps=steps, seed=0, draw=dealer.draw, after=lambda state, losses: after(state),
     )  # fmt: skip
     return state.g_ema
 

@@ -56,10 +56,10 @@ def adapt(
     common.setup(debug)
     from fsgen.training import adapt as engine
 
-    with interruptible() as asked, common.watching(asked) as watch:
+    with interruptible() as asked, common.watching(asked) as callbacks:
         if resume is not None:
             only_resume(ctx)
-            run = engine.resume(resume, steps=steps, watch=watch)
+            run = engine.resume(resume, steps=steps, callbacks=callbacks)
         else:
             if images is None or out is None:
                 raise FsgenError(
@@ -70,7 +70,7 @@ def adapt(
                 weights_dir=weights_dir, method=method, options=flags.by_method(method_flags),
                 recipe={"batch": batch, "lr": lr}, steps=engine.STEPS if steps is None else steps,
                 seed=seed, device=device, fit=fit, mirror=mirror, sample_every=sample_every,
-                save_every=save_every, stop=stop, force=force, dry_run=dry_run, watch=watch,
+                save_every=save_every, stop=stop, force=force, dry_run=dry_run, callbacks=callbacks,
             )  # fmt: skip
     if dry_run:
         common.show_config(run, as_json)

@@ -18,7 +18,7 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from fsgen.callbacks import Watch
+    from fsgen.callbacks import Callbacks
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel="Common")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Common")]
@@ -100,17 +100,17 @@ def path_text(path: Path | str) -> str:
 
 
 @contextmanager
-def watching(stop: Callable[[], bool] = lambda: False) -> Iterator[Watch]:
+def watching(stop: Callable[[], bool] = lambda: False) -> Iterator[Callbacks]:
     """A ``Watch`` that shows bars on a terminal and lines elsewhere."""
-    from fsgen.callbacks import Watch
+    from fsgen.callbacks import Callbacks
 
     if not stderr().is_terminal:
         lines = _Lines()
-        yield Watch(say, lines.progress, lines.step, stop)
+        yield Callbacks(say, lines.progress, lines.step, stop)
         return
     with _bars() as bars:
         shown = _Bars(bars)
-        yield Watch(
+        yield Callbacks(
             lambda line: bars.console.print(escape(line), soft_wrap=True), shown.progress, shown.step, stop
         )
 

@@ -56,8 +56,8 @@ def compare(
             "metrics": common.listed(metrics),
             "weights_dir": weights_dir, "seed": seed,
         }  # fmt: skip
-    with common.watching() as watch:
-        found = run(paths, device=device, watch=watch, **options)
+    with common.watching() as callbacks:
+        found = run(paths, device=device, callbacks=callbacks, **options)
     files = [] if out is None else found.write(out)
     if as_json:
         common.emit(found.plain())

@@ -87,13 +87,13 @@ def evaluate(
 
     bounds = gate.parse(fail_if or [])
     folder = report.folder(path, out, study=study)
-    with common.watching() as watch:
+    with common.watching() as callbacks:
         found = run(
             path, real=real, shots=shots, source=source, content=content, protocol=protocol, fid=fid,
             samples=samples, metrics=common.listed(metrics),
             needed=[bound.metric for bound in bounds], seeds=seeds, seed=seed, truncation=truncation, fit=fit,
             weights_dir=weights_dir, download=download, device=device, batch=batch, dry_run=dry_run,
-            watch=watch,
+            callbacks=callbacks,
         )  # fmt: skip
     if dry_run:
         common.show_config(found, as_json)

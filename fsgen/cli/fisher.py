@@ -34,10 +34,10 @@ def fisher(
 
     if plot is not None:
         plots.check(plot)
-    with common.watching() as watch:
+    with common.watching() as callbacks:
         result = engine.fisher(
             source, samples=samples, proxy=proxy, seed=seed, device=device, weights_dir=weights_dir,
-            dry_run=dry_run, progress=lambda done, total: watch.progress("Fisher", done, total),
+            dry_run=dry_run, progress=lambda done, total: callbacks.progress("Fisher", done, total),
         )  # fmt: skip
     if dry_run:
         common.show_config(result, as_json)

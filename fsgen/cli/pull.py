@@ -65,8 +65,8 @@ def pull(
         common.say(f"{entry.name}: {entry.licence}. {entry.terms}.")
         return yes or (sys.stdin.isatty() and typer.confirm("Do you accept these terms?", err=True))
 
-    with common.watching() as watch:
-        pulled = engine.pull(source, name=name, consent=consent, force=force, watch=watch)
+    with common.watching() as callbacks:
+        pulled = engine.pull(source, name=name, consent=consent, force=force, callbacks=callbacks)
     for note in pulled.notes:
         common.say(f"note: {note}")
     info.show(pulled.model, str(pulled.path), as_json)
@@ -75,8 +75,8 @@ def pull(
 def _metrics(names: list[str], everything: bool, as_json: bool) -> None:
     from fsgen.importers import pull as engine
 
-    with common.watching() as watch:
-        pulled = engine.pull_metrics(names, everything=everything, watch=watch)
+    with common.watching() as callbacks:
+        pulled = engine.pull_metrics(names, everything=everything, callbacks=callbacks)
     if as_json:
         common.emit([vars(one) for one in pulled])
         return

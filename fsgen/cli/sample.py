@@ -88,8 +88,8 @@ def sample(
         columns=columns if grid else None, compare=compare, strength=strength, swap_above=swap_above,
         other=other, device=device,
     )  # fmt: skip
-    with common.watching() as watch:
-        made = sheets.film(job, frames, watch) if interpolate else sheets.write(job, watch)
+    with common.watching() as callbacks:
+        made = sheets.film(job, frames, callbacks) if interpolate else sheets.write(job, callbacks)
     if as_json:
         common.emit({"files": [str(path) for path in made], "seeds": chosen})
     else:

@@ -66,10 +66,10 @@ def train(
     from fsgen.training import train as engine
     from fsgen.training.adapt import resume as go_on
 
-    with interruptible() as stop, common.watching(stop) as watch:
+    with interruptible() as stop, common.watching(stop) as callbacks:
         if resume is not None:
             only_resume(ctx)
-            run = go_on(resume, steps=steps, watch=watch)
+            run = go_on(resume, steps=steps, callbacks=callbacks)
         else:
             if images is None or out is None:
                 raise FsgenError("IMAGES and --out are needed", hint="fsgen train ./images --out runs/source")
@@ -79,7 +79,7 @@ def train(
                 options=flags.by_method(method_flags), recipe={"batch": batch, "lr": lr},
                 steps=engine.STEPS if steps is None else steps, seed=seed, device=device, fit=fit,
                 mirror=mirror, sample_every=sample_every, save_every=save_every, force=force,
-                dry_run=dry_run, watch=watch,
+                dry_run=dry_run, callbacks=callbacks,
             )  # fmt: skip
     if dry_run:
         common.show_config(run, as_json)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError, suggest
 
 POLICIES = {
     "color": ("brightness", "saturation", "contrast"),
@@ -102,7 +102,9 @@ def draw(
         # The centre of an even rectangle lies between pixels: one more place for it than there are pixels.
         tall, wide = _part(height, HOLE), _part(width, HOLE)
         return {"rows": whole(0, height - tall % 2), "cols": whole(0, width - wide % 2)}
-    raise FsgenError(f"there is no augmentation operator '{operator}'", hint=near(operator, list(OPERATORS)))
+    raise FsgenError(
+        f"there is no augmentation operator '{operator}'", hint=suggest(operator, list(OPERATORS))
+    )
 
 
 def operators(policy: Sequence[str]) -> list[str]:
@@ -113,7 +115,7 @@ def operators(policy: Sequence[str]) -> list[str]:
     """
     for name in policy:
         if name not in POLICIES:
-            raise FsgenError(f"there is no augmentation policy '{name}'", hint=near(name, list(POLICIES)))
+            raise FsgenError(f"there is no augmentation policy '{name}'", hint=suggest(name, list(POLICIES)))
     return [operator for name in policy for operator in POLICIES[name]]
 
 

@@ -49,7 +49,7 @@ class _Seen:
     pixels: Tensor | None = None  # uint8 [C, R, R]
 
 
-class Pile:
+class ImageStream:
     """Image files in the order of their names; image i is the i-th of those that can be decoded.
 
     Which those are is known as far as a pass (``batches``) has come, or from what an earlier one has
@@ -250,7 +250,7 @@ class Pile:
 
 def open_images(
     path: Path | str, *, say: Callable[[str], None] | None = None, limit: int | None = None
-) -> Pile:
+) -> ImageStream:
     """The images at ``path``; nothing is decoded, and nothing read before its hash is asked for.
 
     Args:
@@ -263,7 +263,7 @@ def open_images(
     """
     if limit is not None and limit < 1:
         raise FsgenError(f"{limit} images are too few", hint="ask for at least 1")
-    return Pile(path, find_images(path), say, limit)
+    return ImageStream(path, find_images(path), say, limit)
 
 
 def digest(hashes: Iterable[str]) -> str:

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fsgen.evaluation.discriminator_judge import Critic
+from fsgen.evaluation.discriminator_judge import DiscriminatorJudge
 from fsgen.metrics.pairwise_lpips import Clusters, Spread
 
 THUMBNAIL = 128  # px: larger pictures are kept at this size for a page
 
 
-class Keeper(Protocol):
+class Accumulator(Protocol):
     """Takes batches of one set of images, in order."""
 
     def take(self, images: Tensor) -> None:
@@ -69,7 +69,7 @@ class Groups:
 class Judged:
     """As the discriminator sees them: ``diverse`` of them as points, ``most`` of them beside the shots."""
 
-    critic: Critic
+    discriminator: DiscriminatorJudge
     diverse: int
     most: int  # 0: the training images are not known, or not asked about
     n: int = 0
@@ -80,11 +80,11 @@ class Judged:
         images = images[: max(self.diverse, self.most) - self.n]
         if not len(images):
             return
-        maps = self.critic.maps(images)
+        maps = self.discriminator.maps(images)
         if (room := self.diverse - self.n) > 0:
-            self.parts.append(self.critic.points([part[:room] for part in maps]))
+            self.parts.append(self.discriminator.points([part[:room] for part in maps]))
         if (room := self.most - self.n) > 0:
-            self.copies.append(self.critic.nearest([part[:room] for part in maps]))
+            self.copies.append(self.discriminator.nearest([part[:room] for part in maps]))
         self.n += len(images)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fsgen.data.images import ImageSet
-from fsgen.data.streaming import Pile
+from fsgen.data.streaming import ImageStream
 from fsgen.errors import FsgenError
 from fsgen.evaluation.availability import Notes
 from fsgen.evaluation.image_sets import Subject
@@ -17,7 +17,7 @@ COPIES = 0.05  # share of near copies above which it is flagged
 LEAKED = 0.5  # likewise for leakage
 
 
-def leave_out_senseless(subject: Subject, base: Subject | None, pile: Pile, notes: Notes) -> None:
+def leave_out_senseless(subject: Subject, base: Subject | None, pile: ImageStream, notes: Notes) -> None:
     """Metrics that compare with something that is not there."""
     if base is None:
         own = subject.model is not None and not subject.model.about.get("source")
@@ -37,12 +37,12 @@ def leave_out_senseless(subject: Subject, base: Subject | None, pile: Pile, note
 
 
 def beware(
-    subject: Subject, reals: Subject, training: ImageSet | None, protocol: Protocol, notes: Notes
+    subject: Subject, real_images: Subject, training: ImageSet | None, protocol: Protocol, notes: Notes
 ) -> None:
     """What the figures may be misread for."""
     if subject.pile is not None and protocol.name != DEFAULT and subject.n != protocol.samples:
         notes.warn(f"the protocol {protocol.name} takes {protocol.samples} samples, here are {subject.n}")
-    pile = reals.pile
+    pile = real_images.pile
     if "fid" in notes.metrics:
         for n, which in ((len(pile), "reals"), (subject.n, "samples")):
             if n < RELIABLE:
@@ -55,7 +55,7 @@ def beware(
     if pile.skipped:
         notes.warn(f"{len(pile.skipped)} files of --real could not be read")
     if pile.odd:
-        side = reals.resolution
+        side = real_images.resolution
         notes.warn(f"{pile.odd} of {len(pile)} reals are not {side} x {side}: made square and resized")
     if subject.pile is not None and subject.pile.odd:
         notes.warn(f"{subject.pile.odd} of {subject.n} images are of another size: made square and resized")

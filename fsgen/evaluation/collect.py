@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data.images import ImageSet
 from fsgen.evaluation import accumulators
 from fsgen.evaluation.extractors import Networks
@@ -31,7 +31,7 @@ class Sight:
     protocol: Protocol
     training: ImageSet | None
     batch: int
-    watch: Watch
+    callbacks: Callbacks
 
     def look(self, subject: Subject, *, most: int | None = None, shown: int = SHOWN) -> Seen:
         """One pass.
@@ -56,13 +56,13 @@ class Sight:
                 for keeper in (*new.values(), *others.values()):
                     keeper.take(images)
                 done += len(images)
-                self.watch.progress(subject.name, done, total)
+                self.callbacks.progress(subject.name, done, total)
         features = cached | {space: keeper.value for space, keeper in new.items()}
         if subject.kind != "subject":
             self._keep(subject, {space: features[space] for space in new})
         return Seen(min(done, enough), features, **others)
 
-    def _others(self, subject: Subject, enough: int, shown: int) -> dict[str, accumulators.Keeper]:
+    def _others(self, subject: Subject, enough: int, shown: int) -> dict[str, accumulators.Accumulator]:
         """Keepers by their name in ``Seen``."""
         wanted, chosen = set(self.metrics), {"album": accumulators.Album(shown)}
         if subject.resolution != self.resolution:  # a source of another size
@@ -77,14 +77,14 @@ class Sight:
             chosen["groups"] = accumulators.Groups(self.networks.groups, rules.intra_samples, clusters)
         if wanted & {"diversity", "leakage", "correspondence", "near_copies"}:
             most = enough if "near_copies" in wanted else 0
-            chosen["judged"] = accumulators.Judged(self.networks.critic, DIVERSE, most)
+            chosen["judged"] = accumulators.Judged(self.networks.discriminator, DIVERSE, most)
         return chosen
 
     def _cached(self, subject: Subject) -> dict[str, Tensor]:
         """Features of exactly these images that were computed before, by space."""
         found = {}
         for space in self.networks.features:
-            entry = feature_cache.read(self._key(subject, space), self.watch.say)
+            entry = feature_cache.read(self._key(subject, space), self.callbacks.say)
             if entry is not None and (subject.pile is None or subject.pile.recall(entry.about)):
                 found[space] = entry.features
         return found
@@ -92,7 +92,7 @@ class Sight:
     def _keep(self, subject: Subject, features: dict[str, Tensor]) -> None:
         about = {} if subject.pile is None else subject.pile.learned()
         for space, values in features.items():
-            feature_cache.write(self._key(subject, space), values, about, self.watch.say)
+            feature_cache.write(self._key(subject, space), values, about, self.callbacks.say)
 
     def _key(self, subject: Subject, space: str) -> dict[str, str]:
         network = self.networks.features[space]

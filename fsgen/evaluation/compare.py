@@ -11,14 +11,14 @@ from typing import Any
 
 import fsgen
 from fsgen.atomic import atomic
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError
 from fsgen.evaluation import image_sets
 from fsgen.evaluation import report as exhibiting
 from fsgen.evaluation.accumulators import thumbnails
 from fsgen.evaluation.evaluate import evaluate
 from fsgen.io import report_json
-from fsgen.io.cache_folders import made
+from fsgen.io.cache_folders import make_folder
 from fsgen.io.run_folder import Run
 from fsgen.pages import comparison_page as page
 from fsgen.pages.contents import Exhibits
@@ -47,7 +47,7 @@ class Comparison:
     def write(self, folder: Path) -> list[Path]:
         """Write comparison.json and comparison.html; what was written."""
         texts = {
-            made(folder) / f"{NAME}.json": json.dumps(self.plain(), indent=2) + "\n",
+            make_folder(folder) / f"{NAME}.json": json.dumps(self.plain(), indent=2) + "\n",
             folder / f"{NAME}.html": page.render(self.reports, self.exhibits),
         }
         for path, text in texts.items():
@@ -61,7 +61,7 @@ def compare(
     *,
     real: str | Path | None = None,
     device: str = "auto",
-    watch: Watch | None = None,
+    callbacks: Callbacks | None = None,
     **options: Any,
 ) -> Comparison:
     """Put evaluations side by side.
@@ -76,21 +76,21 @@ def compare(
     Raises:
         FsgenError: fewer than two paths; one that was not evaluated yet, without ``real``.
     """
-    watch = watch or Watch()
+    callbacks = callbacks or Callbacks()
     if len(paths) < 2:
         raise FsgenError("two are the least that can be compared", hint="fsgen compare runs/a runs/b")
     if real is None:
         found = [_left(Path(path), device) for path in paths]
     else:
-        found = [_now(path, real, device, watch, options) for path in paths]
+        found = [_now(path, real, device, callbacks, options) for path in paths]
     return Comparison([report for report, _ in found], [shown for _, shown in found])
 
 
 def _now(
-    path: str | Path, real: str | Path, device: str, watch: Watch, options: dict[str, Any]
+    path: str | Path, real: str | Path, device: str, callbacks: Callbacks, options: dict[str, Any]
 ) -> tuple[dict[str, Any], Exhibits]:
-    watch.say(f"evaluating {path}")
-    found = evaluate(path, real=real, device=device, watch=watch, **options)
+    callbacks.say(f"evaluating {path}")
+    found = evaluate(path, real=real, device=device, callbacks=callbacks, **options)
     run = Run.at(path)
     report = {"title": str(path), "evaluation": found.plain(), **_ran(run)}
     return report, exhibiting.exhibits(found, report, run)

@@ -22,7 +22,7 @@ FINEST = 32  # px: the side at which details are compared
 
 
 @dataclass
-class Critic:
+class DiscriminatorJudge:
     """A discriminator, and how near two different pictures of its domain come to each other.
 
     It looks twice. ``points`` says what is where at every level, for the distances between samples.
@@ -41,7 +41,9 @@ class Critic:
     moved: bool = False  # whether moved shots are in the pool
 
     @classmethod
-    def of(cls, model: Model, shots: Tensor | None, device: torch.device, batch: int) -> Critic | None:
+    def of(
+        cls, model: Model, shots: Tensor | None, device: torch.device, batch: int
+    ) -> DiscriminatorJudge | None:
         """The discriminator of ``model``, or None where it has none.
 
         Args:
@@ -53,23 +55,27 @@ class Critic:
         d = model.discriminator(device)
         if d is None:
             return None
-        critic = cls(model, d)
+        discriminator = cls(model, d)
         if shots is None:
-            return critic
+            return discriminator
         g = model.generator(device=device)
         seeds = [range(i, min(i + batch, SAMPLES)) for i in range(0, SAMPLES, batch)]
         with torch.no_grad():
             drawn = (to_uint8(g(inputs_of(model, g, part, device))) for part in seeds)
-            maps = torch.cat([critic._finest(critic.maps(images)) for images in drawn])
-        critic.spread = maps.std(dim=(0, 2, 3))[:, None, None] + 1e-3 * maps.std()  # a dead channel stays so
-        critic.threshold = near_copy_threshold(critic._scaled(maps), PERCENTILE)
-        critic.shots, critic.moved = len(shots), len(shots) <= FEW
-        variants = _variants(shots, SHIFT if critic.moved else 0)
+            maps = torch.cat([discriminator._finest(discriminator.maps(images)) for images in drawn])
+        discriminator.spread = (
+            maps.std(dim=(0, 2, 3))[:, None, None] + 1e-3 * maps.std()
+        )  # a dead channel stays so
+        discriminator.threshold = near_copy_threshold(discriminator._scaled(maps), PERCENTILE)
+        discriminator.shots, discriminator.moved = len(shots), len(shots) <= FEW
+        variants = _variants(shots, SHIFT if discriminator.moved else 0)
         parts = [part for images in variants for part in images.split(batch)]
-        critic.pool = torch.cat([critic._scaled(critic._finest(critic.maps(part))) for part in parts])
-        critic.centre = critic.pool.mean(dim=0)
-        critic.pool -= critic.centre
-        return critic
+        discriminator.pool = torch.cat(
+            [discriminator._scaled(discriminator._finest(discriminator.maps(part))) for part in parts]
+        )
+        discriminator.centre = discriminator.pool.mean(dim=0)
+        discriminator.pool -= discriminator.centre
+        return discriminator
 
     @torch.no_grad()
     def maps(self, images: Tensor) -> list[Tensor]:

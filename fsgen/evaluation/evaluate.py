@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data.images import ImageSet
 from fsgen.errors import FsgenError
 from fsgen.evaluation import cautions, extractors, image_sets
 from fsgen.evaluation.availability import Notes
 from fsgen.evaluation.collect import Sight
-from fsgen.evaluation.discriminator_judge import Critic
+from fsgen.evaluation.discriminator_judge import DiscriminatorJudge
 from fsgen.evaluation.extractors import Networks
 from fsgen.evaluation.funit import protocol
 from fsgen.evaluation.image_sets import Subject
@@ -54,7 +54,7 @@ def evaluate(
     device: str = "auto",
     batch: int = BATCH,
     dry_run: bool = False,
-    watch: Watch | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Evaluation | dict[str, Any]:
     """Measure a model, or images made by anything, against real images.
 
@@ -89,7 +89,7 @@ def evaluate(
     Raises:
         FsgenError: refused input; a metric asked for by name that cannot be computed here.
     """
-    began, watch = time.perf_counter(), watch or Watch()
+    began, callbacks = time.perf_counter(), callbacks or Callbacks()
     request = checked(protocol, fid, samples, seeds, seed, truncation, fit, batch, device)
     notes = Notes.of(request.protocol, metrics, needed)
     if isinstance(request.protocol, Translations):
@@ -98,16 +98,16 @@ def evaluate(
                              hint="leave --shots and --source out")  # fmt: skip
         return protocol.translated(
             path, real, content, request, notes, weights_dir=weights_dir, download=download,
-            dry_run=dry_run, watch=watch,
+            dry_run=dry_run, callbacks=callbacks,
         )  # fmt: skip
     if content is not None:
         raise FsgenError(f"the protocol {request.protocol.name} translates no contents",
                          hint="--protocol funit, or leave --content out")  # fmt: skip
-    files = extractors.locate(request.protocol, weights_dir, download, notes, watch)
-    subject = _subject(path, request, watch)
+    files = extractors.locate(request.protocol, weights_dir, download, notes, callbacks)
+    subject = _subject(path, request, callbacks)
     flip = seed if request.protocol.flip_reals else None
-    reals = image_sets.open_reals(real, subject, fit, flip, watch.say)
-    pile = reals.pile
+    real_images = image_sets.open_reals(real, subject, fit, flip, callbacks.say)
+    pile = real_images.pile
     origin = extractors.origin_of(subject, source, notes)
     looking = extractors.build(files, request.protocol, subject.resolution, request.device, notes)
     training, eyes = _training(subject, origin, shots, request, notes)
@@ -117,11 +117,11 @@ def evaluate(
         return {**_settings(request, subject, looking), "metrics": notes.metrics,
                 "protocol": request.protocol.name, "left_out": notes.left_out}  # fmt: skip
     _ready(looking, eyes, training, subject, shots, request, notes)
-    sight = Sight(looking, subject.resolution, notes.metrics, request.protocol, training, batch, watch)
-    rows, seen = _rows(sight, subject, base, reals, request, notes)
-    cautions.beware(subject, reals, training, request.protocol, notes)
+    sight = Sight(looking, subject.resolution, notes.metrics, request.protocol, training, batch, callbacks)
+    rows, seen = _rows(sight, subject, base, real_images, request, notes)
+    cautions.beware(subject, real_images, training, request.protocol, notes)
     for line in notes.lines():
-        watch.say(line)
+        callbacks.say(line)
     return Evaluation(
         path=str(path), what=subject.about, real={"path": str(real), **image_sets.described(pile)},
         content=None, shots=None if training is None else image_sets.described(training),
@@ -140,12 +140,13 @@ def evaluate(
 
 
 def _rows(
-    sight: Sight, subject: Subject, base: Subject | None, reals: Subject, request: Request, notes: Notes,
+    sight: Sight, subject: Subject, base: Subject | None, real_images: Subject, request: Request,
+    notes: Notes,
 ) -> tuple[list[dict[str, Any]], dict[str, Seen]]:  # fmt: skip
     """What was evaluated, its source, and the reals themselves: what a perfect generator would score."""
-    theirs = sight.look(reals, most=subject.n)
+    theirs = sight.look(real_images, most=subject.n)
     known = set(sight.training.hashes) if sight.training is not None else set()
-    fresh = [i for i, digest in enumerate(reals.pile.hashes[: theirs.n]) if digest not in known]
+    fresh = [i for i, digest in enumerate(real_images.pile.hashes[: theirs.n]) if digest not in known]
     seen, turns = {"real": theirs}, []
     for turn in range(request.seeds):
         ours, first = _at(subject, request, turn), turn == 0
@@ -164,7 +165,7 @@ def _rows(
         for of in (subject, base) if of is not None
     ]  # fmt: skip
     own = Row("real", theirs, None, None, sight.networks, request.seed, fresh).figures(notes.metrics)
-    rows.append({"name": "real", "kind": "real", "n": len(reals.pile),
+    rows.append({"name": "real", "kind": "real", "n": len(real_images.pile),
                  "metrics": {name: figure.plain() for name, figure in own.items()}})  # fmt: skip
     return rows, seen
 
@@ -185,7 +186,7 @@ def _at(subject: Subject, request: Request, turn: int) -> Subject:
     )
 
 
-def _subject(path: str | Path, request: Request, watch: Watch) -> Subject:
+def _subject(path: str | Path, request: Request, callbacks: Callbacks) -> Subject:
     if not image_sets.is_images(path):
         model, seeds = models.load(path), request.pictures()
         if translating.wanted(model):
@@ -193,7 +194,7 @@ def _subject(path: str | Path, request: Request, watch: Watch) -> Subject:
         return image_sets.of_model(model, str(path), "subject", seeds, request.truncation, request.device)
     if request.seeds > 1:
         raise FsgenError("--seeds makes several sets of a model's pictures; a folder is one set")
-    return image_sets.open_files(path, request.samples, request.fit, watch.say)
+    return image_sets.open_files(path, request.samples, request.fit, callbacks.say)
 
 
 def _base(subject: Subject, origin: Model | None, request: Request) -> Subject | None:
@@ -227,7 +228,7 @@ def _ready(
     """Show the training images to what will compare with them."""
     if eyes is not None:
         pixels = training.pixels if "near_copies" in notes.metrics else None
-        looking.critic = Critic.of(eyes, pixels, request.device, request.batch)
+        looking.discriminator = DiscriminatorJudge.of(eyes, pixels, request.device, request.batch)
     if "intra_lpips" in notes.metrics:
         images = training
         if images.pixels.shape[3] != subject.resolution:  # the discriminator's is another
@@ -241,7 +242,7 @@ def _near_copy(looking: Networks, seen: Seen) -> dict[str, Any]:
     nearest = [
         [k, round(d, 5)] for k, d in zip(judged.shots.tolist(), judged.distances.tolist(), strict=True)
     ]
-    return {**looking.critic.about(), "nearest": nearest}
+    return {**looking.discriminator.about(), "nearest": nearest}
 
 
 def _clusters(seen: Seen) -> dict[str, Any] | None:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data.images import ImageSet, load_images
 from fsgen.errors import FsgenError
 from fsgen.evaluation.availability import Notes
-from fsgen.evaluation.discriminator_judge import Critic
+from fsgen.evaluation.discriminator_judge import DiscriminatorJudge
 from fsgen.evaluation.image_sets import Subject
 from fsgen.evaluation.protocols import Choices
 from fsgen.features import backbones, weight_files
@@ -36,7 +36,7 @@ class Networks:
     lpips: Any = None  # AlexNet's
     groups: Any = None  # VGG's LPIPS, for intra-LPIPS and DIPD
     anchors: Tensor | None = None  # the training images in it, [k, D]
-    critic: Critic | None = None
+    discriminator: DiscriminatorJudge | None = None
     files: dict[str, Path] = field(default_factory=dict)  # weights that are used, by name
 
 
@@ -50,13 +50,13 @@ def files_of(protocol: Choices, names: list[str]) -> dict[str, str]:
 
 
 def locate(
-    protocol: Choices, folder: Path | None, download: bool, notes: Notes, watch: Watch
+    protocol: Choices, folder: Path | None, download: bool, notes: Notes, callbacks: Callbacks
 ) -> dict[str, Path]:
     """Weight files by space. A download that was asked for must succeed; else what is absent is left out."""
     wanted = files_of(protocol, notes.metrics)
     if download:
         fetch = weight_files.online(
-            say=watch.say, progress=lambda done, total: watch.progress("weights", done, total or 0)
+            say=callbacks.say, progress=lambda done, total: callbacks.progress("weights", done, total or 0)
         )
         found = weight_files.locate_all(wanted.values(), folder, fetch)
         return {space: found[name] for space, name in wanted.items()}

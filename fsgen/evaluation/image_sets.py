@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fsgen.data.files import SUFFIXES, Item, find_images
 from fsgen.data.image_output import to_uint8
-from fsgen.data.streaming import Pile, open_images
+from fsgen.data.streaming import ImageStream, open_images
 from fsgen.errors import FsgenError
 from fsgen.io.run_folder import CONFIG, RUN_MODEL
 from fsgen.models import model as models
@@ -40,7 +40,7 @@ class Subject:
     key: str  # names exactly these images, for a cache of their features
     about: dict[str, Any]
     model: Model | None = None
-    pile: Pile | None = None
+    pile: ImageStream | None = None
 
 
 def of_model(
@@ -61,7 +61,13 @@ def of_model(
 
 
 def of_files(
-    pile: Pile, name: str, kind: Kind, resolution: int, channels: int, fit: str, flip: int | None = None
+    pile: ImageStream,
+    name: str,
+    kind: Kind,
+    resolution: int,
+    channels: int,
+    fit: str,
+    flip: int | None = None,
 ) -> Subject:
     """Images of files, as squares of ``resolution`` px; ``flip``: a seed to mirror half of them by."""
 
@@ -130,7 +136,7 @@ def described(images: Any) -> dict[str, Any]:
     return {"count": len(images), "digest": images.digest, "skipped": len(images.skipped)}
 
 
-def _two(pile: Pile, resolution: int) -> bool:
+def _two(pile: ImageStream, resolution: int) -> bool:
     """Whether two images can be decoded; how many files there are does not tell."""
     return sum(map(len, pile.batches(resolution, 2, rows=range(2)))) == 2
 

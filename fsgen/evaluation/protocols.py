@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal, TypeVar
 
 from fsgen.config import read_toml
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError, suggest
 
 DEFAULT = "default"
 Kind = TypeVar("Kind", bound="Choices")
@@ -35,7 +35,7 @@ class Choices:
             FsgenError: there is no such mode.
         """
         if mode not in FIDS:
-            raise FsgenError(f"--fid: there is no mode '{mode}'", hint=near(mode, list(FIDS)))
+            raise FsgenError(f"--fid: there is no mode '{mode}'", hint=suggest(mode, list(FIDS)))
         return replace(self, fid=mode, sources=self.sources | {"fid": "asked for with --fid"})
 
     def choices(self) -> list[dict[str, Any]]:
@@ -51,7 +51,7 @@ class Protocol(Choices):
     """How pictures of one kind are held against real ones."""
 
     of = "pictures"
-    reals: Literal["all"]
+    real_images: Literal["all"]
     flip_reals: bool  # at random, each real with probability 1/2
     intra_samples: int  # for intra-LPIPS, the first of them
     intra_per_cluster: int  # at most so many samples a training image
@@ -78,7 +78,7 @@ def protocol(name: str | None) -> Protocol | Translations:
     """
     known = _protocols()
     if name not in known and name is not None:
-        raise FsgenError(f"there is no protocol '{name}'", hint=near(name, list(known)))
+        raise FsgenError(f"there is no protocol '{name}'", hint=suggest(name, list(known)))
     return known[name or DEFAULT]
 
 

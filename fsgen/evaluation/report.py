@@ -12,7 +12,7 @@ from fsgen.evaluation.accumulators import thumbnails
 from fsgen.evaluation.result import Evaluation
 from fsgen.evaluation.scores import Seen
 from fsgen.io import report_json
-from fsgen.io.cache_folders import made
+from fsgen.io.cache_folders import make_folder
 from fsgen.io.run_folder import Run
 from fsgen.models import fisher_cache
 from fsgen.models import model as models
@@ -40,7 +40,7 @@ def folder(path: str | Path, out: Path | None, *, study: bool) -> Path | None:
         raise FsgenError("--study writes a page: say where", hint="--out FOLDER")
     if out is not None and out.suffix.lower() in (".json", ".html"):
         raise FsgenError(f"--out is a folder for report.json and report.html, not {out.name}")
-    return None if out is None else made(out)
+    return None if out is None else make_folder(out)
 
 
 def write(found: Evaluation, folder: Path, *, study: bool = False) -> list[Path]:
@@ -77,7 +77,7 @@ def exhibits(found: Evaluation, report: dict[str, Any], run: Run | None) -> Exhi
     return Exhibits(
         samples=album[:GRID],
         shots=None if found.training is None else thumbnails(found.training.pixels[:20]),
-        reals=real.album.value[:20],
+        real_images=real.album.value[:20],
         pairs=pairs,
         translations=translations,
         neighbours=_neighbours(found, subject),
@@ -135,8 +135,8 @@ def _fisher(found: Evaluation, ran: dict[str, Any]) -> dict[str, float]:
 
 
 def _study(found: Evaluation) -> str:
-    made, reals = (found.seen[kind].album.value for kind in ("subject", "real"))
-    return game.render(reals, made, title=found.path, rounds=ROUNDS, seed=found.settings["seed"])
+    generated, real_images = (found.seen[kind].album.value for kind in ("subject", "real"))
+    return game.render(real_images, generated, title=found.path, rounds=ROUNDS, seed=found.settings["seed"])
 
 
 def _write(path: Path, text: str) -> None:

@@ -42,7 +42,7 @@ class Row:
 
     kind: str  # subject, source, real
     seen: Seen
-    reals: Seen | None  # None: these are the reals
+    real_images: Seen | None  # None: these are the reals
     source: Seen | None  # None: there is none, or this is it
     networks: Networks
     seed: int
@@ -72,19 +72,19 @@ class Row:
     # ---- in features that are kept whole --------------------------------------------------------------
 
     def frechet(self, space: str) -> Estimate:
-        x, y = self.seen.features[space], self.reals.features[space]
+        x, y = self.seen.features[space], self.real_images.features[space]
         spread = frechet_resampled(x, y, self.draws(len(x)))
         return intervals.interval(frechet(x, y), spread, least=0)
 
     def kid(self) -> Estimate:
-        x, y = self.seen.features["inception"], self.reals.features["inception"]
+        x, y = self.seen.features["inception"], self.real_images.features["inception"]
         # clean-fid draws from numpy's global stream: this is what it gives after numpy.random.seed(seed)
         value = kernel.kid(x, y, rng=np.random.RandomState(self.seed % 2**32), **KID)
         return intervals.interval(value, kernel.kid_resampled(x, y[:ENOUGH], self.draws(len(x))))
 
     @cached_property
     def _manifold(self) -> dict[str, Estimate]:
-        x, y = self.seen.features["inception"], self.reals.features["inception"]
+        x, y = self.seen.features["inception"], self.real_images.features["inception"]
         found = manifold.prdc(y, x, k=NEIGHBOURS)
         spread = manifold.prdc_resampled(y, x, self.draws(len(x)), k=NEIGHBOURS)
         most = {"density": None}
@@ -110,7 +110,7 @@ class Row:
         return intervals.interval(spread.within(), spread.within_resampled(self.draws(spread.n)), least=0)
 
     def dissimilarity(self) -> Estimate:
-        ours, theirs = self.seen.distances.spread, self.reals.distances.spread
+        ours, theirs = self.seen.distances.spread, self.real_images.distances.spread
         spread = ours.between_resampled(theirs, self.draws(ours.n))
         return intervals.interval(ours.between(theirs), spread, least=0)
 
@@ -123,7 +123,7 @@ class Row:
     def near_copies(self) -> Estimate:
         distances = self.seen.judged.distances.numpy()
         rows = slice(None) if self.fresh is None else self.fresh
-        return self._share(distances[rows] < self.networks.critic.threshold)
+        return self._share(distances[rows] < self.networks.discriminator.threshold)
 
     def diversity(self) -> Estimate:
         points = self.seen.judged.points
@@ -131,9 +131,9 @@ class Row:
         return intervals.interval(diversity.mean_pairwise(points), spread, least=0)
 
     def leakage(self) -> Estimate:
-        source, reals = self.source.judged.points, self.reals.judged.points
-        m = min(len(source), len(reals))  # the larger set has nearer neighbours
-        return self._share(leaks(self.seen.judged.points, source[:m], reals[:m]))
+        source, real_images = self.source.judged.points, self.real_images.judged.points
+        m = min(len(source), len(real_images))  # the larger set has nearer neighbours
+        return self._share(leaks(self.seen.judged.points, source[:m], real_images[:m]))
 
     def _share(self, indicators: np.ndarray) -> Estimate:
         return intervals.share(indicators, REPLICATES, self.seed)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fsgen.errors import FsgenError
-from fsgen.interfaces import Converted, Family, Foreign, Inputs, Networks, Play, Player, Spec
+from fsgen.interfaces import Converted, Family, Foreign, Inputs, NetworkName, Networks, Spec, StepContext
 from fsgen.nn import losses
 
 SPREAD = 12**0.5  # a uniform z of unit variance: a smaller one drowns in the label, one picture a class
@@ -192,17 +192,17 @@ class CGAN(Family):
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
         return g(inputs, rng=rng, dropout=recipe.dropout)
 
-    def critic_loss(self, play: Play, fakes: Tensor) -> dict[str, Tensor]:
-        real_logits = self._judge(play, play.view(play.reals, "real"), "dropout real")
-        play.judged(real_logits)
-        fake_logits = self._judge(play, play.view(fakes, "fake_d"), "dropout fake d")
+    def discriminator_loss(self, context: StepContext, fakes: Tensor) -> dict[str, Tensor]:
+        real_logits = self._judge(context, context.view(context.real_images, "real"), "dropout real")
+        context.judged(real_logits)
+        fake_logits = self._judge(context, context.view(fakes, "fake_d"), "dropout fake d")
         return {"d": self.loss_d(real_logits, fake_logits)}
 
-    def generator_loss(self, play: Play, fakes: Tensor) -> dict[str, Tensor]:
-        return {"g": self.loss_g(self._judge(play, play.view(fakes, "fake_g"), "dropout fake g"))}
+    def generator_loss(self, context: StepContext, fakes: Tensor) -> dict[str, Tensor]:
+        return {"g": self.loss_g(self._judge(context, context.view(fakes, "fake_g"), "dropout fake g"))}
 
-    def _judge(self, play: Play, images: Tensor, purpose: str) -> Tensor:
-        return play.d(images, play.inputs, rng=play.rng(purpose), dropout=play.recipe.dropout)
+    def _judge(self, context: StepContext, images: Tensor, purpose: str) -> Tensor:
+        return context.d(images, context.inputs, rng=context.rng(purpose), dropout=context.recipe.dropout)
 
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return losses.logistic_d(real_logits, fake_logits)
@@ -213,5 +213,5 @@ class CGAN(Family):
     def log_likelihood(self, logits: Tensor) -> Tensor:
         return losses.log_sigmoid(logits)
 
-    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
+    def regularise(self, context: StepContext, who: NetworkName, step: int) -> dict[str, Tensor]:
         return {}

@@ -18,7 +18,18 @@ from torch import Tensor, nn
 
 from fsgen.errors import FsgenError
 from fsgen.families.strict_loading import check
-from fsgen.interfaces import Converted, Family, Filters, Foreign, Inputs, Layer, Networks, Play, Player, Spec
+from fsgen.interfaces import (
+    Converted,
+    Family,
+    Filters,
+    Foreign,
+    Inputs,
+    Layer,
+    NetworkName,
+    Networks,
+    Spec,
+    StepContext,
+)
 from fsgen.nn import losses
 from fsgen.nn.batchnorm import remeasure, tracked
 
@@ -208,12 +219,12 @@ class DCGAN(Family):
         generators = {name: state for name, state in found.items() if _is_g(state)}
         averages = [state for name, state in generators.items() if "ema" in name.lower()]
         lives = [state for name, state in generators.items() if "ema" not in name.lower()]
-        critics = [state for state in found.values() if _is_d(state)]
+        discriminators = [state for state in found.values() if _is_d(state)]
         if not generators:
             raise FsgenError("a DCGAN's discriminator alone", hint="pull the file of its generator (netG)")
-        if max(map(len, (averages, lives, critics))) > 1:
+        if max(map(len, (averages, lives, discriminators))) > 1:
             raise FsgenError("a file with more networks than one DCGAN has")
-        g, g_ema, d = (tracked(part[0]) if part else None for part in (lives, averages, critics))
+        g, g_ema, d = (tracked(part[0]) if part else None for part in (lives, averages, discriminators))
         spec, notes = _infer(g if g is not None else g_ema, d)
         with torch.device("meta"):
             nets = self.build(spec)
@@ -285,7 +296,7 @@ class DCGAN(Family):
     def log_likelihood(self, logits: Tensor) -> Tensor:
         return losses.log_sigmoid(logits)
 
-    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
+    def regularise(self, context: StepContext, who: NetworkName, step: int) -> dict[str, Tensor]:
         return {}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError, suggest
 from fsgen.features.extractor import Extractor
 from fsgen.features.inception import Inception, resize_clean
 from fsgen.features.lpips_network import Lpips
@@ -30,5 +30,5 @@ def build(name: str, path: Path, device: torch.device | str = "cpu", mode: str |
         FsgenError: no such network or mode; the file is absent, damaged or another one; timm is absent.
     """
     if name not in EXTRACTORS:
-        raise FsgenError(f"there is no feature network '{name}'", hint=near(name, list(EXTRACTORS)))
+        raise FsgenError(f"there is no feature network '{name}'", hint=suggest(name, list(EXTRACTORS)))
     return EXTRACTORS[name](path, device, mode)

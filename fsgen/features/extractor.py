@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError, suggest
 from fsgen.io.checksums import hash_file
 
 DRAWING = {"uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_"}  # of tensors and of torch.nn.init
@@ -45,7 +45,7 @@ class Extractor(ABC):
 
     def __init__(self, path: Path, device: torch.device | str = "cpu", mode: str | None = None) -> None:
         if mode is not None and mode not in self.modes:
-            raise FsgenError(f"{self.name} has no mode '{mode}'", hint=near(mode, list(self.modes)))
+            raise FsgenError(f"{self.name} has no mode '{mode}'", hint=suggest(mode, list(self.modes)))
         self.mode = mode or self.modes[0]
         self.device = torch.device(device)
         self.file = path.name

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError, suggest
 from fsgen.features import bundled, timm_backbone, weight_files
 from fsgen.features.bundled import Bundled
 from fsgen.features.extractor import Extractor
@@ -49,4 +49,4 @@ def build(
     for network in (Swav, ResNetClassifier):
         if name == network.name:
             return network(path or weight_files.locate(name, weights_dir, download), device)
-    raise FsgenError(f"there are no features '{name}'", hint=near(name, list(NAMES)))
+    raise FsgenError(f"there are no features '{name}'", hint=suggest(name, list(NAMES)))

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError, suggest
 from fsgen.features.extractor import read_state, reading, undrawn
 from fsgen.features.torchvision_shim import import_torchvision
 
@@ -34,7 +34,7 @@ class Lpips:
 
     def __init__(self, net: Net, path: Path, device: torch.device | str = "cpu") -> None:
         if net not in SMALLEST:
-            raise FsgenError(f"LPIPS has no backbone '{net}' here", hint=near(net, list(SMALLEST)))
+            raise FsgenError(f"LPIPS has no backbone '{net}' here", hint=suggest(net, list(SMALLEST)))
         self.net = net
         self.device = torch.device(device)
         model = _untrained_lpips(net)

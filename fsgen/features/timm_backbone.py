@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError, suggest
 from fsgen.features.extractor import Extractor, centre, each, read_state, reading, undrawn
 from fsgen.features.torchvision_shim import import_torchvision
 from fsgen.features.weight_files import Download
@@ -102,12 +102,12 @@ def _known(model: str) -> str:
     """``model``, which timm has."""
     timm = _timm()
     if not timm.is_model(model):
-        raise FsgenError(f"timm has no model '{model}'", hint=near(model, timm.list_models(), _LIST))
+        raise FsgenError(f"timm has no model '{model}'", hint=suggest(model, timm.list_models(), _LIST))
     try:
         timm.get_pretrained_cfg(model)
     except RuntimeError as error:
         tags = timm.list_models(model.split(".")[0], pretrained=True)
-        raise FsgenError(f"timm has no weights called '{model}'", hint=near(model, tags)) from error
+        raise FsgenError(f"timm has no weights called '{model}'", hint=suggest(model, tags)) from error
     return model
 
 

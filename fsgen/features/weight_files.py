@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsgen.errors import FsgenError, Interrupted, near
+from fsgen.errors import FsgenError, Interrupted, suggest
 
 Download = Callable[[str, Path, "str | None"], Path]
 """(url, destination, leading hex digits of its SHA-256 or None) -> the downloaded and checked file."""
@@ -182,7 +182,7 @@ def locate_all(
 
 def _known(name: str) -> Weights:
     if name not in CATALOGUE:
-        raise FsgenError(f"there are no weights '{name}'", hint=near(name, list(CATALOGUE)))
+        raise FsgenError(f"there are no weights '{name}'", hint=suggest(name, list(CATALOGUE)))
     return CATALOGUE[name]
 
 

@@ -76,9 +76,9 @@ def read_beside(path: str | Path) -> Foreign:
     """
     path = Path(path)
     match = _FUNIT.fullmatch(path.name)
-    critic = path.with_name(path.name.replace("gen", "dis"))
-    if match and match["part"] == "gen" and critic.is_file():
-        return _both({"gen": path, "dis": critic})
+    discriminator = path.with_name(path.name.replace("gen", "dis"))
+    if match and match["part"] == "gen" and discriminator.is_file():
+        return _both({"gen": path, "dis": discriminator})
     return read_foreign(path)
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import fsgen
 from fsgen import registry
-from fsgen.callbacks import Watch
-from fsgen.errors import FsgenError, near
+from fsgen.callbacks import Callbacks
+from fsgen.errors import FsgenError, suggest
 from fsgen.features import instance_features as networks
 from fsgen.features import timm_backbone, weight_files
 from fsgen.importers import archives, pickles
 from fsgen.interfaces import Converted, Family, Foreign, Spec
 from fsgen.io import checkpoint
-from fsgen.io.cache_folders import home, made, sources_dir
+from fsgen.io.cache_folders import home, make_folder, sources_dir
 from fsgen.io.catalog import Entry, catalog
 from fsgen.io.checksums import hash_file, recorded
 from fsgen.io.download import drive_id, fetch, fetch_any
@@ -47,7 +47,7 @@ def pull(
     name: str | None = None,
     consent: Consent = lambda entry: False,
     force: bool = False,
-    watch: Watch | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Pulled:
     """Fetch ``source``, convert it, store it under ``FSGEN_HOME/sources``.
 
@@ -62,7 +62,7 @@ def pull(
         FsgenError: nothing of that name, terms refused, a download that failed, a file that is damaged, asks
             to run something, or belongs to no known family.
     """
-    watch = watch or Watch()
+    callbacks = callbacks or Callbacks()
     entry = catalog().get(source)
     if entry is not None and entry.url.startswith("bundled:"):
         found = models.load(source)
@@ -80,10 +80,10 @@ def pull(
             f"{entry.name} is not for commercial use ({entry.licence}: {entry.terms})",
             hint=f"if that suits you: fsgen pull {source} --yes",
         )
-    file = _file(source, entry, watch)
-    watch.say(f"reading {file}")
+    file = _file(source, entry, callbacks)
+    callbacks.say(f"reading {file}")
     model, notes = import_file(file, title=name, entry=entry, beside=file == Path(source))
-    made(target.parent)
+    make_folder(target.parent)
     model.save(target)
     return Pulled(name, target, model, notes)
 
@@ -101,7 +101,7 @@ class PulledWeights:
 
 
 def pull_metrics(
-    names: Sequence[str] = (), *, everything: bool = False, watch: Watch | None = None
+    names: Sequence[str] = (), *, everything: bool = False, callbacks: Callbacks | None = None
 ) -> list[PulledWeights]:  # fmt: skip
     """Have the networks' weight files on this machine; what is absent goes to ``FSGEN_HOME/weights``.
 
@@ -114,12 +114,12 @@ def pull_metrics(
         FsgenError: an unknown name; a download failed (the others are done nevertheless), or a file that is
             here is not the published one, or no longer the one that was fetched.
     """
-    watch = watch or Watch()
+    callbacks = callbacks or Callbacks()
 
     def fetch_one(url: str, destination: Path, sha256: str | None) -> Path:
         return fetch(
-            url, destination, sha256=sha256, say=watch.say,
-            progress=lambda done, total: watch.progress(destination.name, done, total or 0),
+            url, destination, sha256=sha256, say=callbacks.say,
+            progress=lambda done, total: callbacks.progress(destination.name, done, total or 0),
         )  # fmt: skip
 
     wanted = list(names or (weight_files.CATALOGUE if everything else weight_files.BASE))
@@ -127,7 +127,7 @@ def pull_metrics(
     here = {row["name"] for row in weight_files.table() if row["path"]}
     found = weight_files.locate_all([name for name in wanted if name not in timms], download=fetch_one)
     return [_checked(name, path, name not in here) for name, path in found.items()] + [
-        _timm(name, fetch_one, watch) for name in timms
+        _timm(name, fetch_one, callbacks) for name in timms
     ]
 
 
@@ -143,12 +143,12 @@ def _checked(name: str, path: Path, fetched: bool) -> PulledWeights:
     return PulledWeights(name, path, fetched, path.stat().st_size, found, entry.used_by)
 
 
-def _timm(name: str, download: weight_files.Download, watch: Watch) -> PulledWeights:
+def _timm(name: str, download: weight_files.Download, callbacks: Callbacks) -> PulledWeights:
     model, fetched = name.removeprefix(timm_backbone.PREFIX), False
     try:
         path = timm_backbone.locate(model)
     except FsgenError:
-        watch.say(f"{model} from the Hugging Face Hub")
+        callbacks.say(f"{model} from the Hugging Face Hub")
         path, fetched = timm_backbone.locate(model, download=download), True
     used_by = f"instance features ({name})"
     return PulledWeights(name, path, fetched, path.stat().st_size, hash_file(path), used_by)
@@ -230,7 +230,7 @@ def _networks(converted: Converted) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _file(source: str, entry: Entry | None, watch: Watch) -> Path:
+def _file(source: str, entry: Entry | None, callbacks: Callbacks) -> Path:
     """The file itself, fetched where it is not on this machine."""
     address = entry.url if entry else source
     if not entry and (Path(source).is_file() or archives.is_archive(source)):
@@ -238,12 +238,14 @@ def _file(source: str, entry: Entry | None, watch: Watch) -> Path:
     if "://" not in address and not drive_id(address):
         if Path(source).suffix or "/" in source:
             raise FsgenError(f"no such file: {source}")
-        raise FsgenError(f"there is no source '{source}'", hint=near(source, list(catalog()), models.LISTED))
+        raise FsgenError(
+            f"there is no source '{source}'", hint=suggest(source, list(catalog()), models.LISTED)
+        )
     suffix = Path(address.split("?")[0].split("@")[0]).suffix or ".download"
-    dest = made(home() / "downloads") / f"{_name(entry.name if entry else Path(address).stem)}{suffix}"
+    dest = make_folder(home() / "downloads") / f"{_name(entry.name if entry else Path(address).stem)}{suffix}"
     return fetch_any(
-        address, dest, sha256=entry.sha256 if entry else None, say=watch.say,
-        progress=lambda done, total: watch.progress("download", done, total or 0),
+        address, dest, sha256=entry.sha256 if entry else None, say=callbacks.say,
+        progress=lambda done, total: callbacks.progress("download", done, total or 0),
     )  # fmt: skip
 
 

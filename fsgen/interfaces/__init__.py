@@ -10,17 +10,17 @@ from fsgen.interfaces.families import (
     Family,
     Filters,
     Foreign,
+    ImageKind,
     Inputs,
     Layer,
+    NetworkName,
     Networks,
-    Play,
-    Player,
     Spec,
-    Who,
+    StepContext,
 )
-from fsgen.interfaces.methods import CLAIMS, Bench, Method, Pilot, TrainingState
+from fsgen.interfaces.methods import CLAIMS, Method, MethodContext, TrainingState, TrialRun
 
 __all__ = [
-    "CLAIMS", "Bench", "Converted", "Family", "Filters", "Foreign", "Inputs", "Layer", "Method", "Networks",
-    "Pilot", "Play", "Player", "Spec", "TrainingState", "Who",
+    "CLAIMS", "Converted", "Family", "Filters", "Foreign", "ImageKind", "Inputs", "Layer", "Method",
+    "MethodContext", "NetworkName", "Networks", "Spec", "StepContext", "TrainingState", "TrialRun",
 ]  # fmt: skip

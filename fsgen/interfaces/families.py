@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 Spec = dict[str, Any]
 """A family's architecture as plain values (JSON): what ``Family.build`` needs and nothing else."""
 
-Who = Literal["real", "fake_d", "fake_g"]
+ImageKind = Literal["real", "fake_d", "fake_g"]
 """Whose images the critic is about to see: reals, fakes in its own step, fakes in the generator's step."""
 
-Player = Literal["g", "d"]
+NetworkName = Literal["g", "d"]
 """Which of the two networks."""
 
 
@@ -71,7 +71,7 @@ class Layer(NamedTuple):
 class Filters(NamedTuple):
     """The layers of a family between the first and the last, for methods that choose among filters."""
 
-    layers: Mapping[Player, Sequence[Layer]]
+    layers: Mapping[NetworkName, Sequence[Layer]]
     beside: frozenset[str]  # parameters of G's layers that belong to no filter, or are never held with one
     head: frozenset[str]  # of D: what makes a logit of the last features
 
@@ -173,18 +173,18 @@ class Family(ABC):
         """What a network multiplies its ``embeddings`` by when it runs (equalised learning rates)."""
         return 1.0
 
-    def critic_loss(self, play: Play, fakes: Any) -> dict[str, Tensor]:
+    def discriminator_loss(self, context: StepContext, fakes: Any) -> dict[str, Tensor]:
         """What the critic descends on, by name, added up: ``d`` is the adversarial part."""
-        real_logits = play.d(play.view(play.reals, "real"), play.inputs)
-        play.judged(real_logits)
-        fake_logits = play.d(play.view(fakes, "fake_d"), play.inputs)
+        real_logits = context.d(context.view(context.real_images, "real"), context.inputs)
+        context.judged(real_logits)
+        fake_logits = context.d(context.view(fakes, "fake_d"), context.inputs)
         return {"d": self.loss_d(real_logits, fake_logits)}
 
-    def generator_loss(self, play: Play, fakes: Any) -> dict[str, Tensor]:
+    def generator_loss(self, context: StepContext, fakes: Any) -> dict[str, Tensor]:
         """What the generator descends on before a method adds its terms: ``g`` is the adversarial part."""
-        return {"g": self.loss_g(play.d(play.view(fakes, "fake_g"), play.inputs))}
+        return {"g": self.loss_g(context.d(context.view(fakes, "fake_g"), context.inputs))}
 
-    def optimiser(self, free: list[nn.Parameter], recipe: Any, who: Player) -> torch.optim.Optimizer:
+    def optimiser(self, free: list[nn.Parameter], recipe: Any, who: NetworkName) -> torch.optim.Optimizer:
         """What trains the parameters ``free`` of one player: Adam, where the family has no other.
 
         Lazy regularisation adds a step now and then; StyleGAN2, appendix B, corrects Adam for it.
@@ -211,21 +211,21 @@ class Family(ABC):
         """log D(x) of each sample, [n]: what the adversarial Fisher squares the gradient of."""
 
     @abstractmethod
-    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
+    def regularise(self, context: StepContext, who: NetworkName, step: int) -> dict[str, Tensor]:
         """Lazy regularisers due at ``step``, by name, already multiplied by weight and interval."""
 
 
 @dataclass
-class Play:
+class StepContext:
     """What one training step works on; handed to a family's regularisers and to a method's terms."""
 
     g: nn.Module
     d: nn.Module
     recipe: Any
-    reals: Tensor  # [n, C, H, W] in [-1, 1], before any ``view``
+    real_images: Tensor  # [n, C, H, W] in [-1, 1], before any ``view``
     inputs: Inputs  # this step's draw; its labels also stand for the reals'
     draw: Callable[[int, torch.Generator], Inputs]  # more of them: (n, generator) -> n inputs
-    view: Callable[[Tensor, Who], Tensor]  # what the critic is shown of a batch
+    view: Callable[[Tensor, ImageKind], Tensor]  # what the critic is shown of a batch
     rng: Callable[[str], torch.Generator]  # purpose -> generator of this step
     scalars: dict[str, Tensor]  # running means that outlive a step (path length); saved with the state
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None  # LPIPS of images in [-1, 1] -> [n]

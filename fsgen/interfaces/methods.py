@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fsgen.interfaces.families import Family, Inputs, Play, Player, Spec, Who
+from fsgen.interfaces.families import Family, ImageKind, Inputs, NetworkName, Spec, StepContext
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,7 @@ CLAIMS = frozenset({"what latents are drawn", "how weights are held", "which wei
 
 
 @dataclass(frozen=True)
-class Pilot:
+class TrialRun:
     """A short training from theta_S that is thrown away."""
 
     g: nn.Module  # the moving average
@@ -42,7 +42,7 @@ class TrainingState:
 
 
 @dataclass(frozen=True)
-class Bench:
+class MethodContext:
     """What a method may ask of the engine before step 0."""
 
     family: Family
@@ -55,10 +55,12 @@ class Bench:
     device: torch.device
     seed: int
     fisher: Callable[[int, str], Mapping[str, Tensor]]  # (samples, proxy) -> diagonal by parameter name
-    pilot: Callable[..., Pilot]  # (steps, a method or none) -> what so many steps of it do
-    information: Callable[..., dict[Player, dict[str, Tensor]]]  # (g, d, samples, seed) -> Fisher of both
+    trial_run: Callable[..., TrialRun]  # (steps, a method or none) -> what so many steps of it do
+    information: Callable[
+        ..., dict[NetworkName, dict[str, Tensor]]
+    ]  # (g, d, samples, seed) -> Fisher of both
     say: Callable[[str], None]  # a line for the person at the terminal
-    pretrained: frozenset[Player] = frozenset({"g", "d"})  # which networks a source has trained
+    pretrained: frozenset[NetworkName] = frozenset({"g", "d"})  # which networks a source has trained
     vgg: Callable[..., Callable[[Tensor], dict[str, Tensor]]] | None = None  # see ``fsgen.features.vgg``
 
 
@@ -102,14 +104,14 @@ class Method:
         """What it trains with in place of the family's recipe, by the names of that."""
         return {}
 
-    def enter(self, bench: Bench) -> None:
+    def enter(self, context: MethodContext) -> None:
         """Prepare whatever takes time."""
 
     def state(self) -> dict[str, Tensor]:
         """Tensors a resumed run needs."""
         return {}
 
-    def restore(self, state: dict[str, Tensor], bench: Bench) -> None:
+    def restore(self, state: dict[str, Tensor], context: MethodContext) -> None:
         """The inverse of ``state``; takes the place of ``enter``."""
 
     def chosen(self) -> dict[str, Any]:
@@ -120,7 +122,7 @@ class Method:
         """Add to the networks what the method trains besides: a module called ``name``, or another
         parametrisation of a weight."""
 
-    def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
+    def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
         """Whether the parameter ``name`` of ``network`` is trained; the others keep their source's values.
 
         Asked for the source's parameters only: what a method adds is always trained.
@@ -139,22 +141,22 @@ class Method:
         """
         return inputs
 
-    def critic(self, d: nn.Module) -> Callable[..., Tensor]:
+    def discriminator(self, d: nn.Module) -> Callable[..., Tensor]:
         """What judges in place of ``d``: (images, inputs) -> logits."""
         return d
 
-    def view(self, images: Tensor, who: Who, rng: torch.Generator) -> Tensor:
+    def view(self, images: Tensor, who: ImageKind, rng: torch.Generator) -> Tensor:
         """What the critic is shown of ``images`` ([n, C, H, W]); gradients must flow through."""
         return images
 
     def judged(self, real_logits: Tensor) -> None:
         """Told what the critic made of the reals in its own step."""
 
-    def objective(self, play: Play) -> dict[str, Tensor]:
+    def objective(self, context: StepContext) -> dict[str, Tensor]:
         """What G descends on where there is no critic (``adversarial`` is False), by name."""
         return {}
 
-    def terms(self, play: Play) -> dict[str, Tensor]:
+    def terms(self, context: StepContext) -> dict[str, Tensor]:
         """Scalars to add to the generator's loss, by name; they appear in the log under these names."""
         return {}
 
@@ -162,7 +164,7 @@ class Method:
         """Scalars that the log is to have besides losses, by name."""
         return {}
 
-    def hold(self, network: Player, net: nn.Module) -> None:
+    def hold(self, network: NetworkName, net: nn.Module) -> None:
         """Change gradients, or weights, just before the optimiser of ``net`` moves them. What has no
         gradient does not move."""
 

@@ -38,7 +38,7 @@ def weights_dir() -> Path:
     return home() / "weights"
 
 
-def made(folder: Path) -> Path:
+def make_folder(folder: Path) -> Path:
     """``folder``, created with its parents where absent.
 
     Raises:

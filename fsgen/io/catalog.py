@@ -9,7 +9,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError, suggest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,7 +46,7 @@ def find(name: str) -> Entry:
     """
     entries = _entries()
     if name not in entries:
-        raise FsgenError(f"there is no '{name}' in the catalogue", hint=near(name, list(entries)))
+        raise FsgenError(f"there is no '{name}' in the catalogue", hint=suggest(name, list(entries)))
     return entries[name]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from fsgen.atomic import atomic
 from fsgen.errors import FsgenError
-from fsgen.io.cache_folders import home, made
+from fsgen.io.cache_folders import home, make_folder
 
 _CHUNK = 1 << 20
 _DIGITS = 64  # of a SHA-256 in hex
@@ -77,7 +77,7 @@ def check(address: str, path: Path, sha256: str | None) -> None:
     if before is None:
         today = datetime.now(timezone.utc).date().isoformat()
         known[address] = {"sha256": found, "bytes": path.stat().st_size, "date": today}
-        made(home())
+        make_folder(home())
         with atomic(ledger()) as temporary:
             temporary.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", "utf-8")
     elif before["sha256"] != found:

@@ -24,7 +24,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import fsgen
 from fsgen.errors import FsgenError
-from fsgen.io.cache_folders import made
+from fsgen.io.cache_folders import make_folder
 from fsgen.io.checksums import accepted, check, discard, disk, disk_error, full, is_here, note_of, part_of
 
 Progress = Callable[[int, "int | None"], None]
@@ -64,7 +64,7 @@ def fetch(
     dest = Path(dest)
     if is_here(url, dest, sha256):
         return dest
-    made(dest.parent)
+    make_folder(dest.parent)
     part = part_of(dest)
     _transfer(url, part, progress or _ignore, say or (lambda line: None))
     return accepted(url, part, dest, sha256)
@@ -138,7 +138,7 @@ def fetch_drive(
         hint = f"pip install fsgen[drive], or fetch {link} in a browser and give the file's path"
         raise FsgenError(f"{dest.name} is on Google Drive ({link}), which needs gdown", hint=hint) from error
     part = part_of(dest)
-    made(dest.parent)
+    make_folder(dest.parent)
     if say:
         say(f"{dest.name} from {link}")
     wanted = {"quiet": True, "resume": True, "use_cookies": False, "progress": progress, "timeout": TIMEOUT}

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fsgen.errors import FsgenError
 from fsgen.io import checkpoint
-from fsgen.io.cache_folders import home, made
+from fsgen.io.cache_folders import home, make_folder
 
 FORMAT = "fsgen-features/1"
 LIMIT = 4 << 30  # bytes of all entries together
@@ -88,7 +88,7 @@ def write(key: Mapping[str, Any], features: Tensor, about: Mapping[str, Any], sa
     path, tensors = place(key), {"features": features}
     content = json.loads(json.dumps({"kind": FORMAT, "key": dict(key), "about": dict(about)}))
     try:
-        made(path.parent)
+        make_folder(path.parent)
         _make_room(path, features.nbytes)
         checkpoint.write(path, tensors, {**content, "seal": _seal(content, tensors)})
     except (FsgenError, OSError, SafetensorError) as error:

@@ -25,7 +25,7 @@ from fsgen import config as configs
 from fsgen.atomic import atomic, in_words, sweep
 from fsgen.errors import FsgenError
 from fsgen.io import checkpoint
-from fsgen.io.cache_folders import made
+from fsgen.io.cache_folders import make_folder
 
 CONFIG = "config.toml"
 RUN_MODEL = "model.safetensors"
@@ -91,7 +91,7 @@ class Run:
         except OSError as error:
             raise FsgenError(f"the run in {self.path} cannot be removed: {error.strerror}") from error
         for name in FOLDERS:
-            made(self.path / name)
+            make_folder(self.path / name)
         self.write_config(config)
 
     @classmethod

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fsgen.errors import FsgenError
-from fsgen.interfaces import Bench, Method, TrainingState, Who
+from fsgen.interfaces import ImageKind, Method, MethodContext, TrainingState
 
 if TYPE_CHECKING:
     import torch
@@ -78,34 +78,36 @@ class ADA(Method):
         self.p: Tensor | None = None  # [] float32
         self.seen: Tensor | None = None  # [2]: signs added up, and their number, since p last moved
 
-    def enter(self, bench: Bench) -> None:
+    def enter(self, context: MethodContext) -> None:
         import torch
 
         from fsgen.data.ada_augment import POLICIES as names
         from fsgen.data.ada_warp import BAND_REACH
 
-        side = bench.spec["resolution"]
+        side = context.spec["resolution"]
         if "imgfilter" in names[self.options.policy] and side <= BAND_REACH:
             raise FsgenError(f"ada's filter needs more than {BAND_REACH} px, and there are {side}",
                              hint="--ada-policy bgc")  # fmt: skip
-        self.interval = int(self.interval) or self._interval(bench.recipe.batch)
-        self.kimg = self.kimg or self._kimg(bench)
-        self.p, self.seen = torch.zeros([]), torch.zeros(2, device=bench.device)
+        self.interval = int(self.interval) or self._interval(context.recipe.batch)
+        self.kimg = self.kimg or self._kimg(context)
+        self.p, self.seen = torch.zeros([]), torch.zeros(2, device=context.device)
 
     def _interval(self, batch: int) -> int:
         return {"nvidia": 4, "rosinality": 256, "cdc": COUNTED // batch + 1}[self.options.rule]
 
-    def _kimg(self, bench: Bench) -> float:
+    def _kimg(self, context: MethodContext) -> float:
         """As published for runs of 20,000 reals and more from a source, of 100,000 from scratch."""
         if self.options.rule != "nvidia":
             return KIMG
-        published = RESUMED if "g" in bench.pretrained else KIMG
-        return min(published, bench.steps * bench.recipe.batch / 1000 / REACH)
+        published = RESUMED if "g" in context.pretrained else KIMG
+        return min(published, context.steps * context.recipe.batch / 1000 / REACH)
 
     def before(self, state: TrainingState) -> None:
         if state.step and state.step % self.interval == 0:
-            signs, reals = self.seen.tolist()
-            self.p = moved(self.p, signs / reals, reals, self.options.rule, self.options.target, self.kimg)
+            signs, real_images = self.seen.tolist()
+            self.p = moved(
+                self.p, signs / real_images, real_images, self.options.rule, self.options.target, self.kimg
+            )
             self.seen.zero_()
 
     def judged(self, real_logits: Tensor) -> None:
@@ -114,7 +116,7 @@ class ADA(Method):
         signs = real_logits.sign().flatten(1).mean(dim=1)
         self.seen += torch.stack([signs, torch.ones_like(signs)]).sum(dim=1)
 
-    def view(self, images: Tensor, who: Who, rng: torch.Generator) -> Tensor:
+    def view(self, images: Tensor, who: ImageKind, rng: torch.Generator) -> Tensor:
         from fsgen.data.ada_augment import POLICIES as names
         from fsgen.data.ada_augment import augment
 
@@ -129,8 +131,8 @@ class ADA(Method):
 
         return {"p": self.p, "seen": self.seen, "kimg": torch.tensor(self.kimg, dtype=torch.float64)}
 
-    def restore(self, state: dict[str, Tensor], bench: Bench) -> None:
-        self.enter(bench)
+    def restore(self, state: dict[str, Tensor], context: MethodContext) -> None:
+        self.enter(context)
         self.p, self.seen, self.kimg = state["p"].cpu(), state["seen"], state["kimg"].item()
 
     def chosen(self) -> dict[str, Any]:
@@ -138,7 +140,7 @@ class ADA(Method):
         return {"interval": str(self.interval), "kimg": repr(self.kimg)} if self.p is not None else {}
 
 
-def moved(p: Tensor, mean: float, reals: float, rule: str, target: float, kimg: float) -> Tensor:
+def moved(p: Tensor, mean: float, real_images: float, rule: str, target: float, kimg: float) -> Tensor:
     """p after ``reals`` more of them, [] float32, where D's sign on them is ``mean``.
 
     Args:
@@ -149,7 +151,7 @@ def moved(p: Tensor, mean: float, reals: float, rule: str, target: float, kimg: 
         target: of the mean.
         kimg: thousands of reals for a whole way.
     """
-    step = reals / (1000 * kimg)
+    step = real_images / (1000 * kimg)
     if rule == "nvidia":
         return (p + ((mean > target) - (mean < target)) * step).clamp(min=0)
     step *= target if rule == "cdc" else 1.0

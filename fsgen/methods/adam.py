@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fsgen import rng as random
 from fsgen.errors import FsgenError
-from fsgen.interfaces import Bench, Family, Layer, Method, Player, Spec
+from fsgen.interfaces import Family, Layer, Method, MethodContext, NetworkName, Spec
 from fsgen.methods.filter_selection import Choosing
 from fsgen.registry import METHODS
 
@@ -74,20 +74,20 @@ class AdAM(Choosing):
             raise FsgenError(f"there is no percentile {self.options.percentile:g}", hint="0 to 100")
         self.asked("probe")
         self.asked("samples")
-        self.moves: dict[Player, dict[str, Tensor]] = {}  # by parameter: where it has a gradient
+        self.moves: dict[NetworkName, dict[str, Tensor]] = {}  # by parameter: where it has a gradient
 
     # ---- the probe -----------------------------------------------------------------------------------
 
-    def enter(self, bench: Bench) -> None:
-        self.meet(bench)
-        steps = self.settle("probe", PROBE, of=RUN, steps=bench.steps)
+    def enter(self, context: MethodContext) -> None:
+        self.meet(context)
+        steps = self.settle("probe", PROBE, of=RUN, steps=context.steps)
         samples = self.settle("samples", SAMPLES, of=PROBE, steps=steps)
-        pilot = bench.pilot(steps, Probe(self))
-        found = bench.information(pilot.g, pilot.d, samples, bench.seed, waiting=True)
+        trial_run = context.trial_run(steps, Probe(self))
+        found = context.information(trial_run.g, trial_run.d, samples, context.seed, waiting=True)
         for who, layers in self.layers.items():
             self.decisions[who] = above(layers, found[who], self.options.percentile)
         kept = [some for decided in self.decisions.values() for some in decided.values()]
-        bench.say(
+        context.say(
             f"after {steps} steps of probing {sum(int(some.sum()) for some in kept):,} of "
             f"{sum(map(len, kept)):,} filters are kept and modulated"
         )
@@ -118,23 +118,23 @@ class AdAM(Choosing):
         """Modulate all of ``g`` but a learned constant, and all of ``d`` but its head."""
         from fsgen.nn.modulation import modulate
 
-        head = self.filters(self.bench.family, self.bench.spec).head
+        head = self.filters(self.context.family, self.context.spec).head
         for who, net, left in (("g", g, ()), ("d", d, head)):
             names = [name for name, value in net.named_parameters()
                      if value.ndim != 3 and name not in left and not of_a_method(name)]  # fmt: skip
             modulate(
-                net, names, random.generator(self.bench.seed, f"adam {stage} {who}"),
+                net, names, random.generator(self.context.seed, f"adam {stage} {who}"),
                 reshaped=self.options.kernels == "published", scaled=self.options.scale == "published",
             )  # fmt: skip
 
-    def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
+    def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
         """Filters, for those that are fine-tuned, and D's head. Of G's other parameters only what modulates
         them: the published code hands them to its optimiser and clears their gradient."""
         return self.has_filters(family, spec, network, name) or (
             network == "d" and name in self.filters(family, spec).head
         )
 
-    def hold(self, network: Player, net: nn.Module) -> None:
+    def hold(self, network: NetworkName, net: nn.Module) -> None:
         from fsgen.nn.filter_masks import still
 
         for name, moves in self.moves[network].items():
@@ -159,7 +159,7 @@ class Probe(Method):
     def fit(self, g: nn.Module, d: nn.Module) -> None:
         self.method.modulate(g, d, "probe")
 
-    def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
+    def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
         return network == "d" and name in self.method.filters(family, spec).head
 
 

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fsgen.errors import FsgenError
-from fsgen.interfaces import Bench, Family, Inputs, Method, Play, Player, Spec, TrainingState
+from fsgen.interfaces import (
+    Family,
+    Inputs,
+    Method,
+    MethodContext,
+    NetworkName,
+    Spec,
+    StepContext,
+    TrainingState,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,35 +98,35 @@ class BSA(Method):
             lr *= spec["w_dim"] ** 0.5  # these layers' weights are stored as many times larger than used
         return {"lr": lr, "beta1": 0.9, "beta2": 0.999, "batch": min(shots, BATCH), "path_every": 0}
 
-    def enter(self, bench: Bench) -> None:
-        weights = dict(bench.source.named_parameters())
-        self.start = {name: value for name, value in weights.items() if bench.family.scales(name)}
-        self.shots, self.z_dim = bench.shots, bench.spec["z_dim"]
-        self.classes = bench.spec.get("c_dim", 0)
+    def enter(self, context: MethodContext) -> None:
+        weights = dict(context.source.named_parameters())
+        self.start = {name: value for name, value in weights.items() if context.family.scales(name)}
+        self.shots, self.z_dim = context.shots, context.spec["z_dim"]
+        self.classes = context.spec.get("c_dim", 0)
         # One step for all: what is to move more is stored as much smaller.
-        usual = self.recipe(bench.family, bench.spec, bench.shots)["lr"]
-        rates = RATES["styles" in bench.family.traits]
+        usual = self.recipe(context.family, context.spec, context.shots)["lr"]
+        rates = RATES["styles" in context.family.traits]
         self.gains = {name: rates[name] / usual for name in ("z", "y")}
-        self.period = max(1, round(PERIOD * bench.steps))
-        self._look(bench)
+        self.period = max(1, round(PERIOD * context.steps))
+        self._look(context)
         count = sum(value.numel() for value in self.start.values())
         total = sum(value.numel() for value in weights.values())
-        bench.say(f"bsa trains {_kind(bench.family)}, {count:,} of {total:,} parameters, and no critic")
+        context.say(f"bsa trains {_kind(context.family)}, {count:,} of {total:,} parameters, and no critic")
 
-    def _look(self, bench: Bench) -> None:
+    def _look(self, context: MethodContext) -> None:
         """Find VGG16, if it is wanted."""
         try:
-            self.vgg = bench.vgg(LAYERS) if self.weight != 0 else None
+            self.vgg = context.vgg(LAYERS) if self.weight != 0 else None
         except FsgenError as error:
             if self.weight is not None:
                 raise
             self.weight, self.vgg = 0.0, None
-            bench.say(f"bsa compares pixels alone: {error.message} ({error.hint})")
+            context.say(f"bsa compares pixels alone: {error.message} ({error.hint})")
         if self.weight is None:
             self.weight = 0.001
 
-    def restore(self, state: dict[str, Tensor], bench: Bench) -> None:
-        self.enter(bench)
+    def restore(self, state: dict[str, Tensor], context: MethodContext) -> None:
+        self.enter(context)
 
     def chosen(self) -> dict[str, Any]:
         return {} if self.weight is None else {"perceptual": repr(self.weight)}
@@ -132,7 +141,7 @@ class BSA(Method):
             own["y"] = torch.full((self.classes,), 1 / self.classes / self.gains["y"], device=device)
         g.add_module(self.name, nn.ParameterDict(own))
 
-    def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
+    def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
         return network == "g" and family.scales(name)
 
     # ---- in each step --------------------------------------------------------------------------------
@@ -155,30 +164,30 @@ class BSA(Method):
         y = (own["y"] * self.gains["y"]).expand(n, -1) if self.classes else inputs.y
         return replace(inputs, z=own["z"][rows] * self.gains["z"] + NOISE * noise, y=y, rows=rows)
 
-    def objective(self, play: Play) -> dict[str, Tensor]:
+    def objective(self, context: StepContext) -> dict[str, Tensor]:
         import torch
         from torch.nn import functional as F
 
-        images, rng, options = play.g(play.inputs), play.rng("prior"), self.options
-        z = play.g.get_submodule(self.name)["z"][play.inputs.rows] * self.gains["z"]
+        images, rng, options = context.g(context.inputs), context.rng("prior"), self.options
+        z = context.g.get_submodule(self.name)["z"][context.inputs.rows] * self.gains["z"]
         normals = torch.randn(NORMALS * len(z), self.z_dim, generator=rng, device=rng.device)
-        terms = {"l1": F.l1_loss(images, play.reals)}
+        terms = {"l1": F.l1_loss(images, context.real_images)}
         if self.vgg is not None:
-            wanted = self._maps(play.reals, play.inputs.rows.tolist())
+            wanted = self._maps(context.real_images, context.inputs.rows.tolist())
             terms["perceptual"] = self.weight * perceptual(self.vgg(images), wanted)
         terms["emd"] = options.emd * earth_mover(z, normals)
-        terms["drift"] = options.drift * drift(dict(play.g.named_parameters()), self.start)
+        terms["drift"] = options.drift * drift(dict(context.g.named_parameters()), self.start)
         return terms
 
-    def _maps(self, reals: Tensor, rows: list[int]) -> dict[str, Tensor]:
+    def _maps(self, real_images: Tensor, rows: list[int]) -> dict[str, Tensor]:
         """VGG16's of the images ``rows``; all of them, as most batches have them, are looked at once."""
         import torch
 
         with torch.no_grad():
             if rows != list(range(self.shots)):
-                return self.vgg(reals)
+                return self.vgg(real_images)
             if not self.seen:
-                self.seen = self.vgg(reals)
+                self.seen = self.vgg(real_images)
             return self.seen
 
     # ---- afterwards ----------------------------------------------------------------------------------

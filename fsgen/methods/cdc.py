@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from fsgen import rng as random
 from fsgen.errors import FsgenError
-from fsgen.interfaces import Bench, Inputs, Method, Play, Spec, TrainingState
+from fsgen.interfaces import Inputs, Method, MethodContext, Spec, StepContext, TrainingState
 
 if TYPE_CHECKING:
     import torch
@@ -75,13 +75,13 @@ class CDC(Method):
         self.seed = 0
         self.anchored = False
 
-    def enter(self, bench: Bench) -> None:
-        self.source, self.spec, self.seed = bench.source, bench.spec, bench.seed
-        rng = random.generator(bench.seed, "cdc anchors")
-        self.anchors = bench.source.draw(bench.shots, rng).z.to(bench.device)
+    def enter(self, context: MethodContext) -> None:
+        self.source, self.spec, self.seed = context.source, context.spec, context.seed
+        rng = random.generator(context.seed, "cdc anchors")
+        self.anchors = context.source.draw(context.shots, rng).z.to(context.device)
 
-    def restore(self, state: dict[str, Tensor], bench: Bench) -> None:
-        self.enter(bench)
+    def restore(self, state: dict[str, Tensor], context: MethodContext) -> None:
+        self.enter(context)
 
     def fit(self, g: nn.Module, d: nn.Module) -> None:
         import torch
@@ -110,20 +110,20 @@ class CDC(Method):
         z = self.anchors[rows] + self.options.spread * around
         return replace(inputs, z=z, mix=z)
 
-    def critic(self, d: nn.Module) -> Callable[..., Tensor]:
+    def discriminator(self, d: nn.Module) -> Callable[..., Tensor]:
         if self.anchored:
             return d
         return lambda images, inputs=None: d.get_submodule(self.name)(seen(d, images))
 
-    def terms(self, play: Play) -> dict[str, Tensor]:
+    def terms(self, context: StepContext) -> dict[str, Tensor]:
         import torch
 
-        rng = play.rng("cdc")
-        inputs = play.draw(SAMPLES, rng)
+        rng = context.rng("cdc")
+        inputs = context.draw(SAMPLES, rng)
         with torch.no_grad():
             source = relations(self.source.taps(inputs)[1:])
-        with _evaluating(play.g):
-            ours = relations(play.g.taps(inputs)[1:])
+        with _evaluating(context.g):
+            ours = relations(context.g.taps(inputs)[1:])
         layers = None
         if self.options.divergence == "published":
             layers = torch.randint(len(ours), (SAMPLES,), generator=rng, device=rng.device)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fsgen.errors import FsgenError, near
-from fsgen.interfaces import Method, Who
+from fsgen.errors import FsgenError, suggest
+from fsgen.interfaces import ImageKind, Method
 
 if TYPE_CHECKING:
     import torch
@@ -49,9 +49,9 @@ class DiffAugment(Method):
         self.policy = tuple(part.strip() for part in self.options.policy.split(",") if part.strip())
         for part in self.policy:
             if part not in OPS:
-                raise FsgenError(f"diffaugment has no policy '{part}'", hint=near(part, list(OPS)))
+                raise FsgenError(f"diffaugment has no policy '{part}'", hint=suggest(part, list(OPS)))
 
-    def view(self, images: Tensor, who: Who, rng: torch.Generator) -> Tensor:
+    def view(self, images: Tensor, who: ImageKind, rng: torch.Generator) -> Tensor:
         from fsgen.data.augment import augment
 
         return augment(images, self.policy, rng) if who in SHOWN[self.options.where] else images

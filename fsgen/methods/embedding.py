@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fsgen.interfaces import Family, Method, Player, Spec
+from fsgen.interfaces import Family, Method, NetworkName, Spec
 
 
 class Embedding(Method):
@@ -20,5 +20,5 @@ class Embedding(Method):
     adapts = True
     starts = "g_ema"
 
-    def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
+    def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
         return network == "d" or name in family.embeddings

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fsgen.errors import FsgenError
-from fsgen.interfaces import Bench, Method, Play, TrainingState
+from fsgen.interfaces import Method, MethodContext, StepContext, TrainingState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,12 +55,12 @@ class EWC(Method):
         if self.options.lambda_ != "auto":
             self.weight = _number(self.options.lambda_)
 
-    def enter(self, bench: Bench) -> None:
-        self._hold(bench, bench.fisher(self.options.samples, self.options.proxy))
+    def enter(self, context: MethodContext) -> None:
+        self._hold(context, context.fisher(self.options.samples, self.options.proxy))
         if self.weight is None:
-            self.weight = self._choose(bench)
+            self.weight = self._choose(context)
 
-    def _choose(self, bench: Bench) -> float:
+    def _choose(self, context: MethodContext) -> float:
         """lambda such that the penalty matters for a set share of the weights, whatever F's scale.
 
         A pilot of plain fine-tuning shows where the images pull (Delta_i) and how hard (g_i, the root mean
@@ -72,22 +72,22 @@ class EWC(Method):
         """
         import torch
 
-        pilot = bench.pilot(PILOT)
+        trial_run = context.trial_run(PILOT)
         rows = (torch.cat([some[name].flatten() for name in self.fisher])
-                for some in (self.fisher, pilot.change, pilot.pull))  # fmt: skip
+                for some in (self.fisher, trial_run.change, trial_run.pull))  # fmt: skip
         fisher, change, pull = rows  # of all weights, [P]
         pulled = change != 0
         balance = pull[pulled] / (2 * fisher[pulled] * change[pulled].abs()).clamp(min=1e-30)
         rank = max(1, round(HELD * balance.numel()))
         weight = torch.kthvalue(balance.cpu(), rank).values.item()
-        bench.say(
+        context.say(
             f"lambda {weight:.3g}: {PILOT} steps of plain fine-tuning show where the images pull; with it "
             f"{HELD:.0%} of the weights are held harder than they are pulled"
         )
         return weight
 
-    def _hold(self, bench: Bench, fisher: Mapping[str, Tensor]) -> None:
-        self.anchor = {name: value.detach() for name, value in bench.source.named_parameters()}
+    def _hold(self, context: MethodContext, fisher: Mapping[str, Tensor]) -> None:
+        self.anchor = {name: value.detach() for name, value in context.source.named_parameters()}
         self.fisher = {name: fisher[name] for name in self.anchor}
 
     def before(self, state: TrainingState) -> None:
@@ -108,7 +108,7 @@ class EWC(Method):
         self.anchor, self.fisher = beside(self.anchor), beside(self.fisher)  # in place of those, not besides
         self.held = tuple(list(some.values()) for some in (now, self.anchor, self.fisher))
 
-    def terms(self, play: Play) -> dict[str, Tensor]:
+    def terms(self, context: StepContext) -> dict[str, Tensor]:
         from fsgen.nn.losses import drift
 
         return {"ewc": self.weight * drift(*self.held)}
@@ -119,8 +119,8 @@ class EWC(Method):
         fisher = {f"fisher.{name}": value for name, value in self.fisher.items()}
         return fisher | {"lambda": torch.tensor(self.weight, dtype=torch.float64)}
 
-    def restore(self, state: dict[str, Tensor], bench: Bench) -> None:
-        self._hold(bench, {name.removeprefix("fisher."): value for name, value in state.items()})
+    def restore(self, state: dict[str, Tensor], context: MethodContext) -> None:
+        self._hold(context, {name.removeprefix("fisher."): value for name, value in state.items()})
         self.weight = state["lambda"].item()
 
     def chosen(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fsgen.errors import FsgenError
-from fsgen.interfaces import Bench, Family, Filters, Method, Player, Spec
+from fsgen.interfaces import Family, Filters, Method, MethodContext, NetworkName, Spec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ class Choosing(Method):
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
-        self.decisions: dict[Player, dict[str, Tensor]] = {"g": {}, "d": {}}
+        self.decisions: dict[NetworkName, dict[str, Tensor]] = {"g": {}, "d": {}}
         self.lengths: dict[str, int | None] = {}  # of stages, by option; None: not known yet
         self._filters: Filters | None = None
 
@@ -32,20 +32,20 @@ class Choosing(Method):
             self._filters = family.filters(spec)
         return self._filters
 
-    def meet(self, bench: Bench) -> None:
+    def meet(self, context: MethodContext) -> None:
         """The first thing to do with a bench.
 
         Raises:
             FsgenError: the source has no discriminator.
         """
-        if "d" not in bench.pretrained:
+        if "d" not in context.pretrained:
             raise FsgenError(
                 f"{self.name} keeps what the source's discriminator sees, and this source has none"
             )
-        self.bench = bench
-        self.layers = self.filters(bench.family, bench.spec).layers
+        self.context = context
+        self.layers = self.filters(context.family, context.spec).layers
 
-    def has_filters(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
+    def has_filters(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
         """Whether ``name`` is a weight that has filters, or shares their fate."""
         layers = self.filters(family, spec).layers[network]
         return any(name == layer.weight or name in layer.also for layer in layers)
@@ -76,8 +76,8 @@ class Choosing(Method):
     def state(self) -> dict[str, Tensor]:
         return {f"{who}.{key}": value for who, some in self.decisions.items() for key, value in some.items()}
 
-    def restore(self, state: dict[str, Tensor], bench: Bench) -> None:
-        self.meet(bench)
+    def restore(self, state: dict[str, Tensor], context: MethodContext) -> None:
+        self.meet(context)
         for key, value in state.items():
             who, _, weight = key.partition(".")
             self.decisions[who][weight] = value.cpu()

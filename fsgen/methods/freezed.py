@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fsgen.errors import FsgenError
-from fsgen.interfaces import Bench, Family, Method, Player, Spec
+from fsgen.interfaces import Family, Method, MethodContext, NetworkName, Spec
 
 
 class FreezeD(Method):
@@ -43,17 +43,17 @@ class FreezeD(Method):
             raise FsgenError(f"--freezed-stages {self.options.stages} is below 0")
         self.held: set[str] | None = None  # parameters of D that stay, once known
 
-    def enter(self, bench: Bench) -> None:
-        if "d" not in bench.pretrained:
+    def enter(self, context: MethodContext) -> None:
+        if "d" not in context.pretrained:
             raise FsgenError("freezed keeps what the source's discriminator sees, and this source has none")
-        stages = bench.family.stages(bench.spec)
+        stages = context.family.stages(context.spec)
         if not self.frozen(stages):
             raise FsgenError(
                 f"freezed would freeze nothing: this discriminator has {len(stages)} stages",
                 hint=f"--freezed-stages {len(stages) - 1}, or fewer",
             )
 
-    def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
+    def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
         if self.held is None:
             self.held = self.frozen(family.stages(spec))
         return network == "g" or name not in self.held

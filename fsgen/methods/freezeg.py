@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fsgen.errors import FsgenError
-from fsgen.interfaces import Bench, Family, Method, Player, Spec
+from fsgen.interfaces import Family, Method, MethodContext, NetworkName, Spec
 
 
 class FreezeG(Method):
@@ -37,15 +37,15 @@ class FreezeG(Method):
             raise FsgenError(f"--freezeg-resolutions {self.options.resolutions} would train nothing")
         self.held: set[str] | None = None  # parameters of G that stay, once known
 
-    def enter(self, bench: Bench) -> None:
-        if not self.frozen(bench.family, bench.spec):
-            count = len(set(resolutions(bench.family, bench.spec).values()) - {0})
+    def enter(self, context: MethodContext) -> None:
+        if not self.frozen(context.family, context.spec):
+            count = len(set(resolutions(context.family, context.spec).values()) - {0})
             raise FsgenError(
                 f"freezeg would freeze nothing: this generator has {count} resolutions",
                 hint=f"--freezeg-resolutions {count - 1}, or fewer",
             )
 
-    def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
+    def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
         if self.held is None:
             self.held = self.frozen(family, spec)
         return network == "d" or name not in self.held

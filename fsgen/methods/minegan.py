@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fsgen.errors import FsgenError
-from fsgen.interfaces import Bench, Inputs, Method, Player, TrainingState
+from fsgen.interfaces import Inputs, Method, MethodContext, NetworkName, TrainingState
 
 if TYPE_CHECKING:
     import torch
@@ -63,17 +63,17 @@ class MineGAN(Method):
         self.until = 0  # the step at which G is trained as well
         self.frozen = False
 
-    def enter(self, bench: Bench) -> None:
-        self.seed = bench.seed
-        self.until = round(self.options.frozen * bench.steps)
+    def enter(self, context: MethodContext) -> None:
+        self.seed = context.seed
+        self.until = round(self.options.frozen * context.steps)
 
     def state(self) -> dict[str, Tensor]:
         import torch
 
         return {"until": torch.tensor(self.until)}
 
-    def restore(self, state: dict[str, Tensor], bench: Bench) -> None:
-        self.seed = bench.seed
+    def restore(self, state: dict[str, Tensor], context: MethodContext) -> None:
+        self.seed = context.seed
         self.until = int(state["until"])  # of the steps first asked for, should it go on for longer
 
     def fit(self, g: nn.Module, d: nn.Module) -> None:
@@ -101,7 +101,7 @@ class MineGAN(Method):
         other = g.draw(len(inputs.z), rng).z
         return replace(inputs, z=miner(inputs.z), mix=miner(other))
 
-    def hold(self, network: Player, net: nn.Module) -> None:
+    def hold(self, network: NetworkName, net: nn.Module) -> None:
         if self.frozen and network == "g":
             for name, parameter in net.named_parameters():
                 if not name.startswith(f"{self.name}.") and MINED not in name:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fsgen.errors import FsgenError
-from fsgen.interfaces import Bench, Method
+from fsgen.interfaces import Method, MethodContext
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,8 +49,8 @@ class NST(Method):
         if not 0 <= self.options.ratio < float("inf"):
             raise FsgenError(f"--nst-ratio {self.options.ratio} is not a number of at least 0")
 
-    def enter(self, bench: Bench) -> None:
-        self.vgg = bench.vgg([CONTENT, *STYLE], average=True)
+    def enter(self, context: MethodContext) -> None:
+        self.vgg = context.vgg([CONTENT, *STYLE], average=True)
 
     def redraw(
         self, image: Tensor, after: Tensor, told: Callable[[], None]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fsgen.errors import FsgenError
-from fsgen.interfaces import Bench, Family, Layer, Player, Spec, TrainingState
+from fsgen.interfaces import Family, Layer, MethodContext, NetworkName, Spec, TrainingState
 from fsgen.methods.filter_selection import Choosing
 
 if TYPE_CHECKING:
@@ -75,12 +75,12 @@ class RICK(Choosing):
         self.asked("every")
         self.warm = True  # in the warm-up
 
-    def enter(self, bench: Bench) -> None:
-        self.meet(bench)
-        self.settle("warmup", WARMUP, of=RUN, steps=bench.steps)
-        self.settle("every", EVERY, of=RUN, steps=bench.steps)
+    def enter(self, context: MethodContext) -> None:
+        self.meet(context)
+        self.settle("warmup", WARMUP, of=RUN, steps=context.steps)
+        self.settle("every", EVERY, of=RUN, steps=context.steps)
 
-    def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
+    def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
         """The layers that have filters, with whatever else is in them, and D's head."""
         filters = self.filters(family, spec)
         whole = filters.beside if network == "g" else filters.head
@@ -93,12 +93,12 @@ class RICK(Choosing):
         self.warm = since < 0
         if self.warm or since % self.lengths["every"]:
             return
-        found = self.bench.information(state.g_ema, state.d, self.options.samples, self.bench.seed)
+        found = self.context.information(state.g_ema, state.d, self.options.samples, self.context.seed)
         for who, net, optimiser in (("g", state.g, state.opt_g), ("d", state.d, state.opt_d)):
             self.decide(who, net, found[who])
             self._put(who, net, optimiser)
 
-    def decide(self, who: Player, net: nn.Module, found: Mapping[str, Tensor]) -> None:
+    def decide(self, who: NetworkName, net: nn.Module, found: Mapping[str, Tensor]) -> None:
         """Anew of every filter, by the information ``found``; but what was cut off stays so."""
         from fsgen.nn.filter_masks import axis_of, importance, per_filter
 
@@ -111,7 +111,7 @@ class RICK(Choosing):
             decided[weight][before == PRUNED] = PRUNED
         self.decisions[who] = decided
 
-    def _put(self, who: Player, net: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    def _put(self, who: NetworkName, net: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Cut off what is pruned, and have Adam forget where filters were moving to that no longer may: with
         a beta1 above 0 it would move them on without any gradient."""
         import torch
@@ -122,19 +122,19 @@ class RICK(Choosing):
                 if "exp_avg" in optimiser.state[parameter]:
                     optimiser.state[parameter]["exp_avg"].masked_fill_(decided != TUNED, 0.0)
 
-    def hold(self, network: Player, net: nn.Module) -> None:
+    def hold(self, network: NetworkName, net: nn.Module) -> None:
         from fsgen.nn.filter_masks import still
 
         if not self.warm:
             for parameter, decided in self._held(network, net):
                 still(parameter, decided == TUNED)
             return
-        head = self.filters(self.bench.family, self.bench.spec).head if network == "d" else ()
+        head = self.filters(self.context.family, self.context.spec).head if network == "d" else ()
         for name, parameter in net.named_parameters():
             if name not in head:
                 parameter.grad = None
 
-    def _held(self, who: Player, net: nn.Module) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    def _held(self, who: NetworkName, net: nn.Module) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Each parameter that has filters, and in its shape what is decided of them."""
         from fsgen.nn.filter_masks import axis_of, shaped
 

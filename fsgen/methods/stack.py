@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fsgen import registry
 from fsgen.errors import FsgenError
-from fsgen.interfaces import Bench, Family, Inputs, Method, Play, Player, Spec, TrainingState, Who
+from fsgen.interfaces import (
+    Family,
+    ImageKind,
+    Inputs,
+    Method,
+    MethodContext,
+    NetworkName,
+    Spec,
+    StepContext,
+    TrainingState,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +98,7 @@ class Stack:
         for method in self.methods:
             method.fit(g, d)
 
-    def trains(self, family: Family, spec: Spec, network: Player, name: str) -> bool:
+    def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
         """What a method has added is trained; a weight with another parametrisation goes by its old name."""
         name = re.sub(r"\.parametrizations\.(\w+)\.original\d*$", r".\1", name)
         if ".parametrizations." in name or name.split(".")[0] in {method.name for method in self.methods}:
@@ -100,9 +110,9 @@ class Stack:
         """The average, where one of the methods keeps the source's pictures and so wants its best."""
         return "g_ema" if any(method.starts == "g_ema" for method in self.methods) else "g"
 
-    def enter(self, bench: Bench) -> None:
+    def enter(self, context: MethodContext) -> None:
         for method in self.methods:
-            method.enter(bench)
+            method.enter(context)
 
     def before(self, state: TrainingState) -> None:
         for method in self.methods:
@@ -113,12 +123,12 @@ class Stack:
             inputs = method.draw(g, inputs, rng, shown)
         return inputs
 
-    def critic(self, d: nn.Module) -> Callable[..., Tensor]:
+    def discriminator(self, d: nn.Module) -> Callable[..., Tensor]:
         for method in self.methods:
-            d = method.critic(d)
+            d = method.discriminator(d)
         return d
 
-    def view(self, images: Tensor, who: Who, rng: Callable[[str], torch.Generator]) -> Tensor:
+    def view(self, images: Tensor, who: ImageKind, rng: Callable[[str], torch.Generator]) -> Tensor:
         for method in self.methods:
             images = method.view(images, who, rng(f"{method.name} {who}"))
         return images
@@ -127,16 +137,16 @@ class Stack:
         for method in self.methods:
             method.judged(real_logits.detach())
 
-    def objective(self, play: Play) -> dict[str, Tensor]:
-        return {name: value for method in self.methods for name, value in method.objective(play).items()}
+    def objective(self, context: StepContext) -> dict[str, Tensor]:
+        return {name: value for method in self.methods for name, value in method.objective(context).items()}
 
-    def terms(self, play: Play) -> dict[str, Tensor]:
-        return {name: value for method in self.methods for name, value in method.terms(play).items()}
+    def terms(self, context: StepContext) -> dict[str, Tensor]:
+        return {name: value for method in self.methods for name, value in method.terms(context).items()}
 
     def meters(self) -> dict[str, Tensor]:
         return {name: value for method in self.methods for name, value in method.meters().items()}
 
-    def hold(self, network: Player, net: nn.Module) -> None:
+    def hold(self, network: NetworkName, net: nn.Module) -> None:
         for method in self.methods:
             method.hold(network, net)
 
@@ -148,12 +158,12 @@ class Stack:
     def state(self) -> dict[str, Tensor]:
         return {f"{m.name}.{key}": value for m in self.methods for key, value in m.state().items()}
 
-    def restore(self, state: dict[str, Tensor], bench: Bench) -> None:
+    def restore(self, state: dict[str, Tensor], context: MethodContext) -> None:
         for method in self.methods:
             prefix = f"{method.name}."
             mine = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             try:
-                method.restore(mine, bench)
+                method.restore(mine, context)
             except KeyError as missing:
                 raise FsgenError(
                     f"the saved state does not fit this version of {method.name}: there is no {missing}",

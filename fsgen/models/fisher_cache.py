@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 import fsgen
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError, suggest
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import fisher_dir
 from fsgen.models.model import Model
@@ -55,7 +55,7 @@ def cached(source: Model, *, samples: int, proxy: str, seed: int) -> Fisher | No
 def plan(source: Model, samples: int, proxy: str, seed: int) -> tuple[dict[str, Any], Path]:
     """Which estimate this is, and the place in the cache that is its own."""
     if proxy not in PROXIES:
-        raise FsgenError(f"there is no Fisher proxy '{proxy}'", hint=near(proxy, list(PROXIES)))
+        raise FsgenError(f"there is no Fisher proxy '{proxy}'", hint=suggest(proxy, list(PROXIES)))
     if samples < 1:
         raise FsgenError(f"a Fisher from {samples} samples cannot be estimated", hint="--samples 1000")
     about = {

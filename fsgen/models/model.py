@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fsgen import registry
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError, suggest
 from fsgen.interfaces import Family, Spec
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import sources_dir
@@ -127,7 +127,7 @@ def fresh(
     spec = kind.fresh(size, channels, len(classes), width=width, **after)
     for key, value in architecture.items():
         if key not in spec:
-            raise FsgenError(f"the architecture of {family} has no '{key}'", hint=near(key, list(spec)))
+            raise FsgenError(f"the architecture of {family} has no '{key}'", hint=suggest(key, list(spec)))
         if type(value) is not type(spec[key]):
             kind_of = type(spec[key]).__name__
             raise FsgenError(f"'{key}' in the architecture of {family} takes a {kind_of}, not {value!r}")
@@ -183,7 +183,7 @@ def find(name: str) -> Path:
         raise FsgenError(f"'{name}' is in the catalogue but not on this machine", hint=f"fsgen pull {name}")
     if path.suffix or path.parent != Path():
         raise FsgenError(f"no such file or run folder: {name}")
-    raise FsgenError(f"there is no source '{name}'", hint=near(name, [*known, *catalog()], LISTED))
+    raise FsgenError(f"there is no source '{name}'", hint=suggest(name, [*known, *catalog()], LISTED))
 
 
 def load(name: str | Path) -> Model:

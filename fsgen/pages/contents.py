@@ -34,7 +34,7 @@ class Exhibits:
 
     samples: Tensor | None = None  # uint8 [n, C, H, W], of what was evaluated
     shots: Tensor | None = None  # uint8 [n, C, H, W], the training images
-    reals: Tensor | None = None  # uint8 [n, C, H, W], some of them
+    real_images: Tensor | None = None  # uint8 [n, C, H, W], some of them
     pairs: tuple[Tensor, Tensor] | None = None  # source, adapted: the same latents, uint8 [n, C, H, W] each
     neighbours: list[Neighbour] = field(default_factory=list)  # nearest first
     clusters: list[Cluster] = field(default_factory=list)

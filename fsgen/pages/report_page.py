@@ -103,9 +103,9 @@ def _about(report: dict[str, Any]) -> str:
     """``peeps64 adapted with ewc, 1,000 samples against 5,000 reals``."""
     evaluation = part(report, "evaluation")
     said = part(evaluation, "what").get("title")
-    samples, reals = part(evaluation, "settings").get("samples"), part(evaluation, "real").get("count")
+    samples, real_images = part(evaluation, "settings").get("samples"), part(evaluation, "real").get("count")
     counts = [f"{samples:,} samples"] if is_number(samples) else []
-    counts += [f"{reals:,} real images"] if is_number(reals) else []
+    counts += [f"{real_images:,} real images"] if is_number(real_images) else []
     return ", ".join(filter(None, [said and str(said), " against ".join(counts)]))
 
 
@@ -144,7 +144,7 @@ def _pictures(exhibits: Exhibits, album: Album) -> dict[str, Any]:
     return {
         "samples": _group(exhibits.samples, album, SAMPLES),
         "shots": _group(exhibits.shots, album, SHOTS),
-        "reals": _group(exhibits.reals, album, REALS),
+        "reals": _group(exhibits.real_images, album, REALS),
         "pairs": pairs,
         "translations": list(zip(*translations, strict=True)),
         "neighbours": [_neighbour(found, album) for found in exhibits.neighbours[:NEIGHBOURS]],

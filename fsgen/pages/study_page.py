@@ -15,7 +15,7 @@ SCHEMA = "fsgen-study/1"
 SIDE = 512  # pixels of a picture at most
 
 
-def render(reals: Tensor, generated: Tensor, *, title: str, rounds: int = 10, seed: int = 0) -> str:
+def render(real_images: Tensor, generated: Tensor, *, title: str, rounds: int = 10, seed: int = 0) -> str:
     """The page, HTML, that asks for the generated one of two pictures, ``rounds`` times, and counts.
 
     The pictures are of one size and encoded alike, in an order fixed by ``seed``; the page names none of
@@ -33,24 +33,27 @@ def render(reals: Tensor, generated: Tensor, *, title: str, rounds: int = 10, se
     """
     if rounds < 1:
         raise FsgenError(f"a study of {rounds} rounds asks nothing", hint="10 are usual")
-    for images, what in ((reals, "real"), (generated, "generated")):
+    for images, what in ((real_images, "real"), (generated, "generated")):
         if len(images) < rounds:
             raise FsgenError(
                 f"{rounds} rounds need as many {what} images, there are {len(images)}",
                 hint="give more images or ask for fewer rounds",
             )
-    if reals.shape[1:] != generated.shape[1:]:
+    if real_images.shape[1:] != generated.shape[1:]:
         raise FsgenError(
-            f"images of shapes {list(reals.shape[1:])} and {list(generated.shape[1:])} tell themselves apart",
+            f"images of shapes {list(real_images.shape[1:])} and {list(generated.shape[1:])} "
+            "tell themselves apart",
             hint="bring the real images to the size and the channels of the generated ones",
         )
     rng = random.Random(seed)
-    drawn = zip(rng.sample(range(len(reals)), rounds), rng.sample(range(len(generated)), rounds), strict=True)
+    drawn = zip(
+        rng.sample(range(len(real_images)), rounds), rng.sample(range(len(generated)), rounds), strict=True
+    )
     first = [rng.random() < 0.5 for _ in range(rounds)]  # whether the generated one is on the left
     album = Album()
     pairs = []
     for left, (real, fake) in zip(first, drawn, strict=True):
-        one, other = (generated[fake], reals[real]) if left else (reals[real], generated[fake])
+        one, other = (generated[fake], real_images[real]) if left else (real_images[real], generated[fake])
         pairs.append((album.add(one, SIDE), album.add(other, SIDE)))
     album.settle()
     return page(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fsgen import device as devices
 from fsgen import rng as random
 from fsgen.data.image_output import to_uint8
-from fsgen.errors import FsgenError, near
+from fsgen.errors import FsgenError, suggest
 from fsgen.features.extractor import Extractor
 from fsgen.interfaces import Inputs
 from fsgen.models import model as models
@@ -132,7 +132,7 @@ def class_of(model: Model, label: str | int | None) -> int | None:
         return names.index(str(label))
     if str(label).isdecimal() and int(label) < n:
         return int(label)
-    hint = near(str(label), names) if model.about.get("classes") else f"0 to {n - 1}"
+    hint = suggest(str(label), names) if model.about.get("classes") else f"0 to {n - 1}"
     raise FsgenError(f"there is no class '{label}' in this model", hint=hint)
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 import fsgen
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data import image_output
 from fsgen.data.images import SUFFIXES
 from fsgen.errors import FsgenError
-from fsgen.io.cache_folders import made
+from fsgen.io.cache_folders import make_folder
 from fsgen.models import model as models
 from fsgen.models.model import Model
 from fsgen.sampling import sampler
@@ -46,7 +46,7 @@ class Job:
     device: str = "auto"
 
 
-def write(job: Job, watch: Watch) -> list[Path]:
+def write(job: Job, callbacks: Callbacks) -> list[Path]:
     """One sheet (a ``.png``) or one file a seed (a folder); returns what was written.
 
     Raises:
@@ -61,11 +61,11 @@ def write(job: Job, watch: Watch) -> list[Path]:
         raise FsgenError("--grid and --compare make one sheet", hint="give --out a name ending in .png")
     loaded = _ready(job)
     beside = sampler.ready(models.load(job.compare), job.device) if job.compare else None
-    made(job.out.parent if one else job.out)  # better refused now than after the pictures are made
-    return [_sheet(job, loaded, beside, watch)] if one else _files(job, loaded, watch)
+    make_folder(job.out.parent if one else job.out)  # better refused now than after the pictures are made
+    return [_sheet(job, loaded, beside, callbacks)] if one else _files(job, loaded, callbacks)
 
 
-def film(job: Job, frames: int, watch: Watch) -> list[Path]:
+def film(job: Job, frames: int, callbacks: Callbacks) -> list[Path]:
     """A walk through the seeds and back to the first, ``frames`` from one to the next."""
     image_output.animation_writer(job.out)  # refuse a wrong suffix before any work
     if frames < 1:
@@ -73,11 +73,11 @@ def film(job: Job, frames: int, watch: Watch) -> list[Path]:
     if job.compare or job.columns:
         raise FsgenError("--grid and --compare make one sheet, not a film", hint="leave them out")
     loaded = _ready(job)
-    made(job.out.parent)
+    make_folder(job.out.parent)
     shots = []
     for inputs in sampler.walk(loaded, job.seeds, frames, sampler.class_of(loaded.model, job.label)):
         shots.append(image_output.picture(loaded.render(inputs, job.truncation, job.noise)[0]))
-        watch.progress("frames", len(shots), frames * len(job.seeds))
+        callbacks.progress("frames", len(shots), frames * len(job.seeds))
     image_output.save_animation(shots, job.out, FPS, _text(job, loaded.model))
     return [job.out]
 
@@ -116,13 +116,13 @@ def _model(job: Job) -> Model:
     return found
 
 
-def _sheet(job: Job, loaded: Loaded, beside: Loaded | None, watch: Watch) -> Path:
+def _sheet(job: Job, loaded: Loaded, beside: Loaded | None, callbacks: Callbacks) -> Path:
     columns = job.columns or math.ceil(math.sqrt(len(job.seeds)))
-    ours = _all(job, loaded, watch)
+    ours = _all(job, loaded, callbacks)
     if beside is None:
         sheet = image_output.grid(ours, columns)
     else:
-        theirs = _all(job, beside, watch)
+        theirs = _all(job, beside, callbacks)
         if theirs.shape != ours.shape:
             raise FsgenError(
                 f"{job.compare} makes pictures of another size than {job.model}",
@@ -133,15 +133,15 @@ def _sheet(job: Job, loaded: Loaded, beside: Loaded | None, watch: Watch) -> Pat
     return job.out
 
 
-def _all(job: Job, loaded: Loaded, watch: Watch) -> torch.Tensor:
+def _all(job: Job, loaded: Loaded, callbacks: Callbacks) -> torch.Tensor:
     done = []
     for batch in _batches(job, loaded):
         done.append(image_output.to_uint8(batch))
-        watch.progress("pictures", sum(map(len, done)), len(job.seeds))
+        callbacks.progress("pictures", sum(map(len, done)), len(job.seeds))
     return torch.cat(done)
 
 
-def _files(job: Job, loaded: Loaded, watch: Watch) -> list[Path]:
+def _files(job: Job, loaded: Loaded, callbacks: Callbacks) -> list[Path]:
     text = _text(job, loaded.model)
     paths: list[Path] = []
     for batch in _batches(job, loaded):
@@ -149,7 +149,7 @@ def _files(job: Job, loaded: Loaded, watch: Watch) -> list[Path]:
             seed = job.seeds[len(paths)]
             paths.append(job.out / f"seed{seed:05d}.png")
             image_output.save_png(image_output.picture(image), paths[-1], {**text, "seed": str(seed)})
-        watch.progress("pictures", len(paths), len(job.seeds))
+        callbacks.progress("pictures", len(paths), len(job.seeds))
     return paths
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from fsgen import config as configs
 from fsgen import device as devices
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError
 from fsgen.features import weight_files
-from fsgen.io.cache_folders import made
+from fsgen.io.cache_folders import make_folder
 from fsgen.io.run_folder import Run
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
@@ -57,7 +57,7 @@ def adapt(
     stop: str = "steps",
     force: bool = False,
     dry_run: bool = False,
-    watch: Watch | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Path | dict[str, Any]:
     """Adapt ``source`` to ``images`` and leave everything in the run folder ``out``.
 
@@ -90,7 +90,7 @@ def adapt(
         FsgenError: refused input (code 2), a failure such as a full disk (1).
         Interrupted: ``watch.stop`` returned True; the state is saved.
     """
-    watch = watch or Watch()
+    callbacks = callbacks or Callbacks()
     check_times(steps, sample_every, save_every, fit, stop)
     found = models.load(source)
     methods = Stack.parse(method, {name: dict(values) for name, values in (options or {}).items()})
@@ -105,7 +105,7 @@ def adapt(
     extractor = instances.extractor_of(model, features, target, where)  # refused before the images are read
     run = Run.plan(Path(out), force=force)
     keep_apart(run.path, images, models.find(str(source)))
-    shots = read_shots(model, images, fit, watch)
+    shots = read_shots(model, images, fit, callbacks)
     check(model, shots, methods)
     if stop == "auto":
         early_stopping.check(model, methods, shots)
@@ -123,11 +123,11 @@ def adapt(
     config = config_of(settings, trained, methods)
     if dry_run:
         return config
-    made(run.path)  # better refused now than after the preparations
-    return _go(Job(settings, found, model, shots, methods, trained, run, watch, extractor))
+    make_folder(run.path)  # better refused now than after the preparations
+    return _go(Job(settings, found, model, shots, methods, trained, run, callbacks, extractor))
 
 
-def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = None) -> Path:
+def resume(run: str | Path, *, steps: int | None = None, callbacks: Callbacks | None = None) -> Path:
     """Go on with a run that was interrupted or killed, exactly as if it had not been.
 
     Args:
@@ -137,7 +137,7 @@ def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = N
     Raises:
         FsgenError: no run there, its images or its source have changed, or it is beyond ``steps`` already.
     """
-    watch = watch or Watch()
+    callbacks = callbacks or Callbacks()
     folder = Run.open(Path(run))
     config = folder.config()
     settings = configs.build(Settings, config.get("run", {}), where=f"[run] in {folder.path / 'config.toml'}")
@@ -155,7 +155,7 @@ def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = N
             f"the source {settings.source} is not the one this run was begun with",
             hint="restore it, or start a new run",
         )
-    shots = read_shots(source, settings.images, settings.fit, watch)
+    shots = read_shots(source, settings.images, settings.fit, callbacks)
     if shots.digest != settings.images_digest:
         raise FsgenError(
             f"the images in {settings.images} are not those this run was begun with",
@@ -171,7 +171,9 @@ def resume(run: str | Path, *, steps: int | None = None, watch: Watch | None = N
     )
     if steps is not None:
         folder.write_config(config_of(settings, recipe, methods))
-    return _go(Job(settings, source, model, shots, methods, recipe, folder, watch, extractor, resumed=True))
+    return _go(
+        Job(settings, source, model, shots, methods, recipe, folder, callbacks, extractor, resumed=True)
+    )
 
 
 def _go(job: Job) -> Path:

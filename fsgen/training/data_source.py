@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fsgen import rng as random
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data.images import ImageSet, folders_of
 from fsgen.features.extractor import Extractor
 from fsgen.interfaces import Inputs
@@ -20,64 +20,64 @@ from fsgen.models.classes import drawn_class, names_of
 from fsgen.models.model import Model
 from fsgen.sampling import instances, translation
 from fsgen.sampling.latents import Draw, inputs_of, prior
-from fsgen.training.real_batches import Reals, reals
+from fsgen.training.real_batches import RealBatches, make_real_batches
 from fsgen.training.settings import Settings
 
 SHOWN = 16  # pictures in the grids of a run
 
 
 @dataclass(frozen=True)
-class Supply:
+class DataSource:
     """How a run's images reach the training loop, and what its grids show."""
 
     model: Model  # what the run starts from, with what its pictures are drawn after from now on
     drawing: Callable[[nn.Module], Draw]  # of G: what it is trained on
-    reals: Reals
+    real_batches: RealBatches
     shown: Callable[[nn.Module], Inputs]  # of G: what the grids are drawn from
     kept: Callable[[nn.Module], dict[str, Tensor]]  # of the trained G: what the model holds in the end
 
 
-def supply(
-    model: Model, shots: ImageSet, settings: Settings, methods: Stack, device: torch.device, watch: Watch,
-    extractor: Extractor | None = None,
-) -> Supply:  # fmt: skip
+def make_data_source(
+    model: Model, shots: ImageSet, settings: Settings, methods: Stack, device: torch.device,
+    callbacks: Callbacks, extractor: Extractor | None = None,
+) -> DataSource:  # fmt: skip
     """The images ``shots`` as ``model`` takes them: plain, by class, as instances, or to be translated.
 
     ``extractor`` sees the features that a model of instances draws after.
     """
     labels = _labels(shots, model)
-    given = reals(shots, device, mirror=settings.mirror, classes=labels)
+    given = make_real_batches(shots, device, mirror=settings.mirror, classes=labels)
     if translation.wanted(model):
         return _translated(model, shots, given, labels, settings, methods, device)
     drawing: Callable[[nn.Module], Draw] = partial(prior, model)
     if extractor is not None:
         found = instances.shots_of(
             extractor, shots, settings.neighbours, labels, settings.mirror and not methods.conditions,
-            partial(watch.progress, "features"),
+            partial(callbacks.progress, "features"),
         )  # fmt: skip
         about = {**model.about, "features": settings.features or model.about["features"]}
         model = replace(model, about=about, extra={"conditions": found.stored(settings.seed)})
         drawing = found.drawing
-    return Supply(
+    return DataSource(
         model, drawing, given, shown=lambda g: inputs_of(model, g, range(SHOWN), device),
         kept=lambda g: model.extra,
     )  # fmt: skip
 
 
 def _translated(
-    model: Model, shots: ImageSet, given: Reals, labels: list[int] | None, settings: Settings,
+    model: Model, shots: ImageSet, given: RealBatches, labels: list[int] | None, settings: Settings,
     methods: Stack, device: torch.device,
-) -> Supply:  # fmt: skip
+) -> DataSource:  # fmt: skip
     """Contents and styles from the images; where nothing is trained, the class of the images alone."""
     if methods.conditions:
         model = translation.of_class(model, shots, Path(settings.images).stem)
         some = replace(model, extra={**model.extra, "contents": shots.pixels[:SHOWN]})
-        return Supply(
+        return DataSource(
             model, partial(prior, model), given, shown=lambda g: inputs_of(some, g, range(SHOWN), device),
             kept=lambda g: model.extra,
         )  # fmt: skip
     classes = translation.Classes.of(shots, labels, model)
-    return Supply(
+    return DataSource(
         model, classes.drawing, given,
         shown=lambda g: classes.drawing(g)(SHOWN, random.generator(settings.seed, "shown")),
         kept=lambda g: {"conditions": classes.codes(g)},

@@ -53,7 +53,7 @@ def check(model: Model, methods: Stack, shots: ImageSet) -> None:
         )
 
 
-class Watchman:
+class EarlyStopping:
     """Looks when asked to, and says when it is enough.
 
     Args:
@@ -67,13 +67,13 @@ class Watchman:
         self.model, self.images, self.methods, self.device = model, shots, methods, device
 
     @cached_property
-    def critic(self) -> nn.Module:
+    def discriminator(self) -> nn.Module:
         return self.model.discriminator(self.device)
 
     @cached_property
     def shots(self) -> Tensor:
         """The images as the critic sees them, [n, k]."""
-        return embed(self.critic, self.images.floats())
+        return embed(self.discriminator, self.images.floats())
 
     @cached_property
     def start(self) -> float:
@@ -95,5 +95,5 @@ class Watchman:
         return f"all {step} steps done: {found}; {BUDGET:.0%} would have ended it before"
 
     def _distance(self, model: Model, g: nn.Module) -> float:
-        drawn = embed(self.critic, draw_images(model, g, SAMPLES, "stop"))
+        drawn = embed(self.discriminator, draw_images(model, g, SAMPLES, "stop"))
         return energy_distance(drawn, self.shots)

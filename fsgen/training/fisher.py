@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fsgen import device as devices
 from fsgen import rng as random
 from fsgen.errors import FsgenError
-from fsgen.interfaces import Family, Inputs, Player
-from fsgen.io.cache_folders import made
+from fsgen.interfaces import Family, Inputs, NetworkName
+from fsgen.io.cache_folders import make_folder
 from fsgen.models import model as models
 from fsgen.models.fisher_cache import Fisher, plan, read, write
 from fsgen.models.model import Model
@@ -82,7 +82,7 @@ def of_model(
     drawn = prior(source, g)(samples, random.generator(seed, "fisher"))  # all at once, whatever the batches
     batches = _batches(g, drawn, proxy, seed, device, score, progress)
     diagonal = {name: value.cpu() for name, value in estimator.diagonal(g, score, batches).items()}
-    made(path.parent)
+    make_folder(path.parent)
     found = Fisher(diagonal, about, layers)
     write(found, path)
     return found
@@ -90,7 +90,7 @@ def of_model(
 
 def of_players(
     family: Family, g: nn.Module, d: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]
-) -> dict[Player, dict[str, Tensor]]:
+) -> dict[NetworkName, dict[str, Tensor]]:
     """The diagonal of both networks as they are, of their own adversarial losses, a sample at a time (Zhao et
     al. 2022, section 4; Zhao et al. 2023, section 3.2).
 
@@ -105,18 +105,18 @@ def of_players(
     def of_d(net: Any, one: Inputs, pair: Tensor) -> Tensor:
         return family.loss_d(net(pair[:1], one), net(pair[1:], one))
 
-    totals: dict[Player, dict[str, Tensor]] = {"g": {}, "d": {}}
+    totals: dict[NetworkName, dict[str, Tensor]] = {"g": {}, "d": {}}
     count = 0
-    for inputs, reals in batches:
+    for inputs, real_images in batches:
         with torch.no_grad():
-            pairs = torch.stack([reals, g(inputs)], dim=1)
+            pairs = torch.stack([real_images, g(inputs)], dim=1)
         for who, net, score, draws in (("g", g, of_g, None), ("d", d, of_d, pairs)):
-            size = _together(net, reals.device)
+            size = _together(net, real_images.device)
             some = ((inputs[i : i + size], None if draws is None else draws[i : i + size])
-                    for i in range(0, len(reals), size))  # fmt: skip
+                    for i in range(0, len(real_images), size))  # fmt: skip
             for name, value in estimator.of_network(net, score, some).items():
-                totals[who][name] = totals[who].get(name, 0) + len(reals) * value
-        count += len(reals)
+                totals[who][name] = totals[who].get(name, 0) + len(real_images) * value
+        count += len(real_images)
     return {who: {name: value / count for name, value in found.items()} for who, found in totals.items()}
 
 

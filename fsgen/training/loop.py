@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from fsgen import rng as random
-from fsgen.interfaces import Family, Inputs, Play, TrainingState
+from fsgen.interfaces import Family, Inputs, StepContext, TrainingState
 from fsgen.methods.stack import Stack
 from fsgen.sampling.latents import Draw
-from fsgen.training.real_batches import Reals
+from fsgen.training.real_batches import RealBatches
 
 
 def begin(
@@ -59,7 +59,7 @@ def train(
     *,
     family: Family,
     methods: Stack,
-    reals: Reals,
+    real_batches: RealBatches,
     recipe: Any,
     steps: int,
     seed: int,
@@ -73,8 +73,8 @@ def train(
     run would have had. ``draw`` takes the place of G's own prior.
     """
     g, d = state.g, state.d
-    fed = partial(_fed, methods, g, draw or g.draw)  # the critic's batches; ``more``: all others
-    more = partial(fed, shown=False)
+    data = partial(_fed, methods, g, draw or g.draw)  # the critic's batches; ``more``: all others
+    more = partial(data, shown=False)
     device = next(g.parameters()).device
     if methods.at_rest:
         g.eval()
@@ -87,28 +87,28 @@ def train(
 
         # --- the critic: adversarial step, then its lazy regulariser as a step of its own
         _free(state, "d")
-        inputs = fed(recipe.batch, rng("latents d"))
-        shots = reals(recipe.batch, rng("shots"), inputs)
-        play = Play(
-            g, methods.critic(d), recipe, shots, inputs, more, view, rng, state.scalars, perceptual,
+        inputs = data(recipe.batch, rng("latents d"))
+        shots = real_batches(recipe.batch, rng("shots"), inputs)
+        context = StepContext(
+            g, methods.discriminator(d), recipe, shots, inputs, more, view, rng, state.scalars, perceptual,
             methods.judged,
         )  # fmt: skip
         if methods.adversarial:
-            fakes = family.fakes(g, play.inputs, recipe, rng("noise d"))
-            losses |= _descend(state.opt_d, family.critic_loss(play, fakes), hold_d)
-            losses |= _descend(state.opt_d, family.regularise(play, "d", state.step), hold_d)
+            fakes = family.fakes(g, context.inputs, recipe, rng("noise d"))
+            losses |= _descend(state.opt_d, family.discriminator_loss(context, fakes), hold_d)
+            losses |= _descend(state.opt_d, family.regularise(context, "d", state.step), hold_d)
 
         # --- the generator: the same, plus what the methods add
         _free(state, "g")
-        play.inputs = fed(recipe.batch, rng("latents g"))
+        context.inputs = data(recipe.batch, rng("latents g"))
         if methods.adversarial:
-            fakes = family.fakes(g, play.inputs, recipe, rng("noise g"))
-            wanted = family.generator_loss(play, fakes)
-            losses |= _descend(state.opt_g, wanted | methods.terms(play), hold_g)
-            losses |= _descend(state.opt_g, family.regularise(play, "g", state.step), hold_g)
+            fakes = family.fakes(g, context.inputs, recipe, rng("noise g"))
+            wanted = family.generator_loss(context, fakes)
+            losses |= _descend(state.opt_g, wanted | methods.terms(context), hold_g)
+            losses |= _descend(state.opt_g, family.regularise(context, "g", state.step), hold_g)
         else:
-            play.reals = reals(recipe.batch, rng("shots g"), play.inputs)
-            losses |= _descend(state.opt_g, methods.objective(play) | methods.terms(play), hold_g)
+            context.real_images = real_batches(recipe.batch, rng("shots g"), context.inputs)
+            losses |= _descend(state.opt_g, methods.objective(context) | methods.terms(context), hold_g)
 
         average(state.g_ema, state.g, decay_of(recipe, state.step))
         state.step += 1

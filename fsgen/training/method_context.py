@@ -12,32 +12,32 @@ import torch
 from torch import Tensor, nn
 
 from fsgen import rng as random
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.features.vgg import Vgg
 from fsgen.features.weight_files import locate
-from fsgen.interfaces import Bench, Inputs, Method, Pilot, Player
+from fsgen.interfaces import Inputs, Method, MethodContext, NetworkName, TrialRun
 from fsgen.methods.stack import Stack
 from fsgen.models.classes import with_class_fisher
 from fsgen.models.model import Model
 from fsgen.training import fisher, loop
-from fsgen.training.data_source import Supply
+from fsgen.training.data_source import DataSource
 
 TOGETHER = 32  # samples drawn at a time for the information of two networks
 
 
-def bench(
-    known: Model, fed: Supply, *, recipe: Any, steps: int, shots: int, seed: int, device: torch.device,
-    weights_dir: Path | None, watch: Watch, scratch: bool,
-) -> Bench:  # fmt: skip
+def make_method_context(
+    known: Model, data: DataSource, *, recipe: Any, steps: int, shots: int, seed: int, device: torch.device,
+    weights_dir: Path | None, callbacks: Callbacks, scratch: bool,
+) -> MethodContext:  # fmt: skip
     """The bench of a run that is ``fed``; nothing is computed until a method asks for it.
 
     ``known`` is the source as it was found: the run may start with a class more, which it knows nothing of.
     ``scratch``: nothing was trained before.
     """
-    model = fed.model
+    model = data.model
     source = model.generator(model.start, device).requires_grad_(False)
-    watched = partial(_watched, watch)
+    watched = partial(_watched, callbacks)
 
     def diagonal(samples: int, proxy: str) -> dict[str, Tensor]:
         found = fisher.of_model(
@@ -48,7 +48,7 @@ def bench(
             found = with_class_fisher(found, model.family, known.spec["c_dim"])
         return {name: value.to(device) for name, value in found.items()}
 
-    def pilot(steps: int, method: Method | None = None) -> Pilot:
+    def trial_run(steps: int, method: Method | None = None) -> TrialRun:
         methods = Stack([method] if method else [])
         g = model.generator(model.start, device)
         d = model.discriminator(device) or model.fresh_discriminator(seed, device)
@@ -60,11 +60,11 @@ def bench(
             return False
 
         loop.train(
-            trial, family=model.family, methods=methods, reals=fed.reals, recipe=recipe, steps=steps,
-            seed=seed, draw=fed.drawing(trial.g), after=report,
+            trial, family=model.family, methods=methods, real_batches=data.real_batches, recipe=recipe,
+            steps=steps, seed=seed, draw=data.drawing(trial.g), after=report,
         )  # fmt: skip
         start, end = dict(source.named_parameters()), dict(trial.g.named_parameters())
-        return Pilot(
+        return TrialRun(
             trial.g_ema, trial.d,
             {name: (end[name] - start[name]).detach() for name in start.keys() & end.keys()},
             {name: trial.opt_g.state[p]["exp_avg_sq"].sqrt() for name, p in end.items()
@@ -73,9 +73,9 @@ def bench(
 
     def information(
         g: nn.Module, d: nn.Module, samples: int, seed: int, *, waiting: bool = False
-    ) -> dict[Player, dict[str, Tensor]]:
+    ) -> dict[NetworkName, dict[str, Tensor]]:
         """Of both as they are, by parameter name. ``waiting``: before step 0, when a person watches."""
-        draw = fed.drawing(g)
+        draw = data.drawing(g)
 
         def batches() -> Iterator[tuple[Inputs, Tensor]]:
             for done in range(0, samples, TOGETHER):
@@ -83,23 +83,23 @@ def bench(
                     watched("Fisher", done, samples)
                 rng = random.generator(seed, "information", done, device=device)
                 inputs = draw(min(TOGETHER, samples - done), rng).to(device)
-                yield inputs, fed.reals(min(TOGETHER, samples - done), rng, inputs)
+                yield inputs, data.real_batches(min(TOGETHER, samples - done), rng, inputs)
 
         # A network in training mode would measure its normalisations on single samples, and keep that.
         still_g, still_d = (copy.deepcopy(net).eval() for net in (g, d))
         return fisher.of_players(model.family, still_g, still_d, batches())
 
-    return Bench(
+    return MethodContext(
         model.family, model.spec, source, model.family.layers(model.spec), recipe, steps, shots, device, seed,
-        diagonal, pilot, information, watch.say,
+        diagonal, trial_run, information, callbacks.say,
         frozenset() if scratch else frozenset({"g"} | {"d"} & known.networks.keys()),
         partial(_vgg, weights_dir, model.spec["resolution"], device),
     )  # fmt: skip
 
 
-def _watched(watch: Watch, task: str, done: int, total: int) -> None:
-    watch.progress(task, done, total)
-    if watch.stop():
+def _watched(callbacks: Callbacks, task: str, done: int, total: int) -> None:
+    callbacks.progress(task, done, total)
+    if callbacks.stop():
         raise Interrupted(
             "stopped before the first step; nothing was trained yet", hint="start again when you like"
         )

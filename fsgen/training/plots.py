@@ -8,7 +8,7 @@ from typing import Any
 
 from fsgen.atomic import atomic
 from fsgen.errors import FsgenError
-from fsgen.io.cache_folders import made
+from fsgen.io.cache_folders import make_folder
 
 
 def check(path: Path) -> None:
@@ -72,6 +72,6 @@ def _line(axes: Any, history: Sequence[Mapping[str, float]], name: str, label: s
 
 def _save(figure: Any, path: Path) -> None:
     check(path)
-    made(path.parent)
+    make_folder(path.parent)
     with atomic(path) as temporary:
         figure.savefig(temporary)

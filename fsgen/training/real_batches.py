@@ -12,11 +12,13 @@ from fsgen.interfaces import Inputs
 
 RESIDENT = 512  # images that are kept on the device as floats
 
-Reals = Callable[[int, torch.Generator, Inputs], Tensor]
+RealBatches = Callable[[int, torch.Generator, Inputs], Tensor]
 """(n, generator, the inputs whose condition they share) -> n real images, [n, C, H, W] in [-1, 1]."""
 
 
-def reals(images: ImageSet, device: torch.device, *, mirror: bool, classes: list[int] | None = None) -> Reals:
+def make_real_batches(
+    images: ImageSet, device: torch.device, *, mirror: bool, classes: list[int] | None = None
+) -> RealBatches:
     """Batches of ``images``.
 
     Args:

@@ -19,21 +19,21 @@ from fsgen.methods.stack import Stack
 from fsgen.models.model import Model
 from fsgen.sampling.latents import prior, stored
 from fsgen.training import loop, plots
-from fsgen.training.data_source import Supply
+from fsgen.training.data_source import DataSource
 
 
 class Preview:
     """The same inputs through the generator in training and, above, the contents that it translates or,
     ``beside``, what its source makes of them."""
 
-    def __init__(self, fed: Supply, methods: Stack, device: torch.device, *, beside: bool) -> None:
-        g = fed.model.generator(device=device)
-        self.model, self.methods = fed.model, methods
-        self.inputs = fed.shown(g)
+    def __init__(self, data: DataSource, methods: Stack, device: torch.device, *, beside: bool) -> None:
+        g = data.model.generator(device=device)
+        self.model, self.methods = data.model, methods
+        self.inputs = data.shown(g)
         self.source = _images(g, self.inputs) if beside else None
         if self.inputs.content is not None:
             self.source = self.inputs.content.cpu()
-        self.hash = fed.model.hash
+        self.hash = data.model.hash
 
     def write(self, state: loop.TrainingState, path: Path) -> Path:
         """Eight a row; a source above what became of it, as it would be if the run ended here."""
@@ -70,14 +70,14 @@ def _images(g: nn.Module, inputs: Any) -> Tensor:
 
 
 def write(
-    fed: Supply, state: loop.TrainingState, methods: Stack, run: Run, *, settings: dict[str, Any],
+    data: DataSource, state: loop.TrainingState, methods: Stack, run: Run, *, settings: dict[str, Any],
     recipe: dict[str, Any], source_g: nn.Module, shots: int, seconds: float, grid: Path,
     enough: bool,
 ) -> None:  # fmt: skip
     """Model, plots and report.json of a run that is done; the networks of ``state`` leave their methods."""
     options = methods.options()
     left = [methods.leave(net) for net in (state.g_ema, state.g, state.d)]
-    source = dataclasses.replace(fed.model, extra=fed.kept(state.g_ema) | left[0])
+    source = dataclasses.replace(data.model, extra=data.kept(state.g_ema) | left[0])
     for g in (state.g_ema, state.g):
         settle(source, g, state, methods)
     adapted = _adapted(source, state, {"run": settings, "method": options})

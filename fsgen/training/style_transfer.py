@@ -17,33 +17,33 @@ from fsgen.data.images import load_images
 from fsgen.errors import Interrupted
 from fsgen.features import weight_files
 from fsgen.io import report_json
-from fsgen.io.cache_folders import made
+from fsgen.io.cache_folders import make_folder
 from fsgen.io.run_folder import REDRAWN
 from fsgen.sampling.sampler import Loaded, ready
 from fsgen.training import domain_gap, results
-from fsgen.training.data_source import SHOWN, supply
-from fsgen.training.method_context import bench
+from fsgen.training.data_source import SHOWN, make_data_source
+from fsgen.training.method_context import make_method_context
 from fsgen.training.trainer import Job, config_of
 
 
 def go(job: Job) -> Path:
-    settings, run, watch = job.settings, job.run, job.watch
+    settings, run, callbacks = job.settings, job.run, job.callbacks
     device, (method,) = torch.device(settings.device), job.methods.methods
-    fed = supply(job.model, job.shots, settings, job.methods, device, watch, job.extractor)
-    tools = bench(
-        job.source, fed, recipe=job.recipe, steps=0, shots=len(job.shots), seed=settings.seed, device=device,
-        weights_dir=weight_files.folder(settings.weights_dir), watch=watch, scratch=False,
+    data = make_data_source(job.model, job.shots, settings, job.methods, device, callbacks, job.extractor)
+    tools = make_method_context(
+        job.source, data, recipe=job.recipe, steps=0, shots=len(job.shots), seed=settings.seed, device=device,
+        weights_dir=weight_files.folder(settings.weights_dir), callbacks=callbacks, scratch=False,
     )  # fmt: skip
-    domain_gap.announce(fed.model, job.shots, device, watch.say)
+    domain_gap.announce(data.model, job.shots, device, callbacks.say)
     method.enter(tools)
     if not job.resumed:
         run.begin(config_of(settings, job.recipe, job.methods))
     row = int(torch.randint(len(job.shots), [], generator=random.generator(settings.seed, "target")))
     name, target = job.shots.names[row], job.shots.floats([row])
-    watch.say(f"redrawn after {name}, which the seed has chosen")
-    source, count = ready(fed.model, settings.device), method.options.pictures
-    licence = str(fed.model.about.get("licence") or "unknown")
-    text = {"source": fed.model.hash, "target": name, "licence": licence, "Software": "fsgen"}
+    callbacks.say(f"redrawn after {name}, which the seed has chosen")
+    source, count = ready(data.model, settings.device), method.options.pictures
+    licence = str(data.model.about.get("licence") or "unknown")
+    text = {"source": data.model.hash, "target": name, "licence": licence, "Software": "fsgen"}
     for seed in range(count):
         _redraw(job, source, seed, target.to(device), text)
     grid = _grid(job, source, min(count, SHOWN), run.samples / f"{count:06d}.png", text)
@@ -60,21 +60,21 @@ def go(job: Job) -> Path:
 
 def _redraw(job: Job, source: Loaded, seed: int, target: Tensor, text: Mapping[str, str]) -> None:
     """The picture of ``seed``, unless it lies in the folder already; a line of the log says what it took."""
-    path = made(job.run.path / REDRAWN) / f"{seed:05d}.png"
+    path = make_folder(job.run.path / REDRAWN) / f"{seed:05d}.png"
     if path.exists():
         return
-    (method,), watch, began = job.methods.methods, job.watch, time.perf_counter()
+    (method,), callbacks, began = job.methods.methods, job.callbacks, time.perf_counter()
     count = method.options.pictures
 
     def told() -> None:
-        if watch.stop():
+        if callbacks.stop():
             raise Interrupted(
                 f"stopped at picture {seed + 1} of {count}; those before it are saved",
                 hint=f"go on: fsgen adapt --resume {shlex.quote(str(job.run.path))}",
             )
 
     image = next(source.images([seed])).to(source.device)
-    watch.progress("pictures", seed, count)
+    callbacks.progress("pictures", seed, count)
     redrawn, losses = method.redraw(image, target, told)
     job.run.log(seed + 1, {**losses, "seconds": round(time.perf_counter() - began, 3)})
     image_output.save_png(image_output.picture(redrawn[0]), path, {**text, "seed": str(seed)})

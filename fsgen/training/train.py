@@ -8,14 +8,14 @@ from typing import Any
 
 from fsgen import device as devices
 from fsgen import registry
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data.files import find_images
 from fsgen.data.images import ImageSet, folders_of
 from fsgen.errors import FsgenError
 from fsgen.features import instance_features as networks
 from fsgen.features import weight_files
 from fsgen.interfaces import Family
-from fsgen.io.cache_folders import made
+from fsgen.io.cache_folders import make_folder
 from fsgen.io.run_folder import Run
 from fsgen.methods.stack import Stack
 from fsgen.sampling import instances
@@ -59,7 +59,7 @@ def train(
     save_every: int = 500,
     force: bool = False,
     dry_run: bool = False,
-    watch: Watch | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Path | dict[str, Any]:
     """Train a generator of ``images`` from nothing and leave everything in the run folder ``out``.
 
@@ -89,7 +89,7 @@ def train(
         FsgenError: refused input (code 2), a failure such as a full disk (1).
         Interrupted: ``watch.stop`` returned True; the state is saved.
     """
-    watch = watch or Watch()
+    callbacks = callbacks or Callbacks()
     check_times(steps, sample_every, save_every, fit)
     given = {name: dict(values) for name, values in (options or {}).items()}
     kind = registry.family(family)
@@ -108,7 +108,7 @@ def train(
     )  # fmt: skip
     model = source_of(settings)
     trained = resolved(model, recipe or {})
-    shots = read_shots(model, images, fit, watch)
+    shots = read_shots(model, images, fit, callbacks)
     _check_classes(shots, names)
     if features:
         instances.neighbours_for(len(shots), neighbours)
@@ -116,8 +116,8 @@ def train(
     config = config_of(settings, trained, methods)
     if dry_run:
         return config
-    made(run.path)
-    return go(Job(settings, model, model, shots, methods, trained, run, watch, extractor))
+    make_folder(run.path)
+    return go(Job(settings, model, model, shots, methods, trained, run, callbacks, extractor))
 
 
 def _helps(kind: type[Family], method: str | None, options: dict[str, dict[str, Any]]) -> Stack:

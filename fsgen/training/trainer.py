@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fsgen import config as configs
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data.images import ImageSet, load_images
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.features import weight_files
@@ -27,8 +27,8 @@ from fsgen.models import model as models
 from fsgen.models.classes import with_class
 from fsgen.models.model import Model
 from fsgen.training import domain_gap, early_stopping, loop, results, state_file
-from fsgen.training.data_source import Supply, supply
-from fsgen.training.method_context import bench
+from fsgen.training.data_source import DataSource, make_data_source
+from fsgen.training.method_context import make_method_context
 from fsgen.training.settings import Settings
 
 LOG_EVERY = 10  # steps between lines of log.jsonl
@@ -45,7 +45,7 @@ class Job:
     methods: Stack
     recipe: Any
     run: Run
-    watch: Watch
+    callbacks: Callbacks
     extractor: Extractor | None = None  # of the features that a model of instances draws after
     resumed: bool = False  # goes on from the state in the run folder
 
@@ -53,25 +53,25 @@ class Job:
 def go(job: Job) -> Path:
     began = time.perf_counter()
     device = torch.device(job.settings.device)
-    model, watch = job.model, job.watch
+    model, callbacks = job.model, job.callbacks
     d = model.discriminator(device)
     if d is None:
         if job.methods.adversarial:
-            watch.say("the source has no discriminator: training starts with a fresh one")
+            callbacks.say("the source has no discriminator: training starts with a fresh one")
         d = model.fresh_discriminator(job.settings.seed, device)
-    fed = supply(model, job.shots, job.settings, job.methods, device, watch, job.extractor)
-    model = fed.model
-    tools = bench(
-        job.source, fed, recipe=job.recipe, steps=job.settings.steps, shots=len(job.shots),
+    data = make_data_source(model, job.shots, job.settings, job.methods, device, callbacks, job.extractor)
+    model = data.model
+    tools = make_method_context(
+        job.source, data, recipe=job.recipe, steps=job.settings.steps, shots=len(job.shots),
         seed=job.settings.seed, device=device, weights_dir=weight_files.folder(job.settings.weights_dir),
-        watch=watch, scratch=job.settings.fresh is not None,
+        callbacks=callbacks, scratch=job.settings.fresh is not None,
     )  # fmt: skip
     saved = job.run.saved() if job.resumed else None
     if saved is None:
         if job.settings.fresh is None:
-            domain_gap.announce(model, job.shots, device, watch.say)
+            domain_gap.announce(model, job.shots, device, callbacks.say)
         else:
-            watch.say(f"training {model.about['title']} from scratch on {len(job.shots)} images")
+            callbacks.say(f"training {model.about['title']} from scratch on {len(job.shots)} images")
         job.methods.enter(tools)  # may refuse, so an earlier run in the folder stays until it is done
         job.run.begin(config_of(job.settings, job.recipe, job.methods))
     else:
@@ -85,17 +85,19 @@ def go(job: Job) -> Path:
         state_file.restore(state, saved)
         job.run.seconds = saved.header.get("seconds", 0.0)
         job.run.truncate_log(state.step)
-        watch.say(f"resuming at step {state.step} of {job.settings.steps}")
-    follow = _Follow(job, fed, state, device, began)
+        callbacks.say(f"resuming at step {state.step} of {job.settings.steps}")
+    follow = _Follow(job, data, state, device, began)
     if saved is None:
         follow.save(state)
     elif saved.header.get("enough"):
         follow.enough = True
-        watch.say(f"the run has ended by itself at step {state.step}; without --stop auto it goes further")
+        callbacks.say(
+            f"the run has ended by itself at step {state.step}; without --stop auto it goes further"
+        )
     loop.train(
-        state, family=model.family, methods=job.methods, reals=fed.reals, recipe=job.recipe,
+        state, family=model.family, methods=job.methods, real_batches=data.real_batches, recipe=job.recipe,
         steps=state.step if follow.enough else job.settings.steps, seed=job.settings.seed,
-        draw=fed.drawing(state.g), perceptual=_perceptual(job, device), after=follow,
+        draw=data.drawing(state.g), perceptual=_perceptual(job, device), after=follow,
     )  # fmt: skip
     follow.save(state)
     if follow.interrupted and not follow.enough and state.step < job.settings.steps:
@@ -105,7 +107,7 @@ def go(job: Job) -> Path:
             hint=f"go on: fsgen {verb} --resume {shlex.quote(str(job.run.path))}",
         )
     results.write(
-        fed, state, job.methods, job.run, enough=follow.enough, settings=dataclasses.asdict(job.settings),
+        data, state, job.methods, job.run, enough=follow.enough, settings=dataclasses.asdict(job.settings),
         recipe=dataclasses.asdict(job.recipe), source_g=tools.source,
         shots=len(job.shots), seconds=follow.seconds, grid=follow.grid(state),
     )  # fmt: skip
@@ -116,7 +118,7 @@ class _Follow:
     """What happens after each step besides training: log, grid, save, stop."""
 
     def __init__(
-        self, job: Job, fed: Supply, state: loop.TrainingState, device: torch.device, began: float
+        self, job: Job, data: DataSource, state: loop.TrainingState, device: torch.device, began: float
     ) -> None:  # fmt: skip
         self.job = job
         self.interrupted = False
@@ -126,8 +128,8 @@ class _Follow:
         self.before = began - job.run.seconds
         self.began = time.perf_counter()
         self.first = state.step
-        self.preview = results.Preview(fed, job.methods, device, beside=job.settings.fresh is None)
-        self.watchman = early_stopping.Watchman(fed.model, job.shots, job.methods, device)
+        self.preview = results.Preview(data, job.methods, device, beside=job.settings.fresh is None)
+        self.early_stopping = early_stopping.EarlyStopping(data.model, job.shots, job.methods, device)
 
     @property
     def seconds(self) -> float:
@@ -137,7 +139,7 @@ class _Follow:
     def __call__(self, state: loop.TrainingState, losses: dict[str, Tensor]) -> bool:
         settings = self.job.settings
         last = state.step == settings.steps
-        self.interrupted = self.job.watch.stop()
+        self.interrupted = self.job.callbacks.stop()
         for name, value in losses.items():
             self.window.setdefault(name, []).append(value)
         # Reading a loss makes the device wait, so it is done now and then, for the mean since the last time.
@@ -147,15 +149,15 @@ class _Follow:
             _refuse_nan(self.means, state.step, self.job.run)
             self.job.run.log(state.step, self.means)
         speed = (state.step - self.first) * self.job.recipe.batch / (time.perf_counter() - self.began)
-        self.job.watch.step(state.step, settings.steps, self.means, speed)
+        self.job.callbacks.step(state.step, settings.steps, self.means, speed)
         if state.step % settings.sample_every == 0 and not last:
             self.grid(state)
         if settings.stop == "auto" and state.step % early_stopping.EVERY == 0:
-            distance = self.watchman.look(state)
-            self.enough = self.watchman.enough(distance)
+            distance = self.early_stopping.look(state)
+            self.enough = self.early_stopping.enough(distance)
             self.job.run.log(state.step, {"distance": distance})
             if self.enough or last:
-                self.job.watch.say(self.watchman.verdict(distance, state.step))
+                self.job.callbacks.say(self.early_stopping.verdict(distance, state.step))
         if state.step % settings.save_every == 0 and not last and not self.interrupted:
             self.save(state)
         return self.interrupted or self.enough
@@ -224,15 +226,15 @@ def _perceptual(job: Job, device: torch.device) -> Callable[[Tensor, Tensor], Te
     try:
         path = weight_files.locate("vgg16", weight_files.folder(job.settings.weights_dir))
     except FsgenError:
-        job.watch.say("reconstructions are compared by L1: LPIPS needs fsgen pull metrics vgg16")
+        job.callbacks.say("reconstructions are compared by L1: LPIPS needs fsgen pull metrics vgg16")
         return None
-    job.watch.say("reconstructions are compared by LPIPS")
+    job.callbacks.say("reconstructions are compared by LPIPS")
     return Lpips("vgg", path, device)
 
 
-def read_shots(model: Model, images: str | Path, fit: str, watch: Watch) -> ImageSet:
+def read_shots(model: Model, images: str | Path, fit: str, callbacks: Callbacks) -> ImageSet:
     spec = model.spec
-    return load_images(images, spec["resolution"], fit=fit, channels=spec["channels"], say=watch.say)
+    return load_images(images, spec["resolution"], fit=fit, channels=spec["channels"], say=callbacks.say)
 
 
 def resolved(model: Model, changes: Mapping[str, Any]) -> Any:

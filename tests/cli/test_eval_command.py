@@ -7,16 +7,16 @@ import json
 import pytest
 from tiny import draw_images
 
-from fsgen.evaluation import discriminator_judge as critics
+from fsgen.evaluation import discriminator_judge as discriminators
 
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch):
-    monkeypatch.setattr(critics, "SAMPLES", 40)
+    monkeypatch.setattr(discriminators, "SAMPLES", 40)
 
 
 @pytest.fixture(scope="module")
-def reals(tmp_path_factory):
+def real_images(tmp_path_factory):
     return draw_images(tmp_path_factory.mktemp("many"), 32, seed=9)
 
 
@@ -30,8 +30,8 @@ def run(cli, tiny, drawings):
     return "run"
 
 
-def test_a_table_a_report_and_their_places(cli, run, reals, tmp_path):
-    shown = cli("eval", run, "--real", reals, "--samples", 20)
+def test_a_table_a_report_and_their_places(cli, run, real_images, tmp_path):
+    shown = cli("eval", run, "--real", real_images, "--samples", 20)
     assert shown.code == 0, shown.err
     for part in ("near copies", "leakage", "correspondence", "diversity", "source", "real", "(", "-"):
         assert part in shown.out
@@ -40,18 +40,18 @@ def test_a_table_a_report_and_their_places(cli, run, reals, tmp_path):
     assert cli("adapt", "--resume", run, "--steps", 2).code == 0  # a report is in nobody's way
 
 
-def test_json_is_the_evaluation(cli, run, reals, tmp_path):
-    shown = cli("eval", run, "--real", reals, "--samples", 20, "--json", "--out", "there")
+def test_json_is_the_evaluation(cli, run, real_images, tmp_path):
+    shown = cli("eval", run, "--real", real_images, "--samples", 20, "--json", "--out", "there")
     printed = json.loads(shown.out)
     assert printed == json.loads((tmp_path / "there" / "report.json").read_text())["evaluation"]
     assert printed["rows"][0]["metrics"]["diversity"]["low"] is not None
     assert [row["kind"] for row in printed["rows"]] == ["subject", "source", "real"]
 
 
-def test_a_gate_fails_with_1_after_the_report_is_written(cli, run, reals, tmp_path):
-    passed = cli("eval", run, "--real", reals, "--samples", 20, "--fail-if", "near_copies>0.5")
+def test_a_gate_fails_with_1_after_the_report_is_written(cli, run, real_images, tmp_path):
+    passed = cli("eval", run, "--real", real_images, "--samples", 20, "--fail-if", "near_copies>0.5")
     assert passed.code == 0, passed.err
-    failed = cli("eval", run, "--real", reals, "--samples", 20, "--fail-if", "diversity<99, leakage>=0")
+    failed = cli("eval", run, "--real", real_images, "--samples", 20, "--fail-if", "diversity<99, leakage>=0")
     assert failed.code == 1 and "the evaluation fails: diversity is" in failed.err
     assert "leakage is" in failed.err and (tmp_path / "run" / "report.json").is_file()
     for bound, words in (
@@ -59,12 +59,12 @@ def test_a_gate_fails_with_1_after_the_report_is_written(cli, run, reals, tmp_pa
         ("fid>3", "not on this machine"),
         ("x", "is not a"),
     ):
-        refused = cli("eval", run, "--real", reals, "--fail-if", bound)
+        refused = cli("eval", run, "--real", real_images, "--fail-if", bound)
         assert refused.code == 2 and words in refused.err, refused.err
 
 
-def test_a_dry_run_says_what_would_be(cli, run, reals, tmp_path):
-    shown = cli("eval", run, "--real", reals, "--dry-run", "--protocol", "default")
+def test_a_dry_run_says_what_would_be(cli, run, real_images, tmp_path):
+    shown = cli("eval", run, "--real", real_images, "--dry-run", "--protocol", "default")
     assert shown.code == 0 and "samples = 1000" in shown.out and 'protocol = "default"' in shown.out
     assert not (tmp_path / "run" / "report.html").exists()
 
@@ -81,19 +81,21 @@ def test_a_dry_run_says_what_would_be(cli, run, reals, tmp_path):
         (["--real", "absent"], "there is no file or folder"),
     ],
 )
-def test_wrong_things_are_refused_in_one_sentence(cli, tiny, reals, arguments, words):
-    real = [] if "--real" in arguments else ["--real", reals]
+def test_wrong_things_are_refused_in_one_sentence(cli, tiny, real_images, arguments, words):
+    real = [] if "--real" in arguments else ["--real", real_images]
     refused = cli("eval", tiny, *real, *arguments)
     assert refused.code == 2 and words in refused.err and "Traceback" not in refused.err
 
 
-def test_compare_prints_a_table_and_writes_a_page(cli, run, tiny, reals, tmp_path):
-    shown = cli("compare", run, tiny, "--real", reals, "--samples", 20, "--out", "compared", "--source", tiny)
+def test_compare_prints_a_table_and_writes_a_page(cli, run, tiny, real_images, tmp_path):
+    shown = cli(
+        "compare", run, tiny, "--real", real_images, "--samples", 20, "--out", "compared", "--source", tiny
+    )
     assert shown.code == 0, shown.err
     for part in ("near copies", "diversity", "steps", "trained parameters", "comparison.html: compared"):
         assert part in shown.out
     assert (tmp_path / "compared" / "comparison.html").is_file()
-    listed = cli("compare", run, tiny, "--real", reals, "--samples", 20, "--json", "--source", tiny)
+    listed = cli("compare", run, tiny, "--real", real_images, "--samples", 20, "--json", "--source", tiny)
     assert len(json.loads(listed.out)["reports"]) == 2
     assert cli("compare", run, tiny).code == 2
 

@@ -10,7 +10,7 @@ import pytest
 from tiny import draw_images
 
 from fsgen.errors import FsgenError
-from fsgen.evaluation import discriminator_judge as critics
+from fsgen.evaluation import discriminator_judge as discriminators
 from fsgen.evaluation.compare import compare
 from fsgen.evaluation.evaluate import evaluate
 from fsgen.evaluation.report import exhibits, folder, write
@@ -20,11 +20,11 @@ from fsgen.training.adapt import adapt
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch):
-    monkeypatch.setattr(critics, "SAMPLES", 40)
+    monkeypatch.setattr(discriminators, "SAMPLES", 40)
 
 
 @pytest.fixture(scope="module")
-def reals(tmp_path_factory):
+def real_images(tmp_path_factory):
     return draw_images(tmp_path_factory.mktemp("many"), 32, seed=9)
 
 
@@ -36,9 +36,9 @@ def run(tiny, drawings, tmp_path):
     )
 
 
-def test_a_runs_report_keeps_what_the_run_was_and_adds_what_it_was_found_to_be(run, reals):
+def test_a_runs_report_keeps_what_the_run_was_and_adds_what_it_was_found_to_be(run, real_images):
     before = json.loads((run / "report.json").read_text())
-    found = evaluate(run, real=reals, samples=12)
+    found = evaluate(run, real=real_images, samples=12)
     assert folder(run, None, study=False) == run
     assert [path.name for path in write(found, run)] == ["report.json", "report.html"]
     after = json.loads((run / "report.json").read_text())
@@ -46,13 +46,13 @@ def test_a_runs_report_keeps_what_the_run_was_and_adds_what_it_was_found_to_be(r
     assert after["evaluation"] == json.loads(json.dumps(found.plain()))
     page = (run / "report.html").read_text()
     assert "near copies" in page and "Fisher" in page and len(page) < 3e6
-    again = evaluate(run, real=reals, samples=12, seed=5)
+    again = evaluate(run, real=real_images, samples=12, seed=5)
     write(again, run)
     assert json.loads((run / "report.json").read_text())["evaluation"]["settings"]["seed"] == 5
 
 
-def test_every_part_of_a_report_is_documented(run, reals):
-    write(evaluate(run, real=reals, samples=12), run)
+def test_every_part_of_a_report_is_documented(run, real_images):
+    write(evaluate(run, real=real_images, samples=12), run)
     report = json.loads((run / "report.json").read_text())
     free = {"method", "recipe", "rate_of_change", "left_out", "weights", "metrics"}  # keyed by other names
 
@@ -67,17 +67,17 @@ def test_every_part_of_a_report_is_documented(run, reals):
         assert re.search(rf"\b{key}\b", report_json.__doc__), key
 
 
-def test_a_report_elsewhere_takes_the_run_along(run, reals, tmp_path):
-    write(evaluate(run, real=reals, samples=12), folder(run, tmp_path / "deep" / "report", study=False))
+def test_a_report_elsewhere_takes_the_run_along(run, real_images, tmp_path):
+    write(evaluate(run, real=real_images, samples=12), folder(run, tmp_path / "deep" / "report", study=False))
     report = report_json.read(tmp_path / "deep" / "report")
     assert report["run"]["steps"] == 2 and report["evaluation"]["path"] == str(run)
     assert "evaluation" not in report_json.read(run)
 
 
-def test_a_page_shows_what_was_seen(run, reals):
-    found = evaluate(run, real=reals, samples=12)
+def test_a_page_shows_what_was_seen(run, real_images):
+    found = evaluate(run, real=real_images, samples=12)
     shown = exhibits(found, json.loads((run / "report.json").read_text()), None)
-    assert len(shown.samples) == 12 and len(shown.shots) == 5 and len(shown.reals) == 20
+    assert len(shown.samples) == 12 and len(shown.shots) == 5 and len(shown.real_images) == 20
     assert len(shown.pairs[0]) == len(shown.pairs[1]) == 12
     distances = [one.distance for one in shown.neighbours]
     assert distances == sorted(distances) and len(distances) == 12
@@ -89,8 +89,8 @@ def test_a_page_shows_what_was_seen(run, reals):
     assert shown.fisher.keys() == shown.change.keys() and not shown.clusters
 
 
-def test_a_study_is_ten_rounds_of_real_or_generated(run, reals, tmp_path):
-    written = write(evaluate(run, real=reals, samples=12), tmp_path, study=True)
+def test_a_study_is_ten_rounds_of_real_or_generated(run, real_images, tmp_path):
+    written = write(evaluate(run, real=real_images, samples=12), tmp_path, study=True)
     assert written[-1].name == "study.html" and "data:image" in written[-1].read_text()
 
 
@@ -106,29 +106,29 @@ def test_places_that_cannot_be_are_refused(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", '{"schema": "other/1"}', "[]"])
-def test_a_report_that_is_none_of_ours_is_not_overwritten(run, reals, content):
+def test_a_report_that_is_none_of_ours_is_not_overwritten(run, real_images, content):
     (run / "report.json").write_text(content)
     with pytest.raises(FsgenError, match="delete it and evaluate again"):
-        write(evaluate(run, real=reals, samples=4), run)
+        write(evaluate(run, real=real_images, samples=4), run)
     assert (run / "report.json").read_text() == content
 
 
 # ---- several -------------------------------------------------------------------------------------------
 
 
-def test_runs_are_compared_as_eval_left_them_or_alike_now(run, tiny, reals, tmp_path):
+def test_runs_are_compared_as_eval_left_them_or_alike_now(run, tiny, real_images, tmp_path):
     other = shutil.copytree(run, tmp_path / "other")
     with pytest.raises(FsgenError, match="was not evaluated yet") as caught:
         compare([run, other])
     assert f"fsgen eval {run}" in caught.value.hint
     for path, seed in ((run, 0), (other, 1)):
-        write(evaluate(path, real=reals, samples=12, seed=seed), path)
+        write(evaluate(path, real=real_images, samples=12, seed=seed), path)
     left = compare([run, other], device="cpu")
     assert [report["title"] for report in left.reports] == [str(run), str(other)]
     assert [report["evaluation"]["settings"]["seed"] for report in left.reports] == [0, 1]
     assert all(len(shown.samples) == 8 and len(shown.pairs[0]) == 8 for shown in left.exhibits)
 
-    now = compare([run, tiny, reals], real=reals, samples=12, device="cpu")
+    now = compare([run, tiny, real_images], real=real_images, samples=12, device="cpu")
     assert [report["evaluation"]["settings"]["samples"] for report in now.reports] == [12, 12, 12]
     assert [("run" in report) for report in now.reports] == [True, False, False]
     table, page = now.write(tmp_path / "compared")

@@ -15,7 +15,7 @@ from tiny import draw_images, make_source
 from torch import nn
 
 from fsgen import rng as random
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data.image_output import to_uint8
 from fsgen.data.images import load_images
 from fsgen.errors import FsgenError
@@ -177,7 +177,7 @@ def test_figures_are_those_of_the_definition(funit, seen, pair, inception_file, 
     split = Split.of(given, [1, 2], 5, 4)
     rows = torch.randperm(18, generator=random.generator(4, "contents"))[:2]
     contents, g = known.images.floats(rows), models.load(funit).generator()
-    judge = classifiers.trained(["all"], known, given, split, request(4), Watch())["all"]
+    judge = classifiers.trained(["all"], known, given, split, request(4), Callbacks())["all"]
     dipd, inception = Dipd(Lpips("vgg", vgg16_file)), Inception(inception_file)
     right, distances, fids = [], [], []
     for label in range(2):
@@ -188,8 +188,8 @@ def test_figures_are_those_of_the_definition(funit, seen, pair, inception_file, 
             made = to_uint8(torch.cat([g(Inputs(content=one[None], style=style)) for one in contents]))
             right += (judge.classifier.network(made).argmax(dim=1) == 3 + label).tolist()
             distances.append(dipd(made.float() / 127.5 - 1, contents).mean().item())
-        reals = given.images.pixels[split.reals[label]]
-        fids.append(frechet(inception(made), inception(reals)))
+        real_images = given.images.pixels[split.real_images[label]]
+        fids.append(frechet(inception(made), inception(real_images)))
     expected = {"top1_all": np.mean(right), "dipd": np.mean(distances), "mfid": np.mean(fids)}
     assert of(found, "K = 2") == pytest.approx(expected, rel=1e-3)
     assert of(found, "K = 1") != of(found, "K = 2")
@@ -204,9 +204,9 @@ def test_shots_are_nobody_elses_and_small_numbers_of_them_among_the_large(funit,
     splits = [Split.of(given, [1, 2, 5, 20], 5, seed) for seed in (0, 0, 1)]
     assert splits[0].counts == [5, 2, 1]
     for label in range(3):
-        shots, reals = splits[0].shots[label], splits[0].reals[label]
-        assert len(shots) == 5 and len(reals) == 5
-        assert sorted([*shots.tolist(), *reals.tolist()]) == given.rows(label).tolist()
+        shots, real_images = splits[0].shots[label], splits[0].real_images[label]
+        assert len(shots) == 5 and len(real_images) == 5
+        assert sorted([*shots.tolist(), *real_images.tolist()]) == given.rows(label).tolist()
         assert torch.equal(shots, splits[1].shots[label])
     assert any(not torch.equal(a, b) for a, b in zip(splits[0].shots, splits[2].shots, strict=True))
 
@@ -214,16 +214,16 @@ def test_shots_are_nobody_elses_and_small_numbers_of_them_among_the_large(funit,
 def test_judges_are_measured_on_what_they_were_not_shown(funit, seen, unseen):
     known, given = both(funit, seen, unseen)
     split = Split.of(given, [1, 5], 5, 0)
-    found = classifiers.trained(["all", "unseen"], known, given, split, request(0), Watch())
-    left = given.images.pixels[torch.cat(split.reals)]
+    found = classifiers.trained(["all", "unseen"], known, given, split, request(0), Callbacks())
+    left = given.images.pixels[torch.cat(split.real_images)]
     for name, classes, held_out in (("all", 6, 6), ("unseen", 3, 3)):
         judge = found[name]
         assert judge.about()["classes"] == classes and judge.about()["held_out"] == held_out
         assert judge.chance(1) == 1 / classes and judge.chance(5) == min(5, classes) / classes
         assert sorted((judge.labels - judge.first).tolist()) == [0, 1, 2]
-        for image, label in zip(judge.reals, judge.labels, strict=True):
+        for image, label in zip(judge.real_images, judge.labels, strict=True):
             row = (left == image).flatten(1).all(dim=1).nonzero().item()
-            assert given.labels[torch.cat(split.reals)][row] == label - judge.first
+            assert given.labels[torch.cat(split.real_images)][row] == label - judge.first
 
 
 def test_a_judge_sees_large_pictures_small():
@@ -251,7 +251,7 @@ def test_the_batch_changes_nothing_and_the_seed_does(funit, seen, unseen):
 def test_what_cannot_be_had_is_left_out_with_its_reason(funit, seen, unseen, monkeypatch):
     monkeypatch.setattr(weight_files, "_search", lambda *args: None)
     said = []
-    found = evaluate(funit, real=unseen, content=seen, protocol="funit", watch=Watch(say=said.append))
+    found = evaluate(funit, real=unseen, content=seen, protocol="funit", callbacks=Callbacks(say=said.append))
     assert set(found.metrics) == set(OWN) and set(found.left_out) == {"top5_unseen", "dipd", "mfid"}
     assert "of 3 classes each is among the first 5" in found.left_out["top5_unseen"]["why"]
     assert "fsgen pull metrics" in found.left_out["mfid"]["remedy"]

@@ -18,7 +18,7 @@ from fsgen.errors import FsgenError
 from fsgen.families.biggan.family import BigGAN, Recipe
 from fsgen.families.biggan.layers import ConditionalNorm, Conv, Embedding, Linear, Spectral, cut_off
 from fsgen.importers.pickles import read_foreign
-from fsgen.interfaces import Foreign, Inputs, Networks, Play, Spec
+from fsgen.interfaces import Foreign, Inputs, Networks, Spec, StepContext
 from fsgen.models import model as models
 from fsgen.nn import per_sample_fisher
 from fsgen.training.train import train
@@ -336,10 +336,10 @@ def test_truncation_draws_from_the_middle():
 # ---- training --------------------------------------------------------------------------------------------
 
 
-def play(d: torch.nn.Module, inputs: Inputs) -> Play:
-    reals = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    return Play(
-        g=None, d=d, recipe=Recipe(), reals=reals, inputs=inputs, draw=None,
+def context(d: torch.nn.Module, inputs: Inputs) -> StepContext:
+    real_images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return StepContext(
+        g=None, d=d, recipe=Recipe(), real_images=real_images, inputs=inputs, draw=None,
         view=lambda images, who: images * (2 if who == "real" else 0.5),
         rng=lambda purpose: random.generator(0, purpose), scalars={},
     )  # fmt: skip
@@ -349,12 +349,12 @@ def play(d: torch.nn.Module, inputs: Inputs) -> Play:
 def test_the_critic_sees_fakes_and_reals_once(form):
     d = nets(FORMS[form]).d.train()
     inputs = inputs_of(FORMS[form], 3)
-    now = play(d, inputs)
+    now = context(d, inputs)
     fakes = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(2))
     frozen = copy.deepcopy(d).eval()
-    fake, real = frozen(0.5 * fakes, inputs), frozen(2 * now.reals, inputs)
+    fake, real = frozen(0.5 * fakes, inputs), frozen(2 * now.real_images, inputs)
     expected = (1 - real).clamp(min=0).mean() + (1 + fake).clamp(min=0).mean()
-    terms = FAMILY.critic_loss(now, fakes)
+    terms = FAMILY.discriminator_loss(now, fakes)
     assert terms.keys() == {"d"}
     torch.testing.assert_close(terms["d"], expected)
     for (name, module), old in zip(d.named_modules(), frozen.modules(), strict=True):
@@ -365,7 +365,7 @@ def test_the_critic_sees_fakes_and_reals_once(form):
 def test_the_generator_climbs_the_logit():
     d = nets().d.eval()
     inputs, fakes = inputs_of(TINY, 3), torch.randn(3, 3, 16, 16)
-    terms = FAMILY.generator_loss(play(d, inputs), fakes)
+    terms = FAMILY.generator_loss(context(d, inputs), fakes)
     torch.testing.assert_close(terms, {"g": -d(0.5 * fakes, inputs).mean()})
 
 

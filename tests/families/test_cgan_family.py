@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fsgen import rng as random
 from fsgen.errors import FsgenError
 from fsgen.families.cgan import CGAN, SIZES, Maxout, drop
-from fsgen.interfaces import Foreign, Inputs, Play
+from fsgen.interfaces import Foreign, Inputs, StepContext
 from fsgen.methods.stack import Stack
 from fsgen.nn.per_sample_fisher import diagonal, diagonal_by_loop
 from fsgen.training import loop
@@ -125,10 +125,10 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     assert drop(x, 0.25, None) is x and drop(x, 0.0, rng()) is x
 
 
-def play_of(g: nn.Module, d: nn.Module, step: int = 0, **recipe: float) -> Play:
-    return Play(
+def play_of(g: nn.Module, d: nn.Module, step: int = 0, **recipe: float) -> StepContext:
+    return StepContext(
         g, d, FAMILY.Recipe(**recipe),
-        reals=torch.rand(5, 3, 16, 16, generator=rng()) * 2 - 1, inputs=g.draw(5, rng(1)), draw=g.draw,
+        real_images=torch.rand(5, 3, 16, 16, generator=rng()) * 2 - 1, inputs=g.draw(5, rng(1)), draw=g.draw,
         view=lambda images, who: images, rng=lambda purpose: random.generator(0, purpose, step), scalars={},
     )  # fmt: skip
 
@@ -140,7 +140,10 @@ def test_both_players_lose_units_in_training_and_nowhere_else():
     assert torch.equal(fakes, g(without.inputs))
     assert not torch.allclose(FAMILY.fakes(g, with_.inputs, with_.recipe, rng(3)), fakes)
     for loss, expected in (
-        (FAMILY.critic_loss, FAMILY.loss_d(d(with_.reals, with_.inputs), d(fakes, with_.inputs))),
+        (
+            FAMILY.discriminator_loss,
+            FAMILY.loss_d(d(with_.real_images, with_.inputs), d(fakes, with_.inputs)),
+        ),
         (FAMILY.generator_loss, FAMILY.loss_g(d(fakes, with_.inputs))),
     ):
         (plain,), (dropped,) = loss(without, fakes).values(), loss(with_, fakes).values()
@@ -160,11 +163,11 @@ def test_training_that_stops_and_goes_on_equals_training_at_one_go():
     recipe = FAMILY.Recipe(batch=4)
     pictures = torch.rand(8, 3, 16, 16, generator=rng()) * 2 - 1
 
-    def reals(n: int, source: torch.Generator, inputs: Inputs) -> Tensor:
+    def real_images(n: int, source: torch.Generator, inputs: Inputs) -> Tensor:
         return pictures[torch.randint(8, (n,), generator=source)]
 
     train = partial(
-        loop.train, family=FAMILY, methods=Stack(), reals=reals, recipe=recipe, seed=3
+        loop.train, family=FAMILY, methods=Stack(), real_images=real_images, recipe=recipe, seed=3
     )  # fmt: skip
     whole, parts = loop.begin(FAMILY, *nets(), recipe), loop.begin(FAMILY, *nets(), recipe)
     start = weights(whole)

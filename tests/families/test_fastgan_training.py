@@ -9,7 +9,7 @@ from tiny import SPECS
 from fsgen import rng as random
 from fsgen.families.fastgan import networks
 from fsgen.families.fastgan.family import FastGAN, Recipe
-from fsgen.interfaces import Inputs, Networks, Play, Spec
+from fsgen.interfaces import Inputs, Networks, Spec, StepContext
 from fsgen.methods.stack import Stack
 from fsgen.nn import per_sample_fisher
 from fsgen.nn.spectral_norm import SpectralConv
@@ -25,16 +25,16 @@ def nets(spec: Spec = TINY, seed: int = 0) -> Networks:
         return FAMILY.build(spec)
 
 
-def play(d: torch.nn.Module, step: int = 0, **changes: object) -> Play:
+def context(d: torch.nn.Module, step: int = 0, **changes: object) -> StepContext:
     """A step on fixed reals, where the critic sees pictures as they are."""
-    reals = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    real_images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     settings = {
-        "g": None, "d": d, "recipe": Recipe(), "reals": reals, "inputs": Inputs(),
+        "g": None, "d": d, "recipe": Recipe(), "real_images": real_images, "inputs": Inputs(),
         "draw": None,
         "view": lambda images, who: images, "rng": lambda purpose: random.generator(0, purpose, step),
         "scalars": {},
     }  # fmt: skip
-    return Play(**settings | changes)
+    return StepContext(**settings | changes)
 
 
 def fakes(n: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,7 +44,7 @@ def fakes(n: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_critic_pulls_all_decoders_and_each_term_counts():
     d = nets().d.train()
-    terms = FAMILY.critic_loss(play(d), fakes())
+    terms = FAMILY.discriminator_loss(context(d), fakes())
     assert terms.keys() == {"d", "reconstruction_l1"}
     sum(terms.values()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in d.parameters())
@@ -52,7 +52,7 @@ def test_the_critic_pulls_all_decoders_and_each_term_counts():
 
 def test_without_reconstruction_the_decoders_rest():
     d = nets().d.train()
-    terms = FAMILY.critic_loss(play(d, recipe=Recipe(reconstruction=0)), fakes())
+    terms = FAMILY.discriminator_loss(context(d, recipe=Recipe(reconstruction=0)), fakes())
     assert terms.keys() == {"d"}
     terms["d"].backward()
     assert {key.split(".")[0] for key, p in d.named_parameters() if p.grad is None} == {
@@ -62,20 +62,20 @@ def test_without_reconstruction_the_decoders_rest():
 
 def test_the_critics_loss_is_the_hinge_with_drawn_margins_and_the_decoders_distances():
     d = nets().d.eval()  # nothing moves between two passes
-    at, made = play(d, recipe=Recipe(reconstruction=0.5)), fakes()
-    terms = FAMILY.critic_loss(at, made)
+    at, made = context(d, recipe=Recipe(reconstruction=0.5)), fakes()
+    terms = FAMILY.discriminator_loss(at, made)
 
     def margins(purpose: str) -> torch.Tensor:
         return 0.8 + 0.2 * torch.rand(4, 50, generator=at.rng(purpose))
 
-    real, fake = (margins("margins real") - d(at.reals)), (margins("margins fake") + d(made))
+    real, fake = (margins("margins real") - d(at.real_images)), (margins("margins fake") + d(made))
     torch.testing.assert_close(terms["d"], real.clamp(min=0).mean() + fake.clamp(min=0).mean())
     assert margins("margins real").min() >= 0.8 and margins("margins real").max() < 1
 
     part = int(torch.randint(4, [], generator=at.rng("part")))
-    rebuilt = d.rebuild(d.look(at.reals), part)
-    whole = at.reals[:, :, ::2, ::2]  # 64 px to 32 by nearest neighbours
-    targets = (whole, whole, networks.quadrant(at.reals, part))
+    rebuilt = d.rebuild(d.look(at.real_images), part)
+    whole = at.real_images[:, :, ::2, ::2]  # 64 px to 32 by nearest neighbours
+    targets = (whole, whole, networks.quadrant(at.real_images, part))
     distance = sum((a - b).abs().mean(dim=(1, 2, 3)).sum() for a, b in zip(rebuilt, targets, strict=True))
     torch.testing.assert_close(terms["reconstruction_l1"], 0.5 * distance)
 
@@ -88,20 +88,20 @@ def test_a_perceptual_distance_is_used_where_there_is_one_and_named():
         return (a - b).square().mean(dim=(1, 2, 3))
 
     grey = nets(TINY | {"channels": 1}).d.train()
-    at = play(grey, perceptual=lpips, reals=torch.rand(4, 1, 64, 64))
-    terms = FAMILY.critic_loss(at, tuple(x[:, :1] for x in fakes()))
+    at = context(grey, perceptual=lpips, real_images=torch.rand(4, 1, 64, 64))
+    terms = FAMILY.discriminator_loss(at, tuple(x[:, :1] for x in fakes()))
     assert terms.keys() == {"d", "reconstruction_lpips"}
     assert seen == [((4, 3, 32, 32), (4, 3, 32, 32))] * 3
 
 
 def test_decoders_are_held_against_what_the_critic_was_shown():
     d = nets().d.eval()
-    plain = FAMILY.critic_loss(play(d), fakes())
-    same = FAMILY.critic_loss(play(d), fakes())
-    turned = FAMILY.critic_loss(play(d, view=lambda x, who: -x if who == "real" else x), fakes())
+    plain = FAMILY.discriminator_loss(context(d), fakes())
+    same = FAMILY.discriminator_loss(context(d), fakes())
+    turned = FAMILY.discriminator_loss(context(d, view=lambda x, who: -x if who == "real" else x), fakes())
     assert torch.equal(plain["reconstruction_l1"], same["reconstruction_l1"])  # of the step, not of the day
     assert not torch.allclose(plain["reconstruction_l1"], turned["reconstruction_l1"])
-    parts = {int(torch.randint(4, [], generator=play(d, step).rng("part"))) for step in range(40)}
+    parts = {int(torch.randint(4, [], generator=context(d, step).rng("part"))) for step in range(40)}
     assert parts == {0, 1, 2, 3}
 
 
@@ -115,7 +115,7 @@ def test_the_generator_learns_through_both_of_its_pictures():
         asked.append((who, images.shape[-1]))
         return images
 
-    loss = FAMILY.generator_loss(play(d, view=view), made)["g"]
+    loss = FAMILY.generator_loss(context(d, view=view), made)["g"]
     loss.backward()
     assert asked == [("fake_g", 64), ("fake_g", 32)]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in g.parameters())
@@ -127,7 +127,7 @@ def test_small_losses():
     assert FAMILY.loss_d(real, fake).item() == pytest.approx(0.2 + 0.7)
     assert FAMILY.loss_g(fake).item() == pytest.approx(0.75)
     assert FAMILY.log_likelihood(torch.cat([real, fake])).tolist() == pytest.approx([1.25, -0.75])
-    assert FAMILY.regularise(play(nets().d), "d", 0) == {}
+    assert FAMILY.regularise(context(nets().d), "d", 0) == {}
 
 
 def test_the_vectorised_fisher_is_the_one_by_loop():
@@ -181,7 +181,7 @@ def test_a_run_cut_in_two_is_the_run_in_one_piece(one_thread, cut):
             state.step = start.step
         loop.train(
             state, family=FAMILY, methods=Stack.parse("diffaugment", {}), recipe=Recipe(batch=2), seed=0,
-            reals=lambda n, rng, inputs: torch.rand(n, 3, 64, 64, generator=rng) * 2 - 1, steps=steps,
+            real_images=lambda n, rng, inputs: torch.rand(n, 3, 64, 64, generator=rng) * 2 - 1, steps=steps,
         )  # fmt: skip
         return state
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fsgen.families.funit.family import FUNIT, Fakes, Recipe
-from fsgen.interfaces import Inputs, Networks, Play, Spec
+from fsgen.interfaces import Inputs, Networks, Spec, StepContext
 
 FAMILY = FUNIT()
 CLASSES = 3
@@ -29,7 +29,7 @@ class Data:
         content_y, y = torch.nn.functional.one_hot(labels, CLASSES).float()
         return Inputs(content=content, content_y=content_y, style=style, y=y)
 
-    def reals(self, inputs: Inputs, rng: torch.Generator) -> Tensor:
+    def real_images(self, inputs: Inputs, rng: torch.Generator) -> Tensor:
         """Images of the classes translated to."""
         return self._of(inputs.y.argmax(dim=1), rng)
 
@@ -58,45 +58,45 @@ def as_it_is(images: Tensor, who: str) -> Tensor:
     return images
 
 
-def play(
+def context(
     pair: Networks, source: Data, seed: int = 1, n: int = 4, recipe: Recipe | None = None,
     view: Callable[[Tensor, str], Tensor] = as_it_is,
-) -> Play:  # fmt: skip
+) -> StepContext:  # fmt: skip
     rng = torch.Generator().manual_seed(seed)
     inputs = source.draw(n, rng)
-    return Play(
-        g=pair.g, d=pair.d, recipe=recipe or Recipe(), reals=source.reals(inputs, rng), inputs=inputs,
-        draw=source.draw, view=view, rng=lambda purpose: rng, scalars={},
+    return StepContext(
+        g=pair.g, d=pair.d, recipe=recipe or Recipe(), real_images=source.real_images(inputs, rng),
+        inputs=inputs, draw=source.draw, view=view, rng=lambda purpose: rng, scalars={},
     )  # fmt: skip
 
 
-def fakes(at: Play) -> Fakes:
+def fakes(at: StepContext) -> Fakes:
     return FAMILY.fakes(at.g, at.inputs, at.recipe, torch.Generator())
 
 
 def test_the_critic_descends_on_the_hinge_of_own_classes_and_the_gradient_on_reals():
     pair = nets()
-    at = play(pair, data())
+    at = context(pair, data())
     made = fakes(at)
-    terms = FAMILY.critic_loss(at, made)
+    terms = FAMILY.discriminator_loss(at, made)
     labels = at.inputs.y.argmax(dim=1)
-    reals = at.reals.clone().requires_grad_()
+    real_images = at.real_images.clone().requires_grad_()
     real, fake = (
         torch.stack([maps[i, k] for i, k in enumerate(labels)])
-        for maps in (pair.d.head(pair.d.look(x)) for x in (reals, made.images))
+        for maps in (pair.d.head(pair.d.look(x)) for x in (real_images, made.images))
     )
     torch.testing.assert_close(terms["d"], (1 - real).clamp(min=0).mean() + (1 + fake).clamp(min=0).mean())
-    (gradient,) = torch.autograd.grad(real.mean(), reals)
-    torch.testing.assert_close(terms["penalty"], 10 * gradient.square().sum() / len(reals))
+    (gradient,) = torch.autograd.grad(real.mean(), real_images)
+    torch.testing.assert_close(terms["penalty"], 10 * gradient.square().sum() / len(real_images))
     sum(terms.values()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in pair.d.parameters())
 
 
 def test_weights_of_the_critics_terms():
-    at = play(nets(), data())
-    half = play(nets(), data(), recipe=Recipe(adversarial=0.5, penalty=0))
+    at = context(nets(), data())
+    half = context(nets(), data(), recipe=Recipe(adversarial=0.5, penalty=0))
     torch.testing.assert_close(
-        FAMILY.critic_loss(half, fakes(half)), {"d": FAMILY.critic_loss(at, fakes(at))["d"] / 2}
+        FAMILY.discriminator_loss(half, fakes(half)), {"d": FAMILY.discriminator_loss(at, fakes(at))["d"] / 2}
     )
 
 
@@ -104,7 +104,7 @@ def test_weights_of_the_critics_terms():
 def test_the_generator_descends_on_four_terms(k):
     pair = nets()
     recipe = Recipe(adversarial=2.0, reconstruction=0.3, matching=0.7)
-    at = play(pair, data(k=k), recipe=recipe)
+    at = context(pair, data(k=k), recipe=recipe)
     made, inputs = fakes(at), at.inputs
     assert torch.equal(made.images, pair.g(inputs)) and inputs.style.shape[:2] == (4, k)
     rebuilt = torch.cat([
@@ -128,7 +128,7 @@ def test_the_generator_descends_on_four_terms(k):
 def test_each_part_of_the_generator_learns_and_the_critic_rests():
     pair = nets()
     pair.d.requires_grad_(False)
-    at = play(pair, data())
+    at = context(pair, data())
     sum(FAMILY.generator_loss(at, fakes(at)).values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in pair.g.parameters())
     assert {name for name, p in pair.g.named_parameters() if not p.grad.abs().sum()} == set()
@@ -142,13 +142,13 @@ def test_what_is_compared_is_shown_alike():
         shown.append((who, images))
         return -images
 
-    at = play(nets(), data(), view=view)
+    at = context(nets(), data(), view=view)
     made = fakes(at)
-    FAMILY.critic_loss(at, made)
+    FAMILY.discriminator_loss(at, made)
     assert [who for who, _ in shown] == ["real", "fake_d"]
-    assert torch.equal(shown[0][1], at.reals) and torch.equal(shown[1][1], made.images)
+    assert torch.equal(shown[0][1], at.real_images) and torch.equal(shown[1][1], made.images)
     shown.clear()
-    plain = FAMILY.generator_loss(play(nets(), data()), made)
+    plain = FAMILY.generator_loss(context(nets(), data()), made)
     turned = FAMILY.generator_loss(at, made)
     assert {who for who, _ in shown} == {"fake_g"} and len(shown) == 4
     assert torch.equal(plain["reconstruction"], turned["reconstruction"])  # not the critic's business
@@ -160,7 +160,7 @@ def test_small_losses():
     assert FAMILY.loss_d(real, fake).item() == pytest.approx(0.25 + 0.75)
     assert FAMILY.loss_g(fake).item() == pytest.approx(0.75)
     assert FAMILY.log_likelihood(torch.cat([real, fake])).tolist() == pytest.approx([1.25, -0.75])
-    assert FAMILY.regularise(play(nets(), data()), "d", 0) == {}
+    assert FAMILY.regularise(context(nets(), data()), "d", 0) == {}
 
 
 SMALL = {
@@ -176,9 +176,9 @@ def test_a_few_steps_of_the_published_optimiser_rebuild_contents_better():
     }
     errors = []
     for step in range(25):
-        for name, loss in (("d", FAMILY.critic_loss), ("g", FAMILY.generator_loss)):
+        for name, loss in (("d", FAMILY.discriminator_loss), ("g", FAMILY.generator_loss)):
             pair.g.requires_grad_(name == "g"), pair.d.requires_grad_(name == "d")
-            at = play(pair, source, seed=2 * step + (name == "g"), recipe=recipe)
+            at = context(pair, source, seed=2 * step + (name == "g"), recipe=recipe)
             terms = loss(at, fakes(at))
             steps[name].zero_grad()
             sum(terms.values()).backward()

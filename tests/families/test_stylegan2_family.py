@@ -10,7 +10,7 @@ from sg2_files import FAMILY, nets, spec_of
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsgen.interfaces import Inputs, Play
+from fsgen.interfaces import Inputs, StepContext
 from fsgen.nn import fir, losses
 from fsgen.nn.layers import minibatch_std, normalise
 
@@ -249,31 +249,31 @@ def test_mixing_keeps_the_first_styles_and_happens_as_often_as_the_recipe_says()
     assert 0.6 < len(mixed) / len(cuts) < 0.9
 
 
-def play(c_dim: int = 0, **recipe) -> Play:
+def context(c_dim: int = 0, **recipe) -> StepContext:
     g, d = nets(spec_of(c_dim=c_dim))
-    reals = torch.randn(4, 3, 16, 16, generator=rng(5))
-    return Play(
-        g=g, d=d, recipe=replace(RECIPE, **recipe), reals=reals, inputs=g.draw(4, rng(6)),
+    real_images = torch.randn(4, 3, 16, 16, generator=rng(5))
+    return StepContext(
+        g=g, d=d, recipe=replace(RECIPE, **recipe), real_images=real_images, inputs=g.draw(4, rng(6)),
         draw=g.draw, view=lambda images, who: images, rng=lambda purpose: rng(7), scalars={},
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("c_dim", [0, 3])
 def test_r1_is_due_every_so_often_and_weighted_for_it(c_dim):
-    p = play(c_dim, r1_gamma=3.0, r1_every=8)
+    p = context(c_dim, r1_gamma=3.0, r1_every=8)
     assert {step for step in range(33) if FAMILY.regularise(p, "d", step)} == {0, 8, 16, 24, 32}
-    reals = p.reals.clone().requires_grad_()
-    expected = losses.r1(p.d(reals, p.inputs), reals) * 3 / 2 * 8
+    real_images = p.real_images.clone().requires_grad_()
+    expected = losses.r1(p.d(real_images, p.inputs), real_images) * 3 / 2 * 8
     found = FAMILY.regularise(p, "d", 8)
     assert found.keys() == {"r1"}
     torch.testing.assert_close(found["r1"], expected)
     found["r1"].backward()
     assert p.d.b4.conv.weight.grad.any()
-    assert FAMILY.regularise(play(r1_gamma=0.0), "d", 0) == {}
+    assert FAMILY.regularise(context(r1_gamma=0.0), "d", 0) == {}
 
 
 def test_r1_sees_the_reals_through_the_view():
-    p = play()
+    p = context()
     seen = []
 
     def view(images: Tensor, who: str) -> Tensor:
@@ -287,10 +287,10 @@ def test_r1_sees_the_reals_through_the_view():
 
 
 def test_path_length_is_due_every_so_often_and_remembers_its_mean():
-    p = play(path_every=4, path_weight=2.0)
+    p = context(path_every=4, path_weight=2.0)
     due = {step for step in range(9) if FAMILY.regularise(p, "g", step)}
     assert due == {0, 4, 8}
-    assert FAMILY.regularise(play(path_every=0), "g", 0) == {}
+    assert FAMILY.regularise(context(path_every=0), "g", 0) == {}
     p.scalars.clear()
     found = FAMILY.regularise(p, "g", 0)
     assert found.keys() == {"path"} and found["path"] > 0
@@ -303,12 +303,12 @@ def test_path_length_is_due_every_so_often_and_remembers_its_mean():
 
 
 def test_path_length_weight_and_batch():
-    one = FAMILY.regularise(play(path_every=4, path_weight=2.0), "g", 0)["path"]
-    two = FAMILY.regularise(play(path_every=2, path_weight=2.0), "g", 0)["path"]
-    three = FAMILY.regularise(play(path_every=4, path_weight=1.0), "g", 0)["path"]
+    one = FAMILY.regularise(context(path_every=4, path_weight=2.0), "g", 0)["path"]
+    two = FAMILY.regularise(context(path_every=2, path_weight=2.0), "g", 0)["path"]
+    three = FAMILY.regularise(context(path_every=4, path_weight=1.0), "g", 0)["path"]
     torch.testing.assert_close(one, 2 * two)
     torch.testing.assert_close(one, 2 * three)
-    p = play(path_shrink=4)
+    p = context(path_shrink=4)
     sizes = []
     hook = p.g.mapping.register_forward_hook(lambda _, args, out: sizes.append(len(out)))
     FAMILY.regularise(p, "g", 0)

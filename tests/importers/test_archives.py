@@ -116,10 +116,10 @@ def test_what_a_file_says_of_itself_is_no_hash(tmp_path):
 # ---- FUNIT: a generator's file, and its discriminator's ----------------------------------------------------
 
 
-def write_snapshot(folder: Path, step: str, number: float, critic: bool = True) -> Path:
+def write_snapshot(folder: Path, step: str, number: float, discriminator: bool = True) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"gen": weights(number), "gen_test": weights(number + 1)}, folder / f"gen_{step}.pt")
-    if critic:
+    if discriminator:
         torch.save({"dis": weights(number + 2)}, folder / f"dis_{step}.pt")
     torch.save({"gen": {"state": {0: {"square_avg": torch.zeros(3)}}}}, folder / "optimizer.pt")
     return folder / f"gen_{step}.pt"
@@ -127,7 +127,7 @@ def write_snapshot(folder: Path, step: str, number: float, critic: bool = True) 
 
 def test_a_discriminator_is_read_where_it_lies_beside_its_generator(tmp_path):
     one = write_snapshot(tmp_path, "00100000", 1)
-    other = write_snapshot(tmp_path, "00200000", 5, critic=False)
+    other = write_snapshot(tmp_path, "00200000", 5, discriminator=False)
     foreign = read_beside(one)
     assert (number(foreign, "gen"), number(foreign, "gen_test"), number(foreign, "dis")) == (1, 2, 3)
     assert foreign.layout == "folder"

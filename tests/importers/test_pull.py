@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fsgen
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError
 from fsgen.importers.pull import pull
 from fsgen.io.catalog import catalog
@@ -59,7 +59,7 @@ def stored(home):
 )
 def test_published_checkpoints_become_sources(home, path):
     said = []
-    pulled = pull(str(path), name="mine", watch=Watch(say=said.append))
+    pulled = pull(str(path), name="mine", callbacks=Callbacks(say=said.append))
     assert pulled.path == home / "sources" / "mine.safetensors" and f"reading {path}" in said
     model = models.load("mine")
     assert model.hash == pulled.model.hash and {"g_ema"} <= set(model.networks) <= {"g", "g_ema", "d"}
@@ -193,8 +193,8 @@ def test_terms_are_asked_for_before_anything_is_fetched(home, published):
     assert caught.value.hint.endswith("fsgen pull ours --yes") and asked == [published]
     assert stored(home) == []
     shown = []
-    watch = Watch(progress=lambda *args: shown.append(args))
-    pulled = pull("ours", consent=lambda entry: True, watch=watch)
+    callbacks = Callbacks(progress=lambda *args: shown.append(args))
+    pulled = pull("ours", consent=lambda entry: True, callbacks=callbacks)
     about = pulled.model.about
     assert about["licence"] == published.licence and about["commercial"] is False
     assert about["subject"] == "blocks" and about["provenance"]["url"] == published.url

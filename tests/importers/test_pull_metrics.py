@@ -8,7 +8,7 @@ import json
 import pytest
 from weight_server import weight_server  # noqa: F401
 
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError
 from fsgen.features.weight_files import BASE, CATALOGUE
 from fsgen.importers.pull import pull_metrics
@@ -33,8 +33,8 @@ def stored():
 @pytest.mark.parametrize(("everything", "names"), [(False, BASE), (True, tuple(CATALOGUE))])
 def test_what_is_absent_is_fetched_once(server, everything, names):
     shown = []
-    watch = Watch(progress=lambda *args: shown.append(args))
-    pulled = pull_metrics(everything=everything, watch=watch)
+    callbacks = Callbacks(progress=lambda *args: shown.append(args))
+    pulled = pull_metrics(everything=everything, callbacks=callbacks)
     assert tuple(one.name for one in pulled) == names and all(one.fetched for one in pulled)
     assert stored() == sorted(CATALOGUE[name].file for name in names)
     for one in pulled:

@@ -49,12 +49,12 @@ def test_a_relative_home_stays_put_when_the_program_moves(bare, monkeypatch):
 
 def test_made(tmp_path, monkeypatch):
     folder = tmp_path / "a" / "b"
-    assert cache_folders.made(folder) == folder and folder.is_dir()
-    assert cache_folders.made(folder) == folder
+    assert cache_folders.make_folder(folder) == folder and folder.is_dir()
+    assert cache_folders.make_folder(folder) == folder
     (tmp_path / "file").write_text("x")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(FsgenError) as caught:
-            cache_folders.made(place)
+            cache_folders.make_folder(place)
         assert caught.value.code == 2 and str(place) in caught.value.message
 
     def full(self, **options):
@@ -62,5 +62,5 @@ def test_made(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(FsgenError) as caught:
-        cache_folders.made(tmp_path / "c")
+        cache_folders.make_folder(tmp_path / "c")
     assert caught.value.code == 1

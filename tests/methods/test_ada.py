@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import fsgen
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data import ada_augment
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.io.run_folder import Run
@@ -110,7 +110,7 @@ def test_a_run_augments_trains_all_and_goes_on_as_if_never_stopped(tmp_path, tin
     whole = adapt(drawings, tmp_path / "whole", tiny)
     left = iter(range(3))
     with pytest.raises(Interrupted):
-        adapt(drawings, tmp_path / "cut", tiny, watch=Watch(stop=lambda: next(left, None) is None))
+        adapt(drawings, tmp_path / "cut", tiny, callbacks=Callbacks(stop=lambda: next(left, None) is None))
     cut = resume(tmp_path / "cut")
     for name in ("model.safetensors", "state/latest.safetensors"):
         ours, theirs = (load_file(run / name) for run in (whole, cut))

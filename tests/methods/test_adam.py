@@ -44,7 +44,7 @@ def test_the_percentile_splits_each_pool():
 def test_the_probe_trains_what_modulates_and_the_head(name):
     kind, spec = registry.family(name)(), SPECS[name]
     nets, method = kind.build(spec), AdAM()
-    method.bench = SimpleNamespace(family=kind, spec=spec, seed=0)
+    method.context = SimpleNamespace(family=kind, spec=spec, seed=0)
     stack = Stack([Probe(method)])
     stack.fit(*nets)
     state = loop.begin(kind, *nets, kind.recipe(spec), lambda who, key: stack.trains(kind, spec, who, key))

@@ -18,7 +18,7 @@ from torch import nn
 
 import fsgen
 from fsgen import registry
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data.images import load_images
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.families.biggan.layers import ConditionalNorm
@@ -29,7 +29,7 @@ from fsgen.models import model as models
 from fsgen.nn.layers import ModulatedConv
 from fsgen.sampling.latents import inputs_of
 from fsgen.training.adapt import resume
-from fsgen.training.real_batches import reals
+from fsgen.training.real_batches import make_real_batches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FAMILIES = ("stylegan2", "biggan", "dcgan", "fastgan")
@@ -90,7 +90,12 @@ def test_a_run_moves_scales_and_shifts_and_nothing_else(tmp_path, source, drawin
 def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, source, drawings):
     asked = []
     with pytest.raises(Interrupted):
-        adapt(tmp_path / "a", source, drawings, watch=Watch(stop=lambda: asked.append(0) or len(asked) == 2))
+        adapt(
+            tmp_path / "a",
+            source,
+            drawings,
+            callbacks=Callbacks(stop=lambda: asked.append(0) or len(asked) == 2),
+        )
     assert Run.open(tmp_path / "a").step == 2
     resume(tmp_path / "a")
     adapt(tmp_path / "b", source, drawings)
@@ -148,7 +153,7 @@ def test_every_image_is_shown_as_often_as_any_other_with_its_own_latent(drawings
     noise = drawn.z - 100 * drawn.rows[:, None]  # latents are stored a hundred times smaller
     assert noise.std().item() == pytest.approx(NOISE, rel=0.05) and noise.abs().max() < 6 * NOISE
     images = load_images(drawings, 16)
-    belonging = reals(images, torch.device("cpu"), mirror=False)(1003, rng, drawn)
+    belonging = make_real_batches(images, torch.device("cpu"), mirror=False)(1003, rng, drawn)
     assert torch.equal(belonging, images.floats(drawn.rows))
     all_of_them = method.draw(g, Inputs(z=torch.zeros(5, 4)), rng, shown=True)
     assert all_of_them.rows.tolist() == [0, 1, 2, 3, 4]
@@ -186,7 +191,7 @@ def test_adam_moves_scales_and_latents_by_their_published_rates(family, rate, la
 
 def test_vgg16_is_looked_through_where_it_is_here(tmp_path, tiny, drawings, vgg16_home, monkeypatch):  # noqa: F811
     said = []
-    plain = adapt(tmp_path / "a", tiny, drawings, watch=Watch(say=said.append))
+    plain = adapt(tmp_path / "a", tiny, drawings, callbacks=Callbacks(say=said.append))
     why = "VGG16's weights are not on this machine (fsgen pull metrics)"
     assert f"bsa compares pixels alone: {why}" in said
     assert Run.open(plain).config()["method"]["bsa"]["perceptual"] == "0.0"
@@ -206,11 +211,14 @@ def test_vgg16_is_looked_through_where_it_is_here(tmp_path, tiny, drawings, vgg1
 
 def test_vgg16_looks_at_all_images_once_and_at_a_part_of_them_anew():
     method, _ = ready()
-    looks, reals = [], torch.arange(5.0)
+    looks, real_images = [], torch.arange(5.0)
     method.vgg = lambda images: looks.append(images) or {"conv1_1": 2 * images}
-    first, again = method._maps(reals, [0, 1, 2, 3, 4]), method._maps(reals, [0, 1, 2, 3, 4])
+    first, again = method._maps(real_images, [0, 1, 2, 3, 4]), method._maps(real_images, [0, 1, 2, 3, 4])
     assert len(looks) == 1 and first["conv1_1"] is again["conv1_1"]
-    assert torch.equal(method._maps(reals[[3, 1]], [3, 1])["conv1_1"], 2 * reals[[3, 1]]) and len(looks) == 2
+    assert (
+        torch.equal(method._maps(real_images[[3, 1]], [3, 1])["conv1_1"], 2 * real_images[[3, 1]])
+        and len(looks) == 2
+    )
 
 
 def test_its_ten_layers_are_those_of_the_paper():
@@ -243,7 +251,7 @@ def test_a_source_with_classes_gets_one_label_for_all(tmp_path, drawings):
 
 def test_what_is_trained_is_said_plainly(tmp_path, source, drawings):
     said = []
-    adapt(tmp_path / "run", source, drawings, steps=1, watch=Watch(say=said.append))
+    adapt(tmp_path / "run", source, drawings, steps=1, callbacks=Callbacks(say=said.append))
     line = next(line for line in said if line.startswith("bsa trains"))
     family = models.load(source).family.name
     plainly = {

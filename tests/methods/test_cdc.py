@@ -15,9 +15,9 @@ from torch import Tensor
 import fsgen
 from fsgen import registry
 from fsgen import rng as random
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError, Interrupted
-from fsgen.interfaces import Bench, Inputs
+from fsgen.interfaces import Inputs, MethodContext
 from fsgen.io import checkpoint
 from fsgen.io.run_folder import Run
 from fsgen.methods.cdc import CDC, SIDE, divergence, relations, seen
@@ -32,11 +32,13 @@ def adapt(out: Path, source: Path, images: Path, **options: object) -> Path:
     return fsgen.adapt(images, out=out, source=source, **given)
 
 
-def bench(source: torch.nn.Module, shots: int = 3, seed: int = 0, spec: dict | None = None) -> Bench:
+def make_context(
+    source: torch.nn.Module, shots: int = 3, seed: int = 0, spec: dict | None = None
+) -> MethodContext:
     """What the method asks of the engine before step 0."""
-    return Bench(
+    return MethodContext(
         family=None, spec=spec or {}, source=source, layers={}, recipe=None, steps=1, shots=shots,
-        device=torch.device("cpu"), seed=seed, fisher=None, pilot=None, information=None, say=None,
+        device=torch.device("cpu"), seed=seed, fisher=None, trial_run=None, information=None, say=None,
     )  # fmt: skip
 
 
@@ -102,15 +104,15 @@ def test_hand_made_features():
 def test_the_term_is_zero_at_the_source_and_grows_away_from_it(tmp_path, family, kind):
     model = models.load(make_source(tmp_path / "s.safetensors", name=family))
     method = CDC(CDC.Options(divergence=kind))
-    method.enter(bench(model.generator("g")))
+    method.enter(make_context(model.generator("g")))
     g = model.generator("g").train()
-    play = SimpleNamespace(g=g, draw=g.draw, rng=lambda purpose: random.generator(0, purpose))
+    context = SimpleNamespace(g=g, draw=g.draw, rng=lambda purpose: random.generator(0, purpose))
     buffers = {name: value.clone() for name, value in g.named_buffers()}
-    assert method.terms(play)["cdc"].item() == 0
+    assert method.terms(context)["cdc"].item() == 0
     with torch.no_grad():
         for parameter in g.parameters():
             parameter.mul_(1 + 0.3 * torch.rand(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    term = method.terms(play)["cdc"]
+    term = method.terms(context)["cdc"]
     assert term.item() > 1e-3
     term.backward()
     assert all(torch.equal(value, buffers[name]) for name, value in g.named_buffers())
@@ -122,11 +124,11 @@ def test_the_map_of_4_px_is_not_compared(tiny):
     model = models.load(tiny)
     g = model.generator("g")
     method = CDC()
-    method.enter(bench(model.generator("g").requires_grad_(False)))
+    method.enter(make_context(model.generator("g").requires_grad_(False)))
     with torch.no_grad():  # of the first map, bias and all, but nothing that the others are made from
         g.synthesis.b4.torgb.weight.mul_(3)
-    play = SimpleNamespace(g=g, draw=g.draw, rng=lambda purpose: random.generator(0, purpose))
-    assert method.terms(play)["cdc"].item() == 0  # to-RGB is no feature either
+    context = SimpleNamespace(g=g, draw=g.draw, rng=lambda purpose: random.generator(0, purpose))
+    assert method.terms(context)["cdc"].item() == 0  # to-RGB is no feature either
     first, *others = g.taps(g.draw(2, torch.Generator()))
     assert first.shape[2] == 4 and [x.shape[2] for x in others] == [8, 8, 16, 16]
 
@@ -138,7 +140,7 @@ def test_every_fourth_step_draws_near_anchors_that_the_seed_fixes(tiny):
     source = models.load(tiny).generator("g")
     methods = [CDC(CDC.Options(spread=0.01)) for _ in range(3)]
     for method, seed in zip(methods, (7, 7, 8), strict=True):
-        method.enter(bench(source, shots=3, seed=seed))
+        method.enter(make_context(source, shots=3, seed=seed))
     assert torch.equal(methods[0].anchors, methods[1].anchors)
     assert not torch.equal(methods[0].anchors, methods[2].anchors)
     method, free = methods[0], source.draw(64, torch.Generator().manual_seed(0))
@@ -181,13 +183,13 @@ def test_a_patch_is_a_part_of_the_picture(family, px, patch):
     spec = kind.fresh(px, width=16 if family == "stylegan2" else 4)
     d = kind.build(spec).d.eval()
     method = CDC()
-    method.enter(bench(SimpleNamespace(draw=lambda n, rng: Inputs(z=torch.zeros(n, 1))), spec=spec))
+    method.enter(make_context(SimpleNamespace(draw=lambda n, rng: Inputs(z=torch.zeros(n, 1))), spec=spec))
     method.fit(None, d)
     method.before(SimpleNamespace(step=1))
     for parameter in d.parameters():
         parameter.data.fill_(0.01)
     images = torch.ones(1, 3, px, px, requires_grad=True)
-    logits = method.critic(d)(images, Inputs())
+    logits = method.discriminator(d)(images, Inputs())
     side = logits.shape[2]
     assert logits.shape == (1, 1, side, side) and side <= SIDE
     (grad,) = torch.autograd.grad(logits[0, 0, side // 2, side // 2], images)
@@ -199,13 +201,13 @@ def test_whole_pictures_at_anchors_and_patches_elsewhere(tiny):
     d = model.discriminator()
     plain = model.discriminator()
     method = CDC()
-    method.enter(bench(model.generator("g"), spec=model.spec))
+    method.enter(make_context(model.generator("g"), spec=model.spec))
     method.fit(None, d)
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     method.before(SimpleNamespace(step=0))
-    assert torch.equal(method.critic(d)(images, None), plain(images))
+    assert torch.equal(method.discriminator(d)(images, None), plain(images))
     method.before(SimpleNamespace(step=1))
-    patches = method.critic(d)(images, None)
+    patches = method.discriminator(d)(images, None)
     torch.testing.assert_close(patches, d.cdc(seen(plain, images)))
     (patches.sum() + 0 * d.cdc.weight.sum()).backward()
     deep = [
@@ -219,11 +221,11 @@ def test_r1_of_patches_is_that_of_their_mean():
 
     recipe = SimpleNamespace(r1_gamma=2.0, r1_every=1)
     weight = torch.randn(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    play = SimpleNamespace(
-        recipe=recipe, reals=torch.randn(2, 3, 4, 4), inputs=None, view=lambda images, who: images,
+    context = SimpleNamespace(
+        recipe=recipe, real_images=torch.randn(2, 3, 4, 4), inputs=None, view=lambda images, who: images,
         d=lambda images, inputs: torch.nn.functional.conv2d(images, weight, stride=2),
     )  # fmt: skip
-    found = StyleGAN2().regularise(play, "d", 0)["r1"]
+    found = StyleGAN2().regularise(context, "d", 0)["r1"]
     # each of the 4 patches is a quarter of the mean: |grad|^2 = 4 |weight / 4|^2
     torch.testing.assert_close(found, weight.square().sum() / 4)
 
@@ -245,7 +247,7 @@ def test_a_run_leaves_the_sources_keys_and_goes_on_as_if_never_stopped(tmp_path,
     for stop in (1, 3):
         left = iter([*[False] * (stop - 1), True])
         with pytest.raises(Interrupted):
-            adapt(tmp_path / f"{stop}", tiny, drawings, watch=Watch(stop=lambda it=left: next(it)))
+            adapt(tmp_path / f"{stop}", tiny, drawings, callbacks=Callbacks(stop=lambda it=left: next(it)))
         resume(tmp_path / f"{stop}")
         for name in ("model.safetensors", "state/latest.safetensors"):
             same = [checkpoint.digest(load_file(run / name)) for run in (whole, tmp_path / f"{stop}")]

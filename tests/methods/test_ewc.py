@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fsgen.interfaces import Bench, Pilot
+from fsgen.interfaces import MethodContext, TrialRun
 from fsgen.methods.ewc import EWC, HELD
 
 
@@ -18,19 +18,19 @@ class Net(nn.Module):
         self.a, self.b = nn.Parameter(torch.zeros(n)), nn.Parameter(torch.zeros(1))
 
 
-def bench(fisher: torch.Tensor, change: torch.Tensor, pull: torch.Tensor) -> Bench:
+def context(fisher: torch.Tensor, change: torch.Tensor, pull: torch.Tensor) -> MethodContext:
     """What a method would be told of a generator of n + 1 weights."""
     named = [{"a": values[:-1], "b": values[-1:]} for values in (fisher, change, pull)]
-    return Bench(
+    return MethodContext(
         family=None, spec={}, source=Net(len(fisher) - 1), layers={}, recipe=None, steps=1, shots=1,
         device=torch.device("cpu"), seed=0, fisher=lambda samples, proxy: named[0],
-        pilot=lambda steps: Pilot(None, None, *named[1:]), information=None, say=lambda text: None,
+        trial_run=lambda steps: TrialRun(None, None, *named[1:]), information=None, say=lambda text: None,
     )  # fmt: skip
 
 
 def chosen(*given: torch.Tensor) -> float:
     method = EWC()
-    method.enter(bench(*given))
+    method.enter(context(*given))
     return method.weight
 
 
@@ -51,7 +51,7 @@ def test_lambda_holds_a_tenth_of_the_pulled_weights_harder_than_they_are_pulled(
 def test_the_penalty_is_equation_4_and_its_gradient_twice_that():
     fisher, still = torch.tensor([1.0, 2.0, 3.0]), torch.ones(3)
     method = EWC(EWC.Options(lambda_="10"))
-    method.enter(bench(fisher, still, still))
+    method.enter(context(fisher, still, still))
     g = Net(2)
     g.a.data, g.b.data = torch.tensor([0.5, -1.0]), torch.tensor([2.0])
     method.before(SimpleNamespace(g=g))

@@ -8,7 +8,7 @@ from tiny import LABELS, SPECS, make_source
 
 import fsgen
 from fsgen import registry
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.io import checkpoint
 from fsgen.methods.adam import PROBE, SAMPLES, AdAM
@@ -92,7 +92,7 @@ def test_shorter_runs_have_shorter_stages(method, option, published, of):
 # ---- resumed runs --------------------------------------------------------------------------------------
 
 
-def stopping(after: int) -> Watch:
+def stopping(after: int) -> Callbacks:
     """Asks to stop after so many steps; what comes before step 0 is none."""
     steps, preparing = after, False
 
@@ -106,7 +106,7 @@ def stopping(after: int) -> Watch:
         preparing = False
         return steps <= 0
 
-    return Watch(progress=progress, stop=stop)
+    return Callbacks(progress=progress, stop=stop)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, drawings, method, fam
     whole = adapt(drawings, tmp_path / "whole", source, method)
     for stop in (1, 2, 4):  # rick: before its estimates, at one and between two
         with pytest.raises(Interrupted):
-            adapt(drawings, tmp_path / f"{stop}", source, method, watch=stopping(stop))
+            adapt(drawings, tmp_path / f"{stop}", source, method, callbacks=stopping(stop))
         resume(tmp_path / f"{stop}")
         for name in ("model.safetensors", "state/latest.safetensors"):
             same = [checkpoint.digest(load_file(run / name)) for run in (whole, tmp_path / f"{stop}")]

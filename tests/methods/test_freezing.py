@@ -11,7 +11,7 @@ from tiny import LABELS, SPECS, make_source
 
 import fsgen
 from fsgen import registry
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.interfaces import Method
 from fsgen.methods.freezed import FreezeD
@@ -41,7 +41,7 @@ def trained(method, name: str, **changes) -> dict[str, set[str]]:
     return {"free": free, "held": everything - free}
 
 
-def bench(name: str, pretrained: str = "gd", **changes) -> SimpleNamespace:
+def context(name: str, pretrained: str = "gd", **changes) -> SimpleNamespace:
     kind = registry.family(name)()
     return SimpleNamespace(family=kind, spec=SPECS[name] | changes, pretrained=frozenset(pretrained))
 
@@ -131,10 +131,10 @@ class Alone(Method):
 @pytest.mark.parametrize(
     ("method", "where", "message"),
     [
-        (FreezeD(), bench("stylegan2", "g"), "this source has none"),
-        (FreezeD(FreezeD.Options(stages=4)), bench("stylegan2"), "this discriminator has 4 stages"),
-        (FreezeD(FreezeD.Options(layers="0")), bench("stylegan2"), "freezed would freeze nothing"),
-        (FreezeG(), bench("dcgan"), "freezeg would freeze nothing: this generator has 3 resolutions"),
+        (FreezeD(), context("stylegan2", "g"), "this source has none"),
+        (FreezeD(FreezeD.Options(stages=4)), context("stylegan2"), "this discriminator has 4 stages"),
+        (FreezeD(FreezeD.Options(layers="0")), context("stylegan2"), "freezed would freeze nothing"),
+        (FreezeG(), context("dcgan"), "freezeg would freeze nothing: this generator has 3 resolutions"),
     ],
 )
 def test_nothing_to_freeze_is_refused(method, where, message):
@@ -188,7 +188,7 @@ def test_what_is_frozen_stays_to_the_bit_the_rest_moves_and_a_stop_changes_nothi
             assert torch.equal(after["g_ema" + key[1:]], before[key])
     left = iter(range(3))
     with pytest.raises(Interrupted):
-        adapt(drawings, tmp_path / "cut", tiny, watch=Watch(stop=lambda: next(left, None) is None))
+        adapt(drawings, tmp_path / "cut", tiny, callbacks=Callbacks(stop=lambda: next(left, None) is None))
     cut = resume(tmp_path / "cut")
     for name in ("model.safetensors", "state/latest.safetensors"):
         ours, theirs = (load_file(run / name) for run in (whole, cut))

@@ -12,7 +12,7 @@ from torch import nn
 
 import fsgen
 from fsgen import rng as random
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.interfaces import Inputs
 from fsgen.io import checkpoint
@@ -95,7 +95,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, tiny, drawings, mine)
                 tiny,
                 drawings,
                 options=options,
-                watch=Watch(stop=lambda it=left: next(it)),
+                callbacks=Callbacks(stop=lambda it=left: next(it)),
             )
         resume(tmp_path / f"{stop}")
         for name in ("model.safetensors", "state/latest.safetensors"):

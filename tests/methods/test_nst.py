@@ -13,7 +13,7 @@ from stand_ins import vgg16_home  # noqa: F401
 from tiny import make_source
 
 import fsgen
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.methods.nst import CONTENT, NST, STYLE, content, grams, style
 from fsgen.models import model as models
@@ -123,7 +123,7 @@ def test_the_ratio_is_the_papers_whatever_the_size(pair):
 
 def test_a_run_leaves_pictures_and_no_model(tmp_path, tiny, drawings, weights):
     said = []
-    run = adapt(tmp_path / "run", tiny, drawings, pictures=3, watch=Watch(say=said.append))
+    run = adapt(tmp_path / "run", tiny, drawings, pictures=3, callbacks=Callbacks(say=said.append))
     assert {p.name for p in run.iterdir()} == {
         "config.toml", "log.jsonl", "report.json", "samples", "redrawn", "state", "plots",
     }  # fmt: skip
@@ -175,8 +175,8 @@ def test_the_seed_chooses_the_target_and_a_picture_depends_on_nothing_else(tmp_p
 def test_a_stopped_run_goes_on_to_the_same_pictures(tmp_path, tiny, drawings, weights):
     whole, asked = adapt(tmp_path / "a", tiny, drawings, pictures=3), []
     with pytest.raises(Interrupted, match="stopped at picture 2 of 3") as caught:
-        watch = Watch(stop=lambda: asked.append(0) or len(asked) > 4)
-        adapt(tmp_path / "b", tiny, drawings, pictures=3, watch=watch)
+        callbacks = Callbacks(stop=lambda: asked.append(0) or len(asked) > 4)
+        adapt(tmp_path / "b", tiny, drawings, pictures=3, callbacks=callbacks)
     assert caught.value.hint == f"go on: fsgen adapt --resume {tmp_path / 'b'}"
     assert [p.name for p in (tmp_path / "b" / "redrawn").iterdir()] == ["00000.png"]
     first = (tmp_path / "b" / "redrawn" / "00000.png").stat().st_mtime_ns

@@ -49,7 +49,7 @@ def test_r1_by_finite_differences():
     """The mean over images of the squared gradient; in the second derivative too."""
     weight = noise(2, 12).requires_grad_()
 
-    def critic(x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+    def discriminator(x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
         return (x.flatten(1) @ by.T).tanh().prod(dim=1, keepdim=True)
 
     images = noise(3, 3, 2, 2, seed=1).requires_grad_()
@@ -58,10 +58,12 @@ def test_r1_by_finite_differences():
         shift = torch.zeros(images.numel(), dtype=torch.float64)
         shift[i] = step
         shift = shift.reshape(images.shape)
-        rise = (critic(images + shift, weight) - critic(images - shift, weight)).sum() / (2 * step)
+        rise = (discriminator(images + shift, weight) - discriminator(images - shift, weight)).sum() / (
+            2 * step
+        )
         expected += rise.item() ** 2 / len(images)
-    assert losses.r1(critic(images, weight), images).item() == pytest.approx(expected, rel=1e-6)
-    assert torch.autograd.gradcheck(lambda by: losses.r1(critic(images, by), images), weight)
+    assert losses.r1(discriminator(images, weight), images).item() == pytest.approx(expected, rel=1e-6)
+    assert torch.autograd.gradcheck(lambda by: losses.r1(discriminator(images, by), images), weight)
 
 
 def test_path_lengths_of_a_linear_map():

@@ -53,7 +53,7 @@ def deep() -> Deep:
         return Deep()
 
 
-def critic(images: Tensor, inputs: Inputs, draw: Tensor | None) -> Tensor:
+def discriminator(images: Tensor, inputs: Inputs, draw: Tensor | None) -> Tensor:
     return nn.functional.logsigmoid(images.sin().sum())
 
 
@@ -79,7 +79,7 @@ def test_vectorised_equals_the_loop(labels, draws):
         )
         for n in (5, 1, 3)
     ]
-    likelihood = gaussian if draws else critic
+    likelihood = gaussian if draws else discriminator
     fast, slow = diagonal(g, likelihood, batches), diagonal_by_loop(g, likelihood, batches)
     close(fast, slow)
     assert fast.keys() == dict(g.named_parameters()).keys()
@@ -110,8 +110,8 @@ def test_many_samples_give_the_information_of_a_gaussian():
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_the_split_into_batches_does_not_matter(estimator, size):
     g, z = deep(), noise(8, 4)
-    whole = estimator(g, critic, [(Inputs(z=z), None)])
-    close(estimator(g, critic, [(Inputs(z=part), None) for part in z.split(size)]), whole)
+    whole = estimator(g, discriminator, [(Inputs(z=z), None)])
+    close(estimator(g, discriminator, [(Inputs(z=part), None) for part in z.split(size)]), whole)
 
 
 @ESTIMATORS
@@ -142,7 +142,7 @@ def test_the_likelihood_sees_one_sample_at_a_time(estimator):
 def test_nothing_is_left_behind_on_the_generator(estimator):
     g = deep()
     before = {key: value.clone() for key, value in g.state_dict().items()}
-    found = estimator(g, critic, [(Inputs(z=noise(3, 4)), None)])
+    found = estimator(g, discriminator, [(Inputs(z=noise(3, 4)), None)])
     assert all(torch.equal(value, before[key]) for key, value in g.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in g.parameters())
     assert not any(value.requires_grad for value in found.values())
@@ -152,4 +152,4 @@ def test_frozen_parameters_are_estimated_too():
     """theta_S is frozen while a method adapts its copy; its Fisher is wanted all the same."""
     batch = [(Inputs(z=noise(3, 4)), None)]
     frozen = deep().requires_grad_(False)
-    close(diagonal(frozen, critic, batch), diagonal_by_loop(deep(), critic, batch))
+    close(diagonal(frozen, discriminator, batch), diagonal_by_loop(deep(), discriminator, batch))

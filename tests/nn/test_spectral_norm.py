@@ -32,8 +32,8 @@ def pair(*, transposed: bool) -> tuple[SpectralConv, nn.Module]:
 def test_outputs_gradients_and_vectors_are_pytorchs(transposed, training):
     ours, theirs = pair(transposed=transposed)
     ours.train(training), theirs.train(training)
-    reals, fakes = torch.randn(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    seen = [(net(reals), net(fakes)) for net in (ours, theirs)]  # twice before one backward pass
+    real_images, fakes = torch.randn(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    seen = [(net(real_images), net(fakes)) for net in (ours, theirs)]  # twice before one backward pass
     torch.testing.assert_close(*seen)
     for a, b in seen:
         (a.square().sum() + b.sin().sum()).backward()

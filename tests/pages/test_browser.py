@@ -185,9 +185,9 @@ def played(folder: Path, text: str, plan: list[tuple[str, str]]) -> dict:
 
 
 def test_a_study_is_played_through(tmp_path):
-    reals, generated = images(12, seed=6), images(12, seed=7)
+    real_images, generated = images(12, seed=6), images(12, seed=7)
     known = {image.permute(1, 2, 0).numpy().tobytes() for image in generated}
-    text = study_page.render(reals, generated, title='of "sketches" & more', rounds=8, seed=2)
+    text = study_page.render(real_images, generated, title='of "sketches" & more', rounds=8, seed=2)
     pictures = [each["src"] for each in Page(text).all("img")]
     truth = ["left" if decoded(src).tobytes() in known else "right" for src in pictures[::2]]
     wrong = {1, 4, 5}  # rounds in which the player is fooled

@@ -135,7 +135,7 @@ def test_large_pictures_keep_a_page_below_three_megabytes():
     many, middling = large[torch.arange(40) % 10], noise.to(torch.uint8)
     pairs = [Neighbour(a, b, 0.1, False, None) for a, b in zip(many, large, strict=False)]
     shown = replace(
-        exhibits(), samples=many, shots=large, reals=large, pairs=(large, large), neighbours=pairs
+        exhibits(), samples=many, shots=large, real_images=large, pairs=(large, large), neighbours=pairs
     )
     seen = replace(exhibits(), pairs=(middling, middling))
     for text in (

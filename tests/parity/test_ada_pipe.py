@@ -108,9 +108,9 @@ def test_p_follows_the_rule(case, name):
     config, io = case.info["p_traces"][trace], case.tensors()
     options = {"rule": config["rule"], "target": config["target"]}
     if f"in.p_{trace}.sign_mean" in io:
-        p, ours, reals = torch.tensor(config["p0"]), [], config["batch"] * config["interval"]
+        p, ours, real_images = torch.tensor(config["p0"]), [], config["batch"] * config["interval"]
         for mean in io[f"in.p_{trace}.sign_mean"].tolist():
-            p = moved(p, mean, reals, **options, kimg=config["kimg"])
+            p = moved(p, mean, real_images, **options, kimg=config["kimg"])
             ours.append(p)
     else:
         ours = followed(config, options, io[f"in.p_{trace}.real_logits"])
@@ -136,12 +136,12 @@ def followed(config: dict, options: dict, logits: Tensor) -> list[Tensor]:
 def test_defaults_are_the_published_ones(case):
     options = ADA.Options()
     for trace, config in case.info["p_traces"].items():
-        bench = SimpleNamespace(
+        context = SimpleNamespace(
             spec={"resolution": 32}, recipe=SimpleNamespace(batch=config.get("batch", 4)), device="cpu",
             steps=10**6, pretrained=frozenset({"g", "d"} if trace.endswith("resume") else ()),
         )  # fmt: skip
         method = ADA(ADA.Options(rule=config["rule"]))
-        method.enter(bench)
+        method.enter(context)
         assert options.target == config["target"]
         assert method.kimg == config.get("kimg", config.get("length", 0) / 1000)
         assert method.interval == config.get("interval", method.interval)

@@ -279,7 +279,7 @@ class Given(AdAM):
 def test_what_starts_at_zero_and_which_gradients_are_cleared(case):
     tensors = case.tensors()
     method = chosen(case, case.info["config"]["select"]["quantiles"][0], Given)
-    nets = dict(zip("gd", FAMILY.build(method.bench.spec), strict=True))
+    nets = dict(zip("gd", FAMILY.build(method.context.spec), strict=True))
     names, method.values = {}, {}
     for who in nets:
         shown = part(tensors, f"in.mask.{who}.param.")
@@ -297,7 +297,7 @@ def test_what_starts_at_zero_and_which_gradients_are_cleared(case):
         method.hold(who, net)
         for key, value in part(tensors, f"out.mask.{who}.grad.").items():
             mine = net.get_parameter(names[who][key])
-            if Stack([method]).trains(FAMILY, method.bench.spec, who, names[who][key]):
+            if Stack([method]).trains(FAMILY, method.context.spec, who, names[who][key]):
                 close(mine.grad, value.reshape(mine.shape), atol=0.0)
             else:  # the reference gives them to its optimiser and clears all of their gradient
                 assert not value.any(), key
@@ -310,7 +310,7 @@ def test_what_is_trained(case):
     def trains(who: str, keys: list[str]) -> dict[str, bool]:
         names = ours(who, [*keys, *part(case.tensors(), f"in.select.fisher_{who}.")])
         stack = Stack([method])
-        return {key: stack.trains(FAMILY, method.bench.spec, who, names[key]) for key in keys}
+        return {key: stack.trains(FAMILY, method.context.spec, who, names[key]) for key in keys}
 
     assert not any(trains("g", info["frozen_g"]).values())
     assert not any(trains("d", info["frozen_d"]).values())

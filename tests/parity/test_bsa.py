@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from fsgen.families.biggan.family import BigGAN
 from fsgen.families.dcgan import DCGAN
-from fsgen.interfaces import Inputs, Play
+from fsgen.interfaces import Inputs, StepContext
 from fsgen.methods.bsa import BSA, RATES, drift, perceptual
 
 KIND = each("bsa")
@@ -116,9 +116,11 @@ class Step:
         rng = torch.Generator()
         inputs = Inputs(z=torch.zeros(len(tensors["in.perm"]), 0), rows=tensors["in.perm"])
         self.inputs = method.draw(self.g, inputs, rng, shown=True)
-        reals = tensors["in.target"][tensors["in.perm"]]
-        play = Play(self.g, None, None, reals, self.inputs, None, None, lambda purpose: rng, {})
-        self.terms = method.objective(play)
+        real_images = tensors["in.target"][tensors["in.perm"]]
+        context = StepContext(
+            self.g, None, None, real_images, self.inputs, None, None, lambda purpose: rng, {}
+        )
+        self.terms = method.objective(context)
 
 
 @pytest.mark.parametrize("case", KIND)

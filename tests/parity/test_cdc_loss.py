@@ -71,11 +71,11 @@ class Correspondence:
     def term(self, nets: dict[str, nn.Module], inputs: Inputs) -> Tensor:
         method = CDC(CDC.Options(weight=self.weight, divergence="published"))
         method.source = nets["source"]
-        play = SimpleNamespace(
+        context = SimpleNamespace(
             g=nets["target"], draw=lambda n, rng: inputs, rng=lambda purpose: torch.Generator()
         )
         with injected(randint=self.io["in.net.feat_ind"].long() - 1):
-            return method.terms(play)["cdc"]
+            return method.terms(context)["cdc"]
 
     def anchored(self) -> Tensor:
         """Latents near anchors, by the method's own draw."""

@@ -14,7 +14,7 @@ from sg2 import FAMILY, outputs, parts, renamed, settings
 from torch import Tensor
 
 from fsgen.families.stylegan2 import convert
-from fsgen.interfaces import Inputs, Play
+from fsgen.interfaces import Inputs, StepContext
 from fsgen.methods.cdc import CDC, SIDE
 from fsgen.nn.layers import Conv
 
@@ -55,18 +55,18 @@ class Patches:
         """Logits of the whole picture, of the published default's patches, or of other maps'."""
         self.method.anchored = p is None
         if not p:
-            return self.method.critic(self.d)(images, Inputs())
+            return self.method.discriminator(self.d)(images, Inputs())
         maps = [x for x in self.d.taps(images) if x.shape[2] <= SIDE]
         return self.heads[p](maps[p])
 
     def r1(self, p: int) -> Tensor:
         """By the family, with a weight of one."""
         recipe = SimpleNamespace(r1_gamma=2.0, r1_every=1)
-        play = Play(
+        context = StepContext(
             None, lambda images, inputs: self.judge(p, images), recipe, self.io["in.real"], Inputs(), None,
             lambda images, who: images, None, {},
         )  # fmt: skip
-        return FAMILY.regularise(play, "d", 0)["r1"]
+        return FAMILY.regularise(context, "d", 0)["r1"]
 
     def r1_gradient(self, p: int, key: str) -> Tensor:
         if match := re.fullmatch(r"extra\.(\d+)", key):

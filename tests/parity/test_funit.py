@@ -18,7 +18,7 @@ from fsgen.errors import FsgenError
 from fsgen.families.funit import convert, networks
 from fsgen.families.funit.family import FUNIT, Recipe
 from fsgen.importers.pickles import read_foreign
-from fsgen.interfaces import Converted, Foreign, Inputs, Play, Spec
+from fsgen.interfaces import Converted, Foreign, Inputs, Spec, StepContext
 from fsgen.nn import losses
 
 FAMILY = FUNIT()
@@ -306,8 +306,8 @@ class Step:
             content=self.io["xa"], content_y=one_hot(self.io["la"], classes),
             style=self.io["xb"][:, None], y=one_hot(self.io["lb"], classes),
         )  # fmt: skip
-        self.play = Play(
-            g=self.g, d=self.d, recipe=self.recipe, reals=self.io["xb"], inputs=self.inputs,
+        self.context = StepContext(
+            g=self.g, d=self.d, recipe=self.recipe, real_images=self.io["xb"], inputs=self.inputs,
             draw=None, view=lambda images, who: images, rng=None, scalars={},
         )  # fmt: skip
         self.fakes = FAMILY.fakes(self.g, self.inputs, self.recipe, torch.Generator())
@@ -320,8 +320,8 @@ class Step:
     def terms(self) -> dict[str, dict[str, Tensor]]:
         """From pictures of the same graph: gradients are then taken of each player's own parameters."""
         return {
-            "dis": FAMILY.critic_loss(self.play, self.fakes),
-            "gen": FAMILY.generator_loss(self.play, self.fakes),
+            "dis": FAMILY.discriminator_loss(self.context, self.fakes),
+            "gen": FAMILY.generator_loss(self.context, self.fakes),
         }
 
     def total(self, of: str) -> Tensor:

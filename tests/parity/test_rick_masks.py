@@ -128,7 +128,7 @@ def test_two_rounds_of_training(case):
             mine = net.get_parameter(names[who][key])
             mine.data = value.reshape(mine.shape).clone()
         trained[who] = [net.get_parameter(names[who][key]) for key in shown]
-        assert all(Stack([method]).trains(FAMILY, method.bench.spec, who, names[who][key]) for key in shown)
+        assert all(Stack([method]).trains(FAMILY, method.context.spec, who, names[who][key]) for key in shown)
         settings = config["adam"][f"{who}_optim"]
         optimisers[who] = torch.optim.Adam([{"params": trained[who]}], foreach=True, **settings)
     rounds = sorted({int(m[1]) for name in tensors if (m := re.match(r"out\.dyn(\d+)\.", name))})
@@ -164,7 +164,7 @@ def test_what_is_not_trained(case):
     for who in ("g", "d"):
         keys = case.info[f"not_in_optimiser_{who}"]
         for key, name in named(case, who, keys).items():
-            assert key not in keys or not method.trains(FAMILY, method.bench.spec, who, name), key
+            assert key not in keys or not method.trains(FAMILY, method.context.spec, who, name), key
 
 
 @pytest.mark.parametrize("case", KIND)

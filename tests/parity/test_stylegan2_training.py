@@ -55,12 +55,12 @@ class Training:
             return self.g(Inputs(z=self.z))
 
     @cached_property
-    def reals(self) -> Tensor:
+    def real_images(self) -> Tensor:
         return self.io["in.real"].clone().requires_grad_()
 
     @cached_property
     def real_gradient(self) -> Tensor:
-        return torch.autograd.grad(self.d(self.reals).sum(), self.reals)[0]
+        return torch.autograd.grad(self.d(self.real_images).sum(), self.real_images)[0]
 
     # ---- losses ----------------------------------------------------------------------------------------
 
@@ -71,7 +71,7 @@ class Training:
         return FAMILY.loss_g(self.d(self.g(Inputs(z=self.z))))
 
     def r1_penalty(self, mean: float) -> Tensor:
-        return losses.r1(self.d(self.reals), self.reals)
+        return losses.r1(self.d(self.real_images), self.real_images)
 
     def path_penalty(self, mean: float) -> Tensor:
         return losses.path_penalty(self.path_lengths(), torch.tensor(mean, dtype=torch.float64))[0]

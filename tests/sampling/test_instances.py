@@ -7,7 +7,7 @@ import torch
 from tiny import draw_images, make_source
 
 import fsgen
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError
 from fsgen.features import instance_features as networks
 from fsgen.models import model as models
@@ -80,7 +80,7 @@ def test_the_feature_network_is_loaded_once(tmp_path, source, built, drawings, p
     assert built == ["colours"] * 3
     photo = sorted(pictures.iterdir())[0]
     job = sheets.Job(str(run), tmp_path / "a.png", [0, 1], instance=photo, candidates=2, device="cpu")
-    sheets.write(job, Watch())
+    sheets.write(job, Callbacks())
     assert built == ["colours"] * 4
     plain = train(pictures, out=tmp_path / "plain", steps=1, **SMALL)
     fsgen.adapt(drawings, out=tmp_path / "of plain", source=plain, method="finetune", steps=1, device="cpu")
@@ -188,7 +188,7 @@ def test_a_picture_is_drawn_after(tmp_path, source, pictures):
     assert (cosine(near) >= cosine(plain) - 1e-6).all()
     torch.testing.assert_close(torch.cat(list(after.chosen([0, 1], 1))), plain)
     job = sheets.Job(str(source), tmp_path / "a.png", [0, 1], instance=photo, candidates=3, device="cpu")
-    assert sheets.write(job, Watch()) == [tmp_path / "a.png"]
+    assert sheets.write(job, Callbacks()) == [tmp_path / "a.png"]
 
 
 def test_what_cannot_be_is_refused(tmp_path, tiny, source, drawings, pictures):
@@ -201,9 +201,11 @@ def test_what_cannot_be_is_refused(tmp_path, tiny, source, drawings, pictures):
     with pytest.raises(FsgenError, match="tiny does not draw after images"):
         fsgen.load(tiny, device="cpu").after(drawings)
     with pytest.raises(FsgenError, match="candidates is at least 1"):
-        sheets.write(sheets.Job(str(source), tmp_path / "a.png", [0], candidates=0, device="cpu"), Watch())
+        sheets.write(
+            sheets.Job(str(source), tmp_path / "a.png", [0], candidates=0, device="cpu"), Callbacks()
+        )
     with pytest.raises(FsgenError, match="tiny does not draw after images"):
-        sheets.write(sheets.Job(str(tiny), tmp_path / "a.png", [0], candidates=2, device="cpu"), Watch())
+        sheets.write(sheets.Job(str(tiny), tmp_path / "a.png", [0], candidates=2, device="cpu"), Callbacks())
     with pytest.raises(FsgenError, match="instances trains nothing, so it goes with no other"):
         fsgen.adapt(drawings, out=tmp_path / "run", source=source, method="instances,diffaugment")
     mute = make_source(tmp_path / "mute.safetensors", **AFTER)

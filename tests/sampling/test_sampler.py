@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tiny import LABELS, make_source
 
 import fsgen
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data.image_output import to_uint8
 from fsgen.errors import FsgenError
 from fsgen.models import model as models
@@ -38,7 +38,7 @@ def pictures(model, chosen=range(4), **options):
 
 def write(out, model, chosen=(0, 1, 2), frames=None, **options):
     job = sheets.Job(model=str(model), out=out, seeds=list(chosen), device="cpu", **options)
-    return sheets.write(job, Watch()) if frames is None else sheets.film(job, frames, Watch())
+    return sheets.write(job, Callbacks()) if frames is None else sheets.film(job, frames, Callbacks())
 
 
 def tile(sheet, column, row, gap_above=0):

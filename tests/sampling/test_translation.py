@@ -8,7 +8,7 @@ from PIL import Image
 from tiny import draw_images, make_source
 
 import fsgen
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data.images import load_images
 from fsgen.errors import FsgenError
 from fsgen.models import model as models
@@ -55,8 +55,8 @@ def test_what_is_fed_belongs_together(classes):
     images = load_images(classes, 32)
     labels = [("cats", "dogs", "eels").index(name.split("/")[0]) for name in images.names]
     model = models.Model(None, {"c_dim": 3}, {})
-    fed = translation.Classes.of(images, labels, model)
-    inputs = fed.drawing(torch.nn.Linear(1, 1))(40, torch.Generator().manual_seed(0))
+    data = translation.Classes.of(images, labels, model)
+    inputs = data.drawing(torch.nn.Linear(1, 1))(40, torch.Generator().manual_seed(0))
     for i in range(40):
         style, content = (
             [r for r in range(9) if torch.equal(images.floats([r])[0], picture)]
@@ -94,7 +94,7 @@ def test_pictures_are_translated_in_their_order(tmp_path, source, drawings):
     assert torch.equal(loaded.sample(2, seed=5, label="eels"), pictures[:2])  # round and round
     assert not torch.equal(loaded.sample(5, label="cats"), pictures)
     job = sheets.Job(str(source), tmp_path / "out", [0, 1, 2], content=drawings, device="cpu")
-    assert len(sheets.write(job, Watch())) == 3
+    assert len(sheets.write(job, Callbacks())) == 3
 
 
 def test_what_cannot_be_translated_is_refused(tmp_path, tiny, source, drawings, classes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from safetensors.torch import load_file
 
 import fsgen
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.io import checkpoint
 from fsgen.io.run_folder import Run
 
@@ -38,7 +38,7 @@ class After:
 
     def __init__(self, step, die=False):
         self.steps, self.die, self.preparing = step, die, False
-        self.watch = Watch(progress=self.progress, stop=self.stop)
+        self.callbacks = Callbacks(progress=self.progress, stop=self.stop)
 
     def progress(self, task, done, total):
         self.preparing = True  # what comes next is no step of the run

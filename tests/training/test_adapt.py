@@ -17,7 +17,7 @@ from tiny import LABELS, draw_images, make_source
 
 import fsgen
 from fsgen import registry
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data.images import load_images
 from fsgen.io import checkpoint
 from fsgen.io import run_folder as runs
@@ -42,9 +42,9 @@ def weights(run):
 
 def test_a_run_leaves_all_it_promises(tmp_path, tiny, drawings, real_plots):
     said, shown = [], []
-    watch = Watch(say=said.append, step=lambda *args: shown.append(args))
+    callbacks = Callbacks(say=said.append, step=lambda *args: shown.append(args))
     out = tmp_path / "deep" / "run"
-    run = adapt(drawings, out, tiny, "ewc", 12, options=EWC, watch=watch, sample_every=5)
+    run = adapt(drawings, out, tiny, "ewc", 12, options=EWC, callbacks=callbacks, sample_every=5)
     assert run == out and {p.name for p in run.iterdir()} == set(runs.OURS)
     assert {p.name for p in (run / "samples").iterdir()} == {"000005.png", "000010.png", "000012.png"}
     for name in ("losses", "penalty", "change"):
@@ -81,7 +81,7 @@ def test_images_far_from_the_source_are_warned_of(tmp_path, tiny, drawings, monk
     def warned(bound):
         said = []
         monkeypatch.setattr(domain_gap, "FAR", bound)
-        adapt(drawings, tmp_path / str(bound), tiny, watch=Watch(say=said.append))
+        adapt(drawings, tmp_path / str(bound), tiny, callbacks=Callbacks(say=said.append))
         return [line for line in said if "look far from what this source draws" in line]
 
     source, shots = models.load(tiny), load_images(drawings, 16)
@@ -115,7 +115,7 @@ def test_grids_show_the_source_above_the_adapted(tmp_path, tiny, drawings):
 def test_the_adapted_file_has_what_the_source_has(tmp_path, drawings, networks):
     source = make_source(tmp_path / "source.safetensors", networks)
     said = []
-    run = adapt(drawings, tmp_path / "run", source, watch=Watch(say=said.append))
+    run = adapt(drawings, tmp_path / "run", source, callbacks=Callbacks(say=said.append))
     before, after = load_file(source), load_file(run / "model.safetensors")
     assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
     moved = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
@@ -167,7 +167,7 @@ def test_a_zip_is_a_folder_and_unreadable_files_are_left_out(tmp_path, tiny, dra
         archive.writestr("art/broken.png", b"no picture")
     said = []
     adapt(drawings, tmp_path / "a", tiny)
-    adapt(tmp_path / "shots.zip", tmp_path / "b", tiny, watch=Watch(say=said.append))
+    adapt(tmp_path / "shots.zip", tmp_path / "b", tiny, callbacks=Callbacks(say=said.append))
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     assert "skipped art/broken.png: not an image of a format that Pillow reads" in said
     assert "images: 5 read, 1 skipped" in said

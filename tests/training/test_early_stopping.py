@@ -13,7 +13,7 @@ from tiny import draw_images, make_source
 
 import fsgen
 from fsgen import rng as random
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data.images import load_images
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.features.discriminator_features import embed
@@ -35,8 +35,8 @@ def away(monkeypatch):
     monkeypatch.setattr(early_stopping, "SAMPLES", 2)
 
     def scripted(*found: float) -> None:
-        monkeypatch.setattr(early_stopping.Watchman, "start", 10.0)
-        monkeypatch.setattr(early_stopping.Watchman, "look", lambda self, state: found[state.step - 1])
+        monkeypatch.setattr(early_stopping.EarlyStopping, "start", 10.0)
+        monkeypatch.setattr(early_stopping.EarlyStopping, "look", lambda self, state: found[state.step - 1])
 
     return scripted
 
@@ -58,7 +58,7 @@ NEARER = (6, 3, 1.6, 1.5, 1, 0.5)
 def test_a_run_ends_with_the_step_that_is_near_enough(tmp_path, tiny, drawings, away):
     away(*NEARER)
     said = []
-    run = adapt(drawings, tmp_path / "auto", tiny, stop="auto", watch=Watch(say=said.append))
+    run = adapt(drawings, tmp_path / "auto", tiny, stop="auto", callbacks=Callbacks(say=said.append))
     assert said[-1] == "ended at step 4: samples are 15% as far from the images as the source's"
     assert told(run)["steps"] == 4 and told(run)["ended_by_itself"] is True
     assert [line["distance"] for line in Run(run).history() if "distance" in line] == [6, 3, 1.6, 1.5]
@@ -76,7 +76,7 @@ def test_the_average_is_as_long_as_asked_for(tmp_path, tiny, drawings, away):
 def test_it_goes_no_further_than_its_steps(tmp_path, tiny, drawings, away):
     away(*[9.0] * STEPS)
     said = []
-    run = adapt(drawings, tmp_path / "auto", tiny, stop="auto", watch=Watch(say=said.append))
+    run = adapt(drawings, tmp_path / "auto", tiny, stop="auto", callbacks=Callbacks(say=said.append))
     assert said[-1].startswith(
         "all 6 steps done: samples are 90% as far from the images as the source's; 15%"
     )
@@ -86,7 +86,7 @@ def test_it_goes_no_further_than_its_steps(tmp_path, tiny, drawings, away):
 
 def test_images_as_the_source_draws_them_end_nothing(tmp_path, tiny, drawings, away, monkeypatch):
     away(*[0.01] * STEPS)
-    monkeypatch.setattr(early_stopping.Watchman, "start", -0.02)  # the distance is unbiased
+    monkeypatch.setattr(early_stopping.EarlyStopping, "start", -0.02)  # the distance is unbiased
     assert told(adapt(drawings, tmp_path / "run", tiny, stop="auto"))["steps"] == STEPS
 
 
@@ -102,7 +102,7 @@ def test_over_is_over(tmp_path, tiny, drawings, away):
     before = weights(run)
     for steps in (None, 12):
         said = []
-        resume(run, steps=steps, watch=Watch(say=said.append))
+        resume(run, steps=steps, callbacks=Callbacks(say=said.append))
         assert weights(run) == before and told(run)["steps"] == 4 and told(run)["ended_by_itself"] is True
         assert "the run has ended by itself at step 4; without --stop auto it goes further" in said
 
@@ -112,7 +112,7 @@ def test_after_a_break_it_ends_the_same(tmp_path, tiny, drawings, away, step, di
     away(*NEARER)
     expected = outcome(adapt(drawings, tmp_path / "whole", tiny, stop="auto"))
     try:
-        adapt(drawings, tmp_path / "run", tiny, stop="auto", watch=After(step, die).watch)
+        adapt(drawings, tmp_path / "run", tiny, stop="auto", callbacks=After(step, die).callbacks)
     except (Interrupted, KeyboardInterrupt):
         resume(tmp_path / "run")
     assert outcome(tmp_path / "run") == expected
@@ -130,20 +130,20 @@ def test_the_distance_is_that_of_the_model_it_would_leave(tmp_path, tiny, drawin
 
     source, shots = models.load(tiny), load_images(drawings, 16)
     assert line["distance"] == pytest.approx(distance(source, models.load(run), shots.floats()), abs=1e-4)
-    watchman = early_stopping.Watchman(source, shots, SimpleNamespace(), torch.device("cpu"))
-    assert watchman.start == pytest.approx(distance(source, source, shots.floats()), abs=1e-4)
+    stopping = early_stopping.EarlyStopping(source, shots, SimpleNamespace(), torch.device("cpu"))
+    assert stopping.start == pytest.approx(distance(source, source, shots.floats()), abs=1e-4)
     monkeypatch.setattr(early_stopping, "BUDGET", 0.5)
-    assert watchman.enough(watchman.start * 0.49) and not watchman.enough(watchman.start * 0.51)
+    assert stopping.enough(stopping.start * 0.49) and not stopping.enough(stopping.start * 0.51)
 
 
 @torch.no_grad()
 def distance(source, model, shots):
     """2 E|x - y| - E|x - x'| - E|y - y'|, as the source's critic sees 40 samples and the shots."""
     cpu = torch.device("cpu")
-    critic, g = source.discriminator(cpu), model.generator(device=cpu)
+    discriminator, g = source.discriminator(cpu), model.generator(device=cpu)
     rng, draw = random.generator(0, "stop"), prior(model, g)
-    drawn = torch.cat([embed(critic, g(draw(n, rng))) for n in (32, 8)])
-    theirs = embed(critic, shots)
+    drawn = torch.cat([embed(discriminator, g(draw(n, rng))) for n in (32, 8)])
+    theirs = embed(discriminator, shots)
     return 2 * torch.cdist(drawn, theirs).mean().item() - mean_pairwise(drawn) - mean_pairwise(theirs)
 
 

@@ -15,7 +15,7 @@ from fsgen.training.fisher import of_players
 SAMPLES = 5
 
 
-def naive(family: Family, g: nn.Module, d: nn.Module, inputs: Inputs, reals: Tensor) -> dict[str, dict]:
+def naive(family: Family, g: nn.Module, d: nn.Module, inputs: Inputs, real_images: Tensor) -> dict[str, dict]:
     """Mean of the squared gradients of L_G = loss_g(D(G(z))) and L_D = loss_d(D(x), D(G(z))), one by one."""
     found = {}
     for who, net in (("g", g), ("d", d)):
@@ -24,7 +24,7 @@ def naive(family: Family, g: nn.Module, d: nn.Module, inputs: Inputs, reals: Ten
         for i in range(SAMPLES):
             one = inputs[i : i + 1]
             fake = d(g(one), one)
-            loss = family.loss_g(fake) if who == "g" else family.loss_d(d(reals[i : i + 1], one), fake)
+            loss = family.loss_g(fake) if who == "g" else family.loss_d(d(real_images[i : i + 1], one), fake)
             gradients = torch.autograd.grad(loss, values, allow_unused=True)
             for sum_, gradient in zip(total, gradients, strict=True):
                 sum_ += 0 if gradient is None else gradient.square() / SAMPLES
@@ -50,10 +50,10 @@ def test_it_equals_single_backward_passes(name, reparametrised):
     z = g.draw(SAMPLES, rng)
     inputs = Inputs(**{key: value.double() for key, value in z.parts().items()})
     side = SPECS[name]["resolution"]
-    reals = torch.rand(SAMPLES, 3, side, side, generator=rng, dtype=torch.float64) * 2 - 1
-    wanted = naive(family, g, d, inputs, reals)
+    real_images = torch.rand(SAMPLES, 3, side, side, generator=rng, dtype=torch.float64) * 2 - 1
+    wanted = naive(family, g, d, inputs, real_images)
     # not all in one batch: the split does not matter
-    found = of_players(family, g, d, [(inputs[:2], reals[:2]), (inputs[2:], reals[2:])])
+    found = of_players(family, g, d, [(inputs[:2], real_images[:2]), (inputs[2:], real_images[2:])])
     for who in ("g", "d"):
         assert found[who].keys() == wanted[who].keys()
         assert sum(bool(value.any()) for value in found[who].values()) > len(found[who]) / 2

@@ -69,9 +69,9 @@ def test_one_class_more_leaves_the_others_pictures_as_they_were(source):
         middle = type(inputs)(inputs.z, torch.full((4, 3), 1 / 3))
         owls = type(inputs)(inputs.z, torch.eye(4)[[3] * 4])
         torch.testing.assert_close(new(owls), old(middle))
-        critic, wider = judges(before, after)
+        discriminator, wider = judges(before, after)
         images = old(inputs)
-        torch.testing.assert_close(wider(images, more), critic(images, inputs))
+        torch.testing.assert_close(wider(images, more), discriminator(images, inputs))
 
 
 def test_the_embedding_alone_keeps_every_other_weight(tmp_path, source, drawings):

@@ -22,7 +22,7 @@ def stopped(tmp_path, tiny, drawings):
     images, source = tmp_path / "images", tmp_path / "source.safetensors"
     shutil.copytree(drawings, images), shutil.copy(tiny, source)
     with pytest.raises(Interrupted):
-        adapt(images, tmp_path / "run", source, watch=After(2).watch)
+        adapt(images, tmp_path / "run", source, callbacks=After(2).callbacks)
     return tmp_path / "run"
 
 
@@ -85,7 +85,7 @@ def test_a_damaged_state_is_named(stopped):
 def test_a_state_of_another_version_of_the_method_is_refused(tmp_path, tiny, drawings):
     run = tmp_path / "run"
     with pytest.raises(Interrupted):
-        adapt(drawings, run, tiny, "ewc", watch=After(2).watch)
+        adapt(drawings, run, tiny, "ewc", callbacks=After(2).callbacks)
     state = run / "state" / "latest.safetensors"
     tensors, header = checkpoint.read(state)
     name = next(name for name in tensors if name.startswith("method.ewc.fisher."))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from stops import METHODS, STEPS, After, adapt, outcome
 
 from fsgen import registry
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.io.run_folder import Run
 from fsgen.methods.finetune import Finetune
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, tiny, drawings, whole, name):
     expected = whole(name)
     with pytest.raises(Interrupted, match=f"stopped after step 3 of {STEPS}") as caught:
-        adapt(drawings, tmp_path / "a run", tiny, name, watch=After(3).watch)
+        adapt(drawings, tmp_path / "a run", tiny, name, callbacks=After(3).callbacks)
     assert caught.value.code == 130
     assert caught.value.hint == f"go on: fsgen adapt --resume '{tmp_path / 'a run'}'"
     assert not (tmp_path / "a run" / "model.safetensors").exists()
@@ -41,21 +41,21 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, tiny, drawings, whole
 @pytest.mark.parametrize(("step", "die"), [(1, False), (2, False), (5, False), (1, True), (5, True)])
 def test_wherever_it_was_stopped(tmp_path, tiny, drawings, whole, step, die):
     with pytest.raises(KeyboardInterrupt if die else Interrupted):
-        adapt(drawings, tmp_path / "run", tiny, watch=After(step, die).watch)
+        adapt(drawings, tmp_path / "run", tiny, callbacks=After(step, die).callbacks)
     saved = {(1, True): 0, (5, True): 4}.get((step, die), step)
     assert Run.open(tmp_path / "run").step == saved
     said = []
-    resume(tmp_path / "run", watch=Watch(say=said.append))
+    resume(tmp_path / "run", callbacks=Callbacks(say=said.append))
     assert f"resuming at step {saved} of {STEPS}" in said
     assert outcome(tmp_path / "run") == whole("finetune")
 
 
 def test_stopped_again_and_again(tmp_path, tiny, drawings, whole):
     with pytest.raises(Interrupted):
-        adapt(drawings, tmp_path / "run", tiny, "stack", watch=After(1).watch)
+        adapt(drawings, tmp_path / "run", tiny, "stack", callbacks=After(1).callbacks)
     for _ in range(STEPS - 2):
         with pytest.raises(Interrupted):
-            resume(tmp_path / "run", watch=After(1).watch)
+            resume(tmp_path / "run", callbacks=After(1).callbacks)
     resume(tmp_path / "run")
     assert outcome(tmp_path / "run") == whole("stack")
     steps = [line["step"] for line in Run(tmp_path / "run").history()]
@@ -63,7 +63,7 @@ def test_stopped_again_and_again(tmp_path, tiny, drawings, whole):
 
 
 def test_a_stop_at_the_last_step_is_none(tmp_path, tiny, drawings, whole):
-    run = adapt(drawings, tmp_path / "run", tiny, watch=After(STEPS).watch)
+    run = adapt(drawings, tmp_path / "run", tiny, callbacks=After(STEPS).callbacks)
     assert outcome(run) == whole("finetune")
 
 
@@ -80,7 +80,7 @@ def test_a_finished_run_can_go_on_for_longer(tmp_path, tiny, drawings, whole):
 
 def test_lines_logged_after_the_last_save_come_once(tmp_path, tiny, drawings):
     with pytest.raises(KeyboardInterrupt):
-        adapt(drawings, tmp_path / "run", tiny, watch=After(1, die=True).watch)
+        adapt(drawings, tmp_path / "run", tiny, callbacks=After(1, die=True).callbacks)
     with (tmp_path / "run" / "log.jsonl").open("a") as log:
         log.write('{"step": 1, "d": 9.0}\n{"step": 10, "d"')  # cut off
     resume(tmp_path / "run")
@@ -89,9 +89,11 @@ def test_lines_logged_after_the_last_save_come_once(tmp_path, tiny, drawings):
 
 
 def test_stopped_before_the_first_step(tmp_path, tiny, drawings):
-    watch = Watch(stop=lambda: True)
+    callbacks = Callbacks(stop=lambda: True)
     with pytest.raises(Interrupted, match="before the first step") as caught:
-        adapt(drawings, tmp_path / "run", tiny, "ewc", watch=watch, seed=3)  # no Fisher of that seed is kept
+        adapt(
+            drawings, tmp_path / "run", tiny, "ewc", callbacks=callbacks, seed=3
+        )  # no Fisher of that seed is kept
     assert caught.value.code == 130
     assert adapt(drawings, tmp_path / "run", tiny, "ewc", steps=1)  # nothing is in the way
 
@@ -234,9 +236,9 @@ class Breaks(Finetune):
         super().__init__()
         self.loss, self.calls = loss, 0
 
-    def terms(self, play):
+    def terms(self, context):
         self.calls += 1
-        weight = next(play.g.parameters()).flatten()[0]
+        weight = next(context.g.parameters()).flatten()[0]
         if self.calls < 4:
             return {"odd": weight * 0}
         # A loss that is a number while its gradient is none, or the other way round.

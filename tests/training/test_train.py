@@ -124,7 +124,7 @@ def test_a_class_is_sampled_by_number_or_name(tmp_path, classes, tiny):
 def test_a_batch_holds_images_of_its_labels(classes):
     images = load_images(classes, 16)
     labels = [("cats", "dogs", "eels").index(name.split("/")[0]) for name in images.names]
-    draw = real_batches.reals(images, torch.device("cpu"), mirror=False, classes=labels)
+    draw = real_batches.make_real_batches(images, torch.device("cpu"), mirror=False, classes=labels)
     wanted = torch.tensor([0, 2, 1, 2, 0, 1] * 10)
     inputs = Inputs(y=torch.nn.functional.one_hot(wanted, 3).float())
     got = draw(60, torch.Generator().manual_seed(0), inputs)

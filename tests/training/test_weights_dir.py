@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tiny import draw_images
 
 import fsgen
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.config import read_toml
 from fsgen.errors import FsgenError
 from fsgen.features.torchvision_shim import import_torchvision
@@ -64,10 +64,12 @@ def test_a_run_keeps_where_its_weights_lie(tmp_path, folder, pictures, drawings,
     photo = sorted(pictures.iterdir())[0]
     one = sheets.Job(str(swapped), Path("a.png"), [0], instance=photo, weights_dir=folder, device="cpu")
     two = sheets.Job(str(swapped), Path("b.png"), [0], candidates=2, weights_dir=folder, device="cpu")
-    assert all(sheets.write(asked, Watch())[0].is_file() for asked in (one, two))
+    assert all(sheets.write(asked, Callbacks())[0].is_file() for asked in (one, two))
 
     with pytest.raises(FsgenError, match="weights are not on this machine: timm's") as refused:
-        sheets.write(sheets.Job(str(swapped), Path("new/c.png"), [0], candidates=2, device="cpu"), Watch())
+        sheets.write(
+            sheets.Job(str(swapped), Path("new/c.png"), [0], candidates=2, device="cpu"), Callbacks()
+        )
     assert f"fsgen pull metrics timm:{MODEL}" in refused.value.hint and not Path("new").exists()
     with pytest.raises(FsgenError, match="weights are not on this machine"):
         fsgen.adapt(drawings, out="other", source=source, method="instances", device="cpu")
@@ -113,7 +115,7 @@ def test_rebuilt_pictures_are_compared_by_what_lies_there(tmp_path, monkeypatch)
     monkeypatch.setattr("fsgen.features.lpips_network.Lpips", lambda net, path, device: found.append(path))
     asked = SimpleNamespace(
         model=SimpleNamespace(family=SimpleNamespace(traits={"reconstruction"})),
-        recipe=SimpleNamespace(reconstruction=1.0), watch=Watch(),
+        recipe=SimpleNamespace(reconstruction=1.0), callbacks=Callbacks(),
         settings=SimpleNamespace(weights_dir=str(tmp_path)),
     )  # fmt: skip
     trainer._perceptual(asked, "cpu")

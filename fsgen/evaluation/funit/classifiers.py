@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.evaluation.funit.splits import Classes, Split
 from fsgen.evaluation.request import Request
 from fsgen.features.classifier import Classifier, fit_classifier, logits
@@ -28,7 +28,7 @@ class Judge:
     classifier: Classifier
     classes: int
     first: int  # its label of the first unseen class; the others follow
-    reals: Tensor  # uint8 [n, C, H, W]: pictures of unseen classes that it was not trained on
+    real_images: Tensor  # uint8 [n, C, H, W]: pictures of unseen classes that it was not trained on
     labels: Tensor  # [n] int64, of these
 
     def says(self, images: Tensor) -> Tensor:
@@ -46,10 +46,10 @@ class Judge:
 
 
 def trained(
-    names: list[str], seen: Classes, unseen: Classes, split: Split, request: Request, watch: Watch
+    names: list[str], seen: Classes, unseen: Classes, split: Split, request: Request, callbacks: Callbacks
 ) -> dict[str, Judge]:
     """Those of ``JUDGES`` that are called ``names``, trained on all images but the shots."""
-    rows = torch.cat(split.reals)
+    rows = torch.cat(split.real_images)
     images, labels = unseen.images.pixels[rows], unseen.labels[rows]
     judges = {}
     for name in names:
@@ -60,7 +60,7 @@ def trained(
             answers = torch.cat([seen.labels, labels + first])
         found = fit_classifier(
             small(pixels.to(request.device)), answers, steps=STEPS, seed=request.seed,
-            progress=partial(watch.progress, f"classifier of {JUDGES[name]}"),
+            progress=partial(callbacks.progress, f"classifier of {JUDGES[name]}"),
         )  # fmt: skip
         held = found.measured[answers[found.measured] >= first]
         judges[name] = Judge(found, len(answers.unique()), first, pixels[held], answers[held])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fsgen import rng as random
-from fsgen.callbacks import Watch
+from fsgen.callbacks import Callbacks
 from fsgen.data.image_output import to_uint8
 from fsgen.errors import FsgenError
 from fsgen.evaluation import extractors, image_sets
@@ -45,7 +45,7 @@ SHOWN = 48  # translations for a page
 
 def translated(
     path: str | Path, real: str | Path, content: str | Path | None, request: Request, notes: Notes, *,
-    weights_dir: Path | None, download: bool, dry_run: bool, watch: Watch,
+    weights_dir: Path | None, download: bool, dry_run: bool, callbacks: Callbacks,
 ) -> Evaluation | dict[str, Any]:  # fmt: skip
     """``evaluate`` by this protocol: rows of each K, the largest first, of the contents themselves, of real
     pictures and of chance.
@@ -59,8 +59,8 @@ def translated(
         raise FsgenError("the protocol funit translates pictures, and was given none", hint=USAGE)
     model = _model(path)
     kept = request.protocol.kept
-    seen = open_classes(content, "--content", model, request.fit, watch.say, least=2)
-    unseen = open_classes(real, "--real", model, request.fit, watch.say, least=1 + kept)
+    seen = open_classes(content, "--content", model, request.fit, callbacks.say, least=2)
+    unseen = open_classes(real, "--real", model, request.fit, callbacks.say, least=1 + kept)
     keep_apart(seen, unseen, model)
     split = Split.of(unseen, request.protocol.shots, kept, request.seed)
     chosen = random.generator(request.seed, "contents")
@@ -70,7 +70,7 @@ def translated(
         if n <= TOP:
             why = f"of {n} classes each is among the first {TOP}"
             notes.leave_out((f"top{TOP}_{name}",), FsgenError(why, hint=f"give more than {TOP} classes"))
-    files = extractors.locate(request.protocol, weights_dir, download, notes, watch)
+    files = extractors.locate(request.protocol, weights_dir, download, notes, callbacks)
     looking = extractors.build(files, request.protocol, model.spec["resolution"], request.device, notes)
     _beware(seen, unseen, split, wanted, request, notes)
     settings = _settings(request, model, seen, unseen, split, contents, looking)
@@ -78,13 +78,13 @@ def translated(
         return {**settings, "metrics": notes.metrics, "protocol": request.protocol.name,
                 "left_out": notes.left_out}  # fmt: skip
     names = [name for name in JUDGES if any(m.endswith(f"_{name}") for m in notes.metrics)]
-    judges = judging.trained(names, seen, unseen, split, request, watch)
+    judges = judging.trained(names, seen, unseen, split, request, callbacks)
     loaded = pictures.ready(model, str(request.device))
     translator = Translator(loaded, unseen, split, contents, request.batch)
     eyes = Eyes.of(judges, looking, unseen, split, len(contents), request)
-    rows = _rows(translator, eyes, notes, watch)
+    rows = _rows(translator, eyes, notes, callbacks)
     for line in notes.lines():
-        watch.say(line)
+        callbacks.say(line)
     return Evaluation(
         path=str(path), what=image_sets.model_described(model),
         real={"path": str(real), **image_sets.described(unseen.images)},
@@ -124,7 +124,7 @@ def _beware(
         )
     if len(seen.images) < wanted:
         notes.warn(f"{wanted} contents are wanted, and --content holds {len(seen.images)}: all are taken")
-    made, fewest = min(wanted, len(seen.images)), min(map(len, split.reals))
+    made, fewest = min(wanted, len(seen.images)), min(map(len, split.real_images))
     if "mfid" in notes.metrics and min(made, fewest) < RELIABLE:
         notes.warn(
             f"mFID with {made} translations and as few as {fewest} pictures a class is biased upwards: "
@@ -181,8 +181,8 @@ class Translator:
         labels = [i % len(self.unseen) for i in range(len(contents))]
         made = [self.code(label, self.split.counts[0]) for label in range(len(self.unseen))]
         first = torch.stack([shots[0] for shots in self.split.shots])[labels]
-        reals = [self.split.reals[i % len(self.unseen)] for i in range(SHOWN)]
-        rows = torch.stack([some[i // len(self.unseen) % len(some)] for i, some in enumerate(reals)])
+        real_images = [self.split.real_images[i % len(self.unseen)] for i in range(SHOWN)]
+        rows = torch.stack([some[i // len(self.unseen) % len(some)] for i, some in enumerate(real_images)])
         pixels = self.unseen.images.pixels
         albums = {
             "subject": self.render(contents, torch.cat([made[label] for label in labels])),
@@ -194,7 +194,7 @@ class Translator:
         }
 
 
-def _rows(translator: Translator, eyes: Eyes, notes: Notes, watch: Watch) -> list[dict[str, Any]]:
+def _rows(translator: Translator, eyes: Eyes, notes: Notes, callbacks: Callbacks) -> list[dict[str, Any]]:
     """K by K; then what the contents themselves, pictures of the classes and knowing nothing would score."""
     classes, contents, rows = range(len(translator.unseen)), translator.contents, []
     total = len(translator.split.counts) * len(classes)
@@ -202,14 +202,14 @@ def _rows(translator: Translator, eyes: Eyes, notes: Notes, watch: Watch) -> lis
         row = Row(eyes)
         for label in classes:
             row.add(eyes.look(translator.translations(label, k)), label)
-            watch.progress("translations", len(rows) * len(classes) + label + 1, total)
+            callbacks.progress("translations", len(rows) * len(classes) + label + 1, total)
         rows.append((f"K = {k}", "subject", len(classes) * len(contents), row.figures(notes.metrics)))
     row, looked = Row(eyes), eyes.look((part, part) for part in contents.split(translator.batch))
     for label in classes:
         row.add(looked, label)
     rows.append(("contents", "content", len(contents), row.figures(notes.metrics)))
-    reals = next((len(judge.labels) for judge in eyes.judges.values()), 0)
-    rows.append(("real", "real", reals, eyes.reals(notes.metrics)))
+    real_images = next((len(judge.labels) for judge in eyes.judges.values()), 0)
+    rows.append(("real", "real", real_images, eyes.real_images(notes.metrics)))
     rows.append(("chance", "chance", None, eyes.chances(notes.metrics)))
     return [
         {"name": name, "kind": kind, "n": n, "metrics": {key: one.plain() for key, one in figures.items()}}

@@ -100,7 +100,7 @@ class Split:
 
     counts: list[int]  # K: so many shots, most first
     shots: list[Tensor]  # of each class, int64 [largest K]: the first K of them are its shots
-    reals: list[Tensor]  # of each class, the others: what classifiers and mFID take
+    real_images: list[Tensor]  # of each class, the others: what classifiers and mFID take
 
     @classmethod
     def of(cls, unseen: Classes, counts: Sequence[int], kept: int, seed: int) -> Split:

@@ -56,7 +56,7 @@ class Eyes:
         inception = looking.features.get("inception")
         known = [] if inception is None else [
             torch.cat([inception(colour(unseen.images.pixels[part])) for part in rows.split(request.batch)])
-            for rows in split.reals
+            for rows in split.real_images
         ]  # fmt: skip
         dipd = None if looking.groups is None else Dipd(looking.groups)
         return cls(judges, dipd, inception, known, contents, request.seed)
@@ -83,11 +83,11 @@ class Eyes:
             torch.cat(distances) if distances else None, torch.cat(features) if features else None,
         )  # fmt: skip
 
-    def reals(self, names: list[str]) -> dict[str, Estimate]:
+    def real_images(self, names: list[str]) -> dict[str, Estimate]:
         """What the judges say of pictures of the unseen classes that they were not trained on."""
         found = {}
         for which, judge in self.judges.items():
-            said = judge.says(judge.reals)
+            said = judge.says(judge.real_images)
             p, draws = said.softmax(dim=1), intervals.draws(len(said), REPLICATES, self.seed)
             for top in (1, TOP):
                 right = among(said, judge.labels, top).numpy()

@@ -16,7 +16,18 @@ from fsgen.errors import FsgenError
 from fsgen.families.biggan import convert, networks
 from fsgen.families.biggan.layers import Spectral
 from fsgen.families.strict_loading import check
-from fsgen.interfaces import Converted, Family, Filters, Foreign, Inputs, Layer, Networks, Play, Player, Spec
+from fsgen.interfaces import (
+    Converted,
+    Family,
+    Filters,
+    Foreign,
+    Inputs,
+    Layer,
+    NetworkName,
+    Networks,
+    Spec,
+    StepContext,
+)
 from fsgen.nn import losses
 from fsgen.nn.batchnorm import remeasure
 
@@ -126,18 +137,20 @@ class BigGAN(Family):
         A generator whose name has "ema" in it, and one that is alone, is the average.
         """
         generators = {name: state for name, state in foreign.tensors.items() if convert.is_g(state)}
-        critics = [state for state in foreign.tensors.values() if convert.is_d(state)]
+        discriminators = [state for state in foreign.tensors.values() if convert.is_d(state)]
         averages = [state for name, state in generators.items() if "ema" in name.lower()]
         lives = [state for name, state in generators.items() if "ema" not in name.lower()]
         if not generators:
             raise FsgenError("a BigGAN's discriminator alone", hint="pull the file of its generator (G_ema)")
-        if max(map(len, (averages, lives, critics))) > 1:
+        if max(map(len, (averages, lives, discriminators))) > 1:
             raise FsgenError("a file with more networks than one BigGAN has")
         notes = []
         if not averages:
             averages, lives = lives, []
             notes.append("a single generator in the file: taken for the averaged one, as it is published")
-        g, g_ema, d = (convert.renamed(part[0]) if part else None for part in (lives, averages, critics))
+        g, g_ema, d = (
+            convert.renamed(part[0]) if part else None for part in (lives, averages, discriminators)
+        )
         told = {key: value for part in foreign.settings.values() for key, value in part.items()}
         try:
             spec, guessed = convert.infer(g_ema, d, told)
@@ -169,7 +182,7 @@ class BigGAN(Family):
     def recipe(self, spec: Spec) -> Recipe:
         return Recipe() if spec["resolution"] <= 64 else dataclasses.replace(Recipe(), lr=4e-5)
 
-    def optimiser(self, free: list[nn.Parameter], recipe: Recipe, who: Player) -> torch.optim.Optimizer:
+    def optimiser(self, free: list[nn.Parameter], recipe: Recipe, who: NetworkName) -> torch.optim.Optimizer:
         """Adam with a rate for each player; ``foreach`` and the group as for other families."""
         lr, betas = recipe.lr if who == "g" else recipe.lr_d, (recipe.beta1, recipe.beta2)
         return torch.optim.Adam([{"params": free}], lr=lr, betas=betas, eps=recipe.eps, foreach=True)
@@ -225,11 +238,11 @@ class BigGAN(Family):
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Tensor:
         return g(inputs)
 
-    def critic_loss(self, play: Play, fakes: Tensor) -> dict[str, Tensor]:
+    def discriminator_loss(self, context: StepContext, fakes: Tensor) -> dict[str, Tensor]:
         """D sees fakes and reals in one batch, as published: one step of its power iteration for both."""
-        seen = torch.cat([play.view(fakes, "fake_d"), play.view(play.reals, "real")])
-        fake_logits, real_logits = play.d(seen, _twice(play.inputs)).chunk(2)
-        play.judged(real_logits)
+        seen = torch.cat([context.view(fakes, "fake_d"), context.view(context.real_images, "real")])
+        fake_logits, real_logits = context.d(seen, _twice(context.inputs)).chunk(2)
+        context.judged(real_logits)
         return {"d": self.loss_d(real_logits, fake_logits)}
 
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -246,7 +259,7 @@ class BigGAN(Family):
         """
         return logits.flatten()
 
-    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
+    def regularise(self, context: StepContext, who: NetworkName, step: int) -> dict[str, Tensor]:
         return {}
 
 

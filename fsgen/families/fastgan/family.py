@@ -16,7 +16,18 @@ from fsgen.errors import FsgenError
 from fsgen.families.fastgan import convert, networks
 from fsgen.families.fastgan.networks import Looked, Pictures, quadrant, resize
 from fsgen.families.strict_loading import check
-from fsgen.interfaces import Converted, Family, Filters, Foreign, Inputs, Layer, Networks, Play, Player, Spec
+from fsgen.interfaces import (
+    Converted,
+    Family,
+    Filters,
+    Foreign,
+    Inputs,
+    Layer,
+    NetworkName,
+    Networks,
+    Spec,
+    StepContext,
+)
 from fsgen.nn import losses
 from fsgen.nn.batchnorm import remeasure
 from fsgen.nn.spectral_norm import SpectralConv
@@ -197,33 +208,35 @@ class FastGAN(Family):
         """The pictures twice: [n, C, S, S] and, from G's second output, [n, C, small, small]."""
         return g.pictures(inputs, "random", rng)
 
-    def critic_loss(self, play: Play, fakes: Pictures) -> dict[str, Tensor]:
+    def discriminator_loss(self, context: StepContext, fakes: Pictures) -> dict[str, Tensor]:
         """Equation 3, with random margins; its last part are the decoders' pictures against the reals."""
-        reals = play.view(play.reals, "real")
-        looked = play.d.look(reals)
-        real_logits = play.d.judge(looked)
-        play.judged(real_logits)
-        terms = self._rebuilt(play, reals, looked) if play.recipe.reconstruction else {}
-        fake_logits = play.d(_viewed(play, fakes, "fake_d"))
-        d = losses.hinge(real_logits, _margins(real_logits, play.rng("margins real")))
-        d = d + losses.hinge(-fake_logits, _margins(fake_logits, play.rng("margins fake")))
+        real_images = context.view(context.real_images, "real")
+        looked = context.d.look(real_images)
+        real_logits = context.d.judge(looked)
+        context.judged(real_logits)
+        terms = self._rebuilt(context, real_images, looked) if context.recipe.reconstruction else {}
+        fake_logits = context.d(_viewed(context, fakes, "fake_d"))
+        d = losses.hinge(real_logits, _margins(real_logits, context.rng("margins real")))
+        d = d + losses.hinge(-fake_logits, _margins(fake_logits, context.rng("margins fake")))
         return {"d": d} | terms
 
-    def _rebuilt(self, play: Play, reals: Tensor, looked: Looked) -> dict[str, Tensor]:
+    def _rebuilt(self, context: StepContext, real_images: Tensor, looked: Looked) -> dict[str, Tensor]:
         """Equation 2 for three decoders, summed over the batch as published; its name says the distance."""
-        rng = play.rng("part")
+        rng = context.rng("part")
         part = int(torch.randint(4, [], generator=rng, device=rng.device))
-        distance, name = (play.perceptual, "lpips") if play.perceptual else (l1, "l1")
+        distance, name = (context.perceptual, "lpips") if context.perceptual else (l1, "l1")
         total = sum(
             distance(_coloured(rebuilt), _coloured(resize(target, rebuilt.shape[-1]))).sum()
             for rebuilt, target in zip(
-                play.d.rebuild(looked, part), (reals, reals, quadrant(reals, part)), strict=True
+                context.d.rebuild(looked, part),
+                (real_images, real_images, quadrant(real_images, part)),
+                strict=True,
             )
         )
-        return {f"reconstruction_{name}": play.recipe.reconstruction * total}
+        return {f"reconstruction_{name}": context.recipe.reconstruction * total}
 
-    def generator_loss(self, play: Play, fakes: Pictures) -> dict[str, Tensor]:
-        return {"g": self.loss_g(play.d(_viewed(play, fakes, "fake_g")))}
+    def generator_loss(self, context: StepContext, fakes: Pictures) -> dict[str, Tensor]:
+        return {"g": self.loss_g(context.d(_viewed(context, fakes, "fake_g")))}
 
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """The hinge at its mean margin; training draws a margin for each logit."""
@@ -240,7 +253,7 @@ class FastGAN(Family):
         """
         return logits.mean(dim=1)
 
-    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
+    def regularise(self, context: StepContext, who: NetworkName, step: int) -> dict[str, Tensor]:
         return {}
 
 
@@ -252,10 +265,10 @@ def _margins(logits: Tensor, rng: torch.Generator) -> Tensor:
     return 0.8 + 0.2 * torch.rand(logits.shape, generator=rng, device=rng.device).to(logits.device)
 
 
-def _viewed(play: Play, fakes: Pictures, who: Literal["fake_d", "fake_g"]) -> Pictures:
+def _viewed(context: StepContext, fakes: Pictures, who: Literal["fake_d", "fake_g"]) -> Pictures:
     """What the critic is shown of both sizes. A method's draws are those of one purpose for both."""
     big, small = fakes
-    return play.view(big, who), play.view(small, who)
+    return context.view(big, who), context.view(small, who)
 
 
 def _coloured(images: Tensor) -> Tensor:

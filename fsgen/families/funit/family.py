@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fsgen.errors import FsgenError
 from fsgen.families.funit import convert, networks
 from fsgen.families.strict_loading import check
-from fsgen.interfaces import Converted, Family, Foreign, Inputs, Networks, Play, Player, Spec
+from fsgen.interfaces import Converted, Family, Foreign, Inputs, NetworkName, Networks, Spec, StepContext
 from fsgen.nn import losses
 
 WIDTH = 64  # channels at the picture's end, as published
@@ -104,16 +104,16 @@ class FUNIT(Family):
         generators = {name: state for name, state in found.items() if convert.is_g(state)}
         lives = [state for name, state in generators.items() if name.endswith("gen")]
         averages = [state for name, state in generators.items() if not name.endswith("gen")]
-        critics = {name: state for name, state in found.items() if convert.is_d(state)}
+        discriminators = {name: state for name, state in found.items() if convert.is_d(state)}
         if not generators:
             raise FsgenError(
                 "a FUNIT's discriminator alone", hint="pull the file of its generators, gen_*.pt"
             )
-        if max(map(len, (lives, averages, critics))) > 1:
+        if max(map(len, (lives, averages, discriminators))) > 1:
             raise FsgenError("a file with more networks than one FUNIT has")
         try:
             g, g_ema = (convert.generator(part[0]) if part else None for part in (lives, averages))
-            d = convert.discriminator(*critics.values()) if critics else None
+            d = convert.discriminator(*discriminators.values()) if discriminators else None
             spec = convert.infer(g_ema if g_ema is not None else g, d) | {"resolution": PUBLISHED}
         except KeyError as error:
             raise FsgenError(f"a FUNIT checkpoint without the tensor {error}") from None
@@ -128,7 +128,7 @@ class FUNIT(Family):
         if d is None:
             notes.append("no discriminator in the file, which alone knows how many classes there were "
                          "(dis_N.pt is read where it lies beside gen_N.pt)")  # fmt: skip
-        others = sorted(found.keys() - generators.keys() - critics.keys())
+        others = sorted(found.keys() - generators.keys() - discriminators.keys())
         notes += [f"left out, since no network of a FUNIT is of that shape: '{name}'" for name in others]
         return Converted(spec, g, g_ema, d, tuple(notes))
 
@@ -137,7 +137,7 @@ class FUNIT(Family):
     def recipe(self, spec: Spec) -> Recipe:
         return Recipe()
 
-    def optimiser(self, free: list[nn.Parameter], recipe: Recipe, who: Player) -> torch.optim.Optimizer:
+    def optimiser(self, free: list[nn.Parameter], recipe: Recipe, who: NetworkName) -> torch.optim.Optimizer:
         """RMSProp, as published, of the parameters ``free`` of either player."""
         decay = {"alpha": recipe.alpha, "weight_decay": recipe.weight_decay}
         return torch.optim.RMSprop([{"params": free}], lr=recipe.lr, foreach=True, **decay)
@@ -165,41 +165,41 @@ class FUNIT(Family):
         contents = g.content(inputs.content)
         return Fakes(g.decode(contents, g.class_code(inputs)), contents)
 
-    def critic_loss(self, play: Play, fakes: Fakes) -> dict[str, Tensor]:
+    def discriminator_loss(self, context: StepContext, fakes: Fakes) -> dict[str, Tensor]:
         """The paper's L_GAN as a hinge: reals and translations, each judged as of their class ``y``.
 
         The penalty is that of Mescheder et al. 2018 on reals, of the mean logit of the batch: |grad|^2
         shrinks with the squares of the batch and of the patches, as published.
         """
-        recipe, reals = play.recipe, play.reals.detach().requires_grad_()
-        real_logits = play.d(play.view(reals, "real"), play.inputs)
-        play.judged(real_logits)
-        fake_logits = play.d(play.view(fakes.images, "fake_d"), play.inputs)
+        recipe, real_images = context.recipe, context.real_images.detach().requires_grad_()
+        real_logits = context.d(context.view(real_images, "real"), context.inputs)
+        context.judged(real_logits)
+        fake_logits = context.d(context.view(fakes.images, "fake_d"), context.inputs)
         terms = {"d": recipe.adversarial * self.loss_d(real_logits, fake_logits)}
         if recipe.penalty:
-            terms["penalty"] = recipe.penalty * losses.r1(real_logits / real_logits.numel(), reals)
+            terms["penalty"] = recipe.penalty * losses.r1(real_logits / real_logits.numel(), real_images)
         return terms
 
-    def generator_loss(self, play: Play, fakes: Fakes) -> dict[str, Tensor]:
+    def generator_loss(self, context: StepContext, fakes: Fakes) -> dict[str, Tensor]:
         """L_GAN, L_R and L_F: to be taken for real, to rebuild the content, to match D's features.
 
         Beside the translation a content is drawn as its own class, with itself for the one picture of it.
         Features are matched for both, as published; the L_F of the paper has the translation's alone.
         """
-        recipe, inputs = play.recipe, play.inputs
+        recipe, inputs = context.recipe, context.inputs
         itself = replace(inputs, style=inputs.content[:, None])
-        rebuilt = play.g.decode(fakes.contents, play.g.class_code(itself))
+        rebuilt = context.g.decode(fakes.contents, context.g.class_code(itself))
 
         def seen(images: Tensor) -> Tensor:
             # All as one kind, so that what is compared was shown in the same way: augmented alike, say.
-            return play.d.look(play.view(images, "fake_g"))
+            return context.d.look(context.view(images, "fake_g"))
 
         translated, again = seen(fakes.images), seen(rebuilt)
         with torch.no_grad():
             content = _pooled(seen(inputs.content))
             style = torch.stack([_pooled(seen(images)) for images in inputs.style.unbind(dim=1)]).mean(dim=0)
-        g = self.loss_g(play.d.judge(translated, inputs.y))
-        g = (g + self.loss_g(play.d.judge(again, inputs.content_y))) / 2
+        g = self.loss_g(context.d.judge(translated, inputs.y))
+        g = (g + self.loss_g(context.d.judge(again, inputs.content_y))) / 2
         return {
             "g": recipe.adversarial * g,
             "reconstruction": recipe.reconstruction * F.l1_loss(rebuilt, inputs.content),
@@ -217,7 +217,7 @@ class FUNIT(Family):
         """The mean logit of each sample, [n, patches] -> [n]: a hinge gives no probability, see FastGAN."""
         return logits.mean(dim=1)
 
-    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
+    def regularise(self, context: StepContext, who: NetworkName, step: int) -> dict[str, Tensor]:
         return {}
 
 

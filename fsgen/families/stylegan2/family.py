@@ -14,7 +14,18 @@ from torch import Tensor, nn
 from fsgen.errors import FsgenError
 from fsgen.families.strict_loading import check
 from fsgen.families.stylegan2 import convert, networks
-from fsgen.interfaces import Converted, Family, Filters, Foreign, Inputs, Layer, Networks, Play, Player, Spec
+from fsgen.interfaces import (
+    Converted,
+    Family,
+    Filters,
+    Foreign,
+    Inputs,
+    Layer,
+    NetworkName,
+    Networks,
+    Spec,
+    StepContext,
+)
 from fsgen.nn import losses
 
 
@@ -222,25 +233,29 @@ class StyleGAN2(Family):
         cut = int(torch.randint(1, g.num_ws, [], generator=rng, device=rng.device))
         return torch.cat([ws[:, :cut], g.map(other)[:, cut:]], dim=1)
 
-    def regularise(self, play: Play, who: Player, step: int) -> dict[str, Tensor]:
-        recipe = play.recipe
+    def regularise(self, context: StepContext, who: NetworkName, step: int) -> dict[str, Tensor]:
+        recipe = context.recipe
         if who == "d" and recipe.r1_gamma and step % recipe.r1_every == 0:
-            reals = play.reals.detach().requires_grad_()
-            logits = play.d(play.view(reals, "real"), play.inputs).flatten(1).mean(dim=1)  # of patches, too
-            return {"r1": losses.r1(logits, reals) * (recipe.r1_gamma / 2 * recipe.r1_every)}
+            real_images = context.real_images.detach().requires_grad_()
+            logits = (
+                context.d(context.view(real_images, "real"), context.inputs).flatten(1).mean(dim=1)
+            )  # of patches, too
+            return {"r1": losses.r1(logits, real_images) * (recipe.r1_gamma / 2 * recipe.r1_every)}
         if who == "g" and recipe.path_every and step % recipe.path_every == 0:
-            return {"path": self._path(play) * (recipe.path_weight * recipe.path_every)}
+            return {"path": self._path(context) * (recipe.path_weight * recipe.path_every)}
         return {}
 
-    def _path(self, play: Play) -> Tensor:
-        rng = play.rng("path")
-        inputs = play.draw(max(1, len(play.reals) // play.recipe.path_shrink), rng).to(play.reals.device)
-        ws = self._mixed(play.g, inputs, play.recipe, rng).requires_grad_()  # the mapping may be frozen
-        images = play.g.synthesis(ws, "random", rng)[0]
+    def _path(self, context: StepContext) -> Tensor:
+        rng = context.rng("path")
+        inputs = context.draw(max(1, len(context.real_images) // context.recipe.path_shrink), rng).to(
+            context.real_images.device
+        )
+        ws = self._mixed(context.g, inputs, context.recipe, rng).requires_grad_()  # the mapping may be frozen
+        images = context.g.synthesis(ws, "random", rng)[0]
         noise = torch.randn(images.shape, generator=rng, device=rng.device).to(images.device)
         lengths = losses.path_lengths(images, ws, noise)
-        mean = play.scalars.get("path_mean", torch.zeros([], device=images.device))
-        penalty, play.scalars["path_mean"] = losses.path_penalty(lengths, mean)
+        mean = context.scalars.get("path_mean", torch.zeros([], device=images.device))
+        penalty, context.scalars["path_mean"] = losses.path_penalty(lengths, mean)
         return penalty
 
 
