@@ -34,7 +34,7 @@ COLUMNS = 8  # pictures of the same seeds, a row for each run
 class Comparison:
     """Reports side by side."""
 
-    report_json: list[dict[str, Any]]
+    reports: list[dict[str, Any]]
     exhibits: list[Exhibits]
 
     def plain(self) -> dict[str, Any]:

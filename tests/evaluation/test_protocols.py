@@ -19,7 +19,7 @@ def test_every_choice_says_where_it_comes_from(name):
     found = protocol(name)
     choices = found.choices()
     assert {choice["what"] for choice in choices} == {
-        "samples", "fid", "reals", "flip_reals", "intra_samples", "intra_per_cluster", "intra_empty"
+        "samples", "fid", "real_images", "flip_reals", "intra_samples", "intra_per_cluster", "intra_empty"
     }  # fmt: skip
     for choice in choices:
         assert choice["value"] == getattr(found, choice["what"]) and len(choice["source"]) >= 4

@@ -181,7 +181,7 @@ def test_a_run_cut_in_two_is_the_run_in_one_piece(one_thread, cut):
             state.step = start.step
         loop.train(
             state, family=FAMILY, methods=Stack.parse("diffaugment", {}), recipe=Recipe(batch=2), seed=0,
-            real_images=lambda n, rng, inputs: torch.rand(n, 3, 64, 64, generator=rng) * 2 - 1, steps=steps,
+            real_batches=lambda n, rng, inputs: torch.rand(n, 3, 64, 64, generator=rng) * 2 - 1, steps=steps,
         )  # fmt: skip
         return state
 
