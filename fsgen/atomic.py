@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EROFS}
@@ -76,7 +76,7 @@ def _explained(error: Exception, path: Path) -> FsgenError | None:
         return FsgenError(
             f"the disk is full: {path} could not be written",
             hint="free some space or choose another folder; what stood there before is intact",
-            code=1,
+            code=Code.SYSTEM,
         )
     culprit = getattr(error, "filename", None)
     elsewhere = isinstance(culprit, str) and Path(culprit).parent != folder

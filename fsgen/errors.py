@@ -2,41 +2,78 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
+
+class Code(str, Enum):
+    """The kind of a refusal or failure; what tests and programs (``--json``) go by."""
+
+    USAGE = "usage"  # options that contradict each other, or one that has no effect here
+    UNKNOWN_NAME = "unknown-name"  # no family, method, metric, class, option of that name
+    OUT_OF_RANGE = "out-of-range"  # a value outside its bounds, or of the wrong type
+    NOT_FOUND = "not-found"  # no such file, folder, run or model
+    EXISTS = "exists"  # something is in the way
+    DAMAGED = "damaged"  # truncated, malformed, not finite
+    UNSUPPORTED = "unsupported"  # recognised, but nothing that fsgen reads or does
+    UNSAFE = "unsafe"  # asks to run code, or exceeds a bound on size
+    INCOMPATIBLE = "incompatible"  # model, method, images or options that do not fit one another
+    TOO_FEW = "too-few"  # images, classes or samples
+    CHANGED = "changed"  # no longer what was recorded, by its hash
+    MISSING_WEIGHTS = "missing-weights"  # of a feature network
+    MISSING_PACKAGE = "missing-package"  # an optional dependency
+    DECLINED = "declined"  # the user did not accept the terms
+    UNWRITABLE = "unwritable"  # no permission, or not a place for files
+    DOWNLOAD = "download"  # a server that cannot be reached, or sends something else
+    DIVERGED = "diverged"  # training or statistics that are not finite
+    SYSTEM = "system"  # a full disk, too little memory
+    GATE = "gate"  # a bound of --fail-if is exceeded
+    INTERRUPTED = "interrupted"
+
+
+FAILURES = {Code.DOWNLOAD, Code.DIVERGED, Code.SYSTEM, Code.GATE}  # not the user's doing: exit code 1
+
 
 class FsgenError(Exception):
     """What went wrong, where, and what to do next, in words for the person at the keyboard.
 
     Args:
-        message: one clear sentence that names the file or value at fault.
+        message: one clear sentence that names the file, option or value at fault.
+        code: its kind, which also gives the exit code of the command line.
+        where: the file, option or value at fault by itself, for programs.
         hint: what to do next, often an exact command; printed on a line of its own.
-        code: exit code of the command line: 2 for usage or refused input, 1 for a failure
-            that was not the user's doing (a full disk), 130 for an interruption.
     """
 
-    def __init__(self, message: str, *, hint: str = "", code: int = 2) -> None:
+    def __init__(self, message: str, *, code: Code = Code.USAGE, where: object = "", hint: str = "") -> None:
         super().__init__(message)
-        self.hint = hint
         self.code = code
+        self.where = str(where)
+        self.hint = hint
 
     def __str__(self) -> str:
-        message = super().__str__()
-        return f"{message}\n{self.hint}" if self.hint else message
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
 
     @property
     def message(self) -> str:
         """The sentence without the hint."""
         return super().__str__()
 
+    @property
+    def exit_code(self) -> int:
+        """2 for usage or refused input, 1 for a failure that was not the user's doing, 130 interrupted."""
+        if self.code is Code.INTERRUPTED:
+            return 130
+        return 1 if self.code in FAILURES else 2
+
 
 class Interrupted(FsgenError):
     """Ctrl-C: the step was finished and the state saved; the hint holds the command that resumes."""
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint, code=130)
+    def __init__(self, message: str, *, where: object = "", hint: str = "") -> None:
+        super().__init__(message, code=Code.INTERRUPTED, where=where, hint=hint)
 
 
 def suggest(name: str, known: list[str], otherwise: str = "") -> str:
-    """``did you mean 'ewc'?`` for a near miss of ``known``, else ``otherwise``, else all there is."""
+    """A hint for a misspelt ``name``: ``did you mean 'ewc'?``, else ``otherwise``, else all of ``known``."""
     from difflib import get_close_matches
 
     close = get_close_matches(name, known, n=1, cutoff=0.6)

@@ -49,7 +49,7 @@ def test_a_full_disk_is_a_failure_in_words(tmp_path, error):
     target.write_text("old")
     with pytest.raises(FsgenError, match="disk is full") as caught, atomic(target):
         raise error
-    assert caught.value.code == 1
+    assert caught.value.exit_code == 1
     assert str(target) in caught.value.message
     assert target.read_text() == "old"
     assert listing(tmp_path) == ["a.png"]
@@ -58,12 +58,12 @@ def test_a_full_disk_is_a_failure_in_words(tmp_path, error):
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
     with pytest.raises(FsgenError, match="no folder") as caught, atomic(tmp_path / "absent" / "a.png"):
         pass
-    assert caught.value.code == 2 and "mkdir" in caught.value.hint
+    assert caught.value.exit_code == 2 and "mkdir" in caught.value.hint
 
     (tmp_path / "file").write_text("")
     with pytest.raises(FsgenError, match="cannot be written") as caught, atomic(tmp_path / "file" / "a.png"):
         pass
-    assert caught.value.code == 2
+    assert caught.value.exit_code == 2
 
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(FsgenError, match="cannot be written"), atomic(tmp_path / "folder.png"):

@@ -97,7 +97,7 @@ def two_steps(out: Path, source: Path, drawings: Path, stack: str, monkeypatch: 
             device="cpu",
         )
     except FsgenError as refused:
-        assert refused.code == 2 and "\n" not in refused.message
+        assert refused.exit_code == 2 and "\n" not in refused.message
         assert not any(out.glob("*")), "refused, but only after the run was begun"
         return False
     before, after = load_file(source), load_file(run / "model.safetensors")

@@ -66,7 +66,7 @@ def main() -> None:
         if _debugging():
             raise
         _complain(error.message, error.hint)
-        sys.exit(error.code)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output went away

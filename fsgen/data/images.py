@@ -12,7 +12,7 @@ from torch import Tensor
 from fsgen.data.decode import Fit
 from fsgen.data.files import SUFFIXES, Item, find_images
 from fsgen.data.streaming import digest, open_images
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 
 __all__ = ["SUFFIXES", "ImageSet", "Item", "find_images", "load_images"]
 
@@ -81,7 +81,7 @@ def _room_for(n: int, channels: int, resolution: int) -> Tensor:
         raise FsgenError(
             f"{n} images of {resolution} px need {need} of memory, more than there is",
             hint="use fewer images or a smaller resolution",
-            code=1,
+            code=Code.SYSTEM,
         ) from error
 
 

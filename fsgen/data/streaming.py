@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fsgen.data.decode import PATIENCE, Fit, decode, reason, recipe
 from fsgen.data.files import Item, find_images, opener
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 
 THREADS = min(4, os.cpu_count() or 1)
 _TURN = 8  # files that a thread takes at once
@@ -214,7 +214,7 @@ class ImageStream:
             raise FsgenError(
                 f"{file.item.name} in {self._path} is no longer what it was at first: {why}",
                 hint="start again when nothing else is writing there",
-                code=1,
+                code=Code.SYSTEM,
             )
         file.sha256 = seen.sha256
         if seen.fault is not None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.measures import measure, shown
 
 _TESTS: dict[str, Callable[[float, float], bool]] = {
@@ -66,4 +66,4 @@ def check(bounds: list[Bound], metrics: Mapping[str, float]) -> None:
     crossed = [bound for bound in bounds if bound.crossed(metrics[bound.metric])]
     if crossed:
         named = [f"{b.metric} is {shown(b.metric, metrics[b.metric])} ({b})" for b in crossed]
-        raise FsgenError(f"the evaluation fails: {'; '.join(named)}", code=1)
+        raise FsgenError(f"the evaluation fails: {'; '.join(named)}", code=Code.GATE)

@@ -12,7 +12,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -36,7 +36,7 @@ def import_torchvision() -> ModuleType:
             raise FsgenError(
                 f"torchvision cannot be imported: {error}",
                 hint="install the version that fits torch: pip install -c constraints.txt torchvision",
-                code=1,
+                code=Code.SYSTEM,
             ) from error
     return _declare_and_retry()
 

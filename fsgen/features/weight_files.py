@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsgen.errors import FsgenError, Interrupted, suggest
+from fsgen.errors import Code, FsgenError, Interrupted, suggest
 
 Download = Callable[[str, Path, "str | None"], Path]
 """(url, destination, leading hex digits of its SHA-256 or None) -> the downloaded and checked file."""
@@ -256,5 +256,5 @@ def _missing(absent: dict[str, str], folder: Path) -> FsgenError:
     return FsgenError(
         f"weights are not on this machine ({needed})",
         hint="\n".join(lines),
-        code=1 if any(absent.values()) else 2,
+        code=Code.DOWNLOAD if any(absent.values()) else Code.MISSING_WEIGHTS,
     )

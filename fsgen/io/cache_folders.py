@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 
 
 def home() -> Path:
@@ -50,6 +50,6 @@ def make_folder(folder: Path) -> Path:
         raise FsgenError(
             f"the folder {folder} cannot be created: {error.strerror}",
             hint="choose another one; FSGEN_HOME says where fsgen keeps its own files",
-            code=1 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 2,
+            code=Code.SYSTEM if error.errno in (errno.ENOSPC, errno.EDQUOT) else Code.UNWRITABLE,
         ) from error
     return folder

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fsgen.atomic import atomic
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.io.cache_folders import home, make_folder
 
 _CHUNK = 1 << 20
@@ -145,5 +145,5 @@ def full(path: Path, need: str = "") -> FsgenError:
     return FsgenError(
         f"the disk is full: {path.parent} has no room for {path.name.removesuffix('.part')}{need}",
         hint="free some space and try again: the download goes on where it stopped",
-        code=1,
+        code=Code.DOWNLOAD,
     )

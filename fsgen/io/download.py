@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import fsgen
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.io.cache_folders import make_folder
 from fsgen.io.checksums import accepted, check, discard, disk, disk_error, full, is_here, note_of, part_of
 
@@ -186,14 +186,14 @@ def _no_hub(address: str) -> FsgenError:
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     why = "and HF_HUB_OFFLINE keeps fsgen off the network" if offline else "and the Hub cannot be reached"
     hint = "unset HF_HUB_OFFLINE" if offline else "check the connection and try again"
-    return FsgenError(f"{address} is not on this machine, {why}", hint=hint, code=1)
+    return FsgenError(f"{address} is not on this machine, {why}", hint=hint, code=Code.DOWNLOAD)
 
 
 def _no_drive(dest: Path, link: str, reason: object) -> FsgenError:
     # What requests raises is an OSError and long; gdown's own errors are not, and worth reading.
     why = "it cannot be reached" if isinstance(reason, OSError) else " ".join(str(reason).split())[:200]
     hint = f"Drive limits popular files: try later, or fetch {link} in a browser and give the file's path"
-    return FsgenError(f"Google Drive would not send {dest.name} ({why})", hint=hint, code=1)
+    return FsgenError(f"Google Drive would not send {dest.name} ({why})", hint=hint, code=Code.DOWNLOAD)
 
 
 def _bar(progress: Progress) -> type:
@@ -250,7 +250,7 @@ def _transfer(url: str, part: Path, progress: Progress, say: Say) -> None:
                 raise FsgenError(
                     f"{url} could not be downloaded: {lost}",
                     hint="check the connection and try again: the download goes on where it stopped",
-                    code=1,
+                    code=Code.DOWNLOAD,
                 ) from lost
             pause = PAUSE * 2 ** (failures - 1)
             say(f"{part.name.removesuffix('.part')}: {lost}; trying again in {pause:g} s")
@@ -371,6 +371,6 @@ def _unreachable(url: str, error: Exception) -> Exception:
         return FsgenError(
             f"{url} cannot be trusted: {reason.verify_message}",
             hint="check the address and this machine's clock and certificates",
-            code=1,
+            code=Code.DOWNLOAD,
         )
     return _Lost(f"{urlsplit(url).hostname} cannot be reached ({reason})")

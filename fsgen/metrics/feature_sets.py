@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ def matrix(features: Features, *, least: int = 1, what: str = "features") -> np.
     if len(array) < least:
         raise FsgenError(f"{what}: this metric needs at least {least} images, got {len(array)}")
     if not np.isfinite(array).all():
-        raise FsgenError(f"{what}: not all values are finite", code=1)
+        raise FsgenError(f"{what}: not all values are finite", code=Code.DIVERGED)
     return array
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from fsgen import config as configs
 from fsgen.callbacks import Callbacks
 from fsgen.data.images import ImageSet, load_images
-from fsgen.errors import FsgenError, Interrupted
+from fsgen.errors import Code, FsgenError, Interrupted
 from fsgen.features import weight_files
 from fsgen.features.extractor import Extractor
 from fsgen.io.run_folder import Run
@@ -182,7 +182,7 @@ def _refuse_nan(values: dict[str, float], step: int, run: Run) -> None:
             f"training broke down at step {step}: '{bad[0]}' is not a finite number; "
             f"the state saved in {run.path} is from before",
             hint="start again with a smaller --lr, or a smaller weight of what the method adds",
-            code=1,
+            code=Code.DIVERGED,
         )
 
 

@@ -133,6 +133,6 @@ def test_augment_is_its_operators_in_the_order_named():
 def test_unknown_names_suggest_the_nearest():
     with pytest.raises(FsgenError, match="did you mean 'color'") as caught:
         augment(images(), ["colour"], torch.Generator())
-    assert caught.value.code == 2
+    assert caught.value.exit_code == 2
     with pytest.raises(FsgenError, match="did you mean 'cutout'"):
         draw("cutouts", (1, 3, 8, 8), torch.Generator())

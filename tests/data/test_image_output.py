@@ -90,7 +90,7 @@ def test_pictures_are_refused_in_words(tmp_path):
     ]:
         with pytest.raises(FsgenError, match=words) as caught:
             save_animation(frames, tmp_path / path, fps)
-        assert caught.value.code == 2
+        assert caught.value.exit_code == 2
     assert list(tmp_path.iterdir()) == []
 
 

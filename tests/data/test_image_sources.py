@@ -122,7 +122,7 @@ def test_refusals_name_the_path_and_the_remedy(tmp_path, kind):
         path, limit = tmp_path, 0
     with pytest.raises(FsgenError) as caught:
         load_images(path, 8, limit=limit)
-    assert caught.value.code == 2 and caught.value.hint
+    assert caught.value.exit_code == 2 and caught.value.hint
     assert kind == "few" or str(path) in caught.value.message
     if kind in {"empty folder", "no images"}:
         assert ".png" in caught.value.hint and ".tiff" in caught.value.hint

@@ -304,7 +304,7 @@ def test_damaged_bytes_never_escape_as_another_error(tmp_path_factory, data):
     try:
         assert load_images(path, 8).pixels.shape == (1, 3, 8, 8)
     except FsgenError as error:
-        assert error.code == 2
+        assert error.exit_code == 2
 
 
 # ---- what comes out

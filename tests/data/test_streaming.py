@@ -286,7 +286,7 @@ def test_a_file_that_changes_between_passes_is_an_error(folder):
         change(folder / "06.png")
         with pytest.raises(FsgenError, match=r"06\.png") as caught:
             gather(pile)
-        assert caught.value.code == 1 and caught.value.hint
+        assert caught.value.exit_code == 1 and caught.value.hint
     fill(folder, contents())
     pile = open_images(folder)
     assert pile.ordered

@@ -260,7 +260,7 @@ def test_what_cannot_be_measured_is_refused(tiny, real_images, tmp_path):
     ):
         with pytest.raises(FsgenError, match=words) as caught:
             evaluate(path, samples=options.pop("samples", 4), **options)
-        assert caught.value.code == 2
+        assert caught.value.exit_code == 2
 
 
 def test_a_source_without_a_discriminator_is_seen_through_the_bundled_one(real_images, tmp_path, few):

@@ -24,7 +24,7 @@ def test_a_bound_is_crossed_or_not(text, value, fails):
     if fails:
         with pytest.raises(FsgenError) as caught:
             gate.check([bound], {bound.metric: value})
-        assert caught.value.code == 1 and bound.metric in caught.value.message
+        assert caught.value.exit_code == 1 and bound.metric in caught.value.message
     else:
         gate.check([bound], {bound.metric: value})
 
@@ -41,7 +41,7 @@ def test_all_crossed_bounds_are_named_with_their_figures():
 def test_what_is_no_bound_is_refused_with_an_example(text):
     with pytest.raises(FsgenError, match="--fail-if") as caught:
         gate.parse([text])
-    assert caught.value.code == 2 and "near_copies>0.05" in caught.value.hint
+    assert caught.value.exit_code == 2 and "near_copies>0.05" in caught.value.hint
 
 
 def test_an_unknown_metric_is_refused_with_the_nearest():

@@ -207,7 +207,7 @@ def test_one_readable_real_is_not_a_set(run, real_images, tmp_path):
         (one / f"torn{i}.png").write_bytes((real_images / "0000.png").read_bytes()[:60])
     with pytest.raises(FsgenError, match="there is one image in") as caught:
         evaluate(run, real=one, samples=4)
-    assert caught.value.code == 2
+    assert caught.value.exit_code == 2
 
 
 def test_grey_models_are_measured_too(tmp_path, real_images):

@@ -350,7 +350,7 @@ def test_what_cannot_be_judged_is_refused(funit, tiny, seen, unseen, drawings, t
     ):  # fmt: skip
         with pytest.raises(FsgenError, match=words) as caught:
             evaluate(path, **{**protocol, **changes})
-        assert caught.value.code == 2 and caught.value.hint, words
+        assert caught.value.exit_code == 2 and caught.value.hint, words
 
 
 def test_classes_of_the_training_are_not_unseen(funit, seen, unseen, tmp_path):

@@ -165,7 +165,7 @@ def test_no_inception_score_without_the_layer_of_its_classes(files, tmp_path):
         FsgenError, match=r"Inception Score cannot be computed from inception_v3_google-"
     ) as e:
         build("inception", files["torchvision"], mode="torchvision").probabilities(torch.zeros(2, 2048))
-    assert e.value.code == 2 and "legacy_pytorch" in e.value.hint
+    assert e.value.exit_code == 2 and "legacy_pytorch" in e.value.hint
 
     class Bare(torch.nn.Module):
         def __init__(self):

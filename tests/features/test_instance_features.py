@@ -151,7 +151,7 @@ def test_absent_weights_are_named_with_the_remedy(name, tmp_path):
         instance_features.build(name, weights_dir=tmp_path)
     entry, text = CATALOGUE[name], str(caught.value)
     assert entry.url in text and str(tmp_path / entry.file) in text and f"fsgen pull metrics {name}" in text
-    assert caught.value.code == 2
+    assert caught.value.exit_code == 2
 
 
 def test_a_download_is_the_callers_to_allow(classifier_file, tmp_path):

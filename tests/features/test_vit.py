@@ -179,4 +179,4 @@ def test_without_timm(clip_file, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(FsgenError, match="need the timm package") as caught:
         build("clip", clip_file)
-    assert caught.value.hint == "pip install -c constraints.txt 'fsgen[vit]'" and caught.value.code == 2
+    assert caught.value.hint == "pip install -c constraints.txt 'fsgen[vit]'" and caught.value.exit_code == 2

@@ -45,7 +45,7 @@ def test_absent_files_are_named_with_address_and_place(places):
         assert f"{CATALOGUE[name].megabytes} MB" in text and CATALOGUE[name].used_by in text
     assert CATALOGUE["vgg16"].file not in text and "--weights-dir" in text
     assert "once: fsgen pull metrics inception alexnet\n" in text
-    assert caught.value.code == 2
+    assert caught.value.exit_code == 2
     with pytest.raises(FsgenError) as caught:
         locate("inception")
     assert str(places[1] / CATALOGUE["inception"].file) in str(caught.value)
@@ -107,7 +107,7 @@ def raising(error):
 def test_a_failed_download_says_why_and_what_to_do_instead(places, error):
     with pytest.raises(FsgenError, match="no route to host") as caught:
         locate("vgg16", places[0], raising(error))
-    assert CATALOGUE["vgg16"].url in str(caught.value) and caught.value.code == 1
+    assert CATALOGUE["vgg16"].url in str(caught.value) and caught.value.exit_code == 1
     assert "try again" in caught.value.hint
 
 

@@ -235,7 +235,7 @@ def test_an_unsafe_archive_is_refused_whole(tmp_path, folder, kind, monkeypatch)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(FsgenError, match=words) as refused:
         read_archive(path)
-    assert refused.value.hint and refused.value.code == 2
+    assert refused.value.hint and refused.value.exit_code == 2
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -207,7 +207,7 @@ def refused(tmp_path):
         with pytest.raises(FsgenError) as caught:
             read_foreign(path)
         assert not canary.exists()
-        assert caught.value.code == 2
+        assert caught.value.exit_code == 2
         for word in ("evil.pkl", *words):
             assert word in caught.value.message
         return caught.value.message
@@ -419,7 +419,7 @@ def test_truncated_and_damaged_files(nvidia, refused, tmp_path, kind):  # noqa: 
         try:  # a changed weight cannot be noticed in a pickle; anything but an FsgenError is a fault
             read_foreign(path)
         except FsgenError as error:
-            assert error.code == 2
+            assert error.exit_code == 2
 
 
 def test_not_a_checkpoint(refused, tmp_path):

@@ -149,7 +149,7 @@ def test_names_that_are_taken_or_none(home, theirs, tiny):
 def test_nothing_of_that_name(tmp_path, home, source, message):
     with pytest.raises(FsgenError, match=f"(?s){message}") as caught:
         pull(str(tmp_path) if source == "FOLDER" else source)
-    assert caught.value.code == 2 and stored(home) == []
+    assert caught.value.exit_code == 2 and stored(home) == []
 
 
 # ---- terms and downloads -----------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_a_file_that_changed_is_refused(home, tmp_path, server, theirs, tiny):
     save_file(state, tmp_path / "www" / "net.safetensors")
     with pytest.raises(FsgenError, match="has changed since") as caught:
         pull(f"{server}/net.safetensors", force=True)
-    assert caught.value.code == 2
+    assert caught.value.exit_code == 2
     assert (home / "sources" / "net.safetensors").read_bytes() == before
 
 
@@ -259,7 +259,7 @@ def test_hostile_files_are_refused_and_run_nothing(tmp_path, home, what):
     path.write_bytes(hostile(mark)[what])
     with pytest.raises(FsgenError, match=r"gift\.pkl") as caught:
         pull(str(path))
-    assert caught.value.code == 2 and "\n" not in caught.value.message
+    assert caught.value.exit_code == 2 and "\n" not in caught.value.message
     assert not mark.exists() and stored(home) == []
 
 
@@ -270,7 +270,7 @@ def test_truncated_files(tmp_path, home, theirs, tiny, cut):
         path.write_bytes(whole.read_bytes()[:cut])
         with pytest.raises(FsgenError, match=r"cut-") as caught:
             pull(str(path))
-        assert caught.value.code == 2 and stored(home) == []
+        assert caught.value.exit_code == 2 and stored(home) == []
 
 
 def test_networks_of_no_known_family(tmp_path, home):

@@ -55,7 +55,7 @@ def test_a_download_that_broke_off_goes_on(server, monkeypatch):
     server.breaks["alexnet"] = 3000
     with pytest.raises(FsgenError, match=r"not on this machine \(.*alexnet") as caught:
         pull_metrics()
-    assert caught.value.code == 1 and "broke off at" in caught.value.hint
+    assert caught.value.exit_code == 1 and "broke off at" in caught.value.hint
     part = CATALOGUE["alexnet"].file + ".part"
     others = [CATALOGUE["inception"].file, CATALOGUE["vgg16"].file]
     assert stored() == sorted([part, part + ".json", *others]), "one failed, the others are here"
@@ -69,7 +69,7 @@ def test_a_wrong_file_is_refused_and_the_right_one_taken_later(server):
     right, server.bodies["vgg16"] = server.bodies["vgg16"], b"something else"
     with pytest.raises(FsgenError) as caught:
         pull_metrics()
-    assert "did not send the published file" in caught.value.hint and caught.value.code == 1
+    assert "did not send the published file" in caught.value.hint and caught.value.exit_code == 1
     assert CATALOGUE["vgg16"].file not in stored() and len(stored()) == 2
     server.bodies["vgg16"] = right
     assert pull_metrics()[2].sha256 == sha(right)
@@ -91,7 +91,7 @@ def test_a_file_that_was_damaged_here_is_named(server, name):
     with pytest.raises(FsgenError, match="is not the published file") as caught:
         pull_metrics()
     assert str(path) in caught.value.message and f"delete {path}" in caught.value.hint
-    assert caught.value.code == 2
+    assert caught.value.exit_code == 2
     path.unlink()
     assert pull_metrics()
 

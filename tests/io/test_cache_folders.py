@@ -55,7 +55,7 @@ def test_made(tmp_path, monkeypatch):
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(FsgenError) as caught:
             cache_folders.make_folder(place)
-        assert caught.value.code == 2 and str(place) in caught.value.message
+        assert caught.value.exit_code == 2 and str(place) in caught.value.message
 
     def full(self, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -63,4 +63,4 @@ def test_made(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(FsgenError) as caught:
         cache_folders.make_folder(tmp_path / "c")
-    assert caught.value.code == 1
+    assert caught.value.exit_code == 1

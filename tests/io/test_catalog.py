@@ -45,7 +45,7 @@ def test_the_bundled_source_is_free_to_use():
 def test_near_misses_are_suggested():
     with pytest.raises(FsgenError, match="'metface'") as caught:
         find("metface")
-    assert caught.value.code == 2 and "'metfaces'" in caught.value.hint
+    assert caught.value.exit_code == 2 and "'metfaces'" in caught.value.hint
 
 
 def test_entries_cannot_be_changed():

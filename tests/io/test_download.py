@@ -105,7 +105,7 @@ def server():
 def refusal(call, *args, code=2, **options):
     with pytest.raises(FsgenError) as caught:
         call(*args, **options)
-    assert caught.value.code == code
+    assert caught.value.exit_code == code
     assert "\n" not in caught.value.message
     return str(caught.value)
 
@@ -372,7 +372,7 @@ for address in sys.argv[1:]:
         path = fetch_any(address, "unused", progress=lambda *at: seen.append(at))
         print(json.dumps([open(path, "rb").read().decode(), seen[-1:]]))
     except FsgenError as error:
-        print(json.dumps([error.code, str(error)]))
+        print(json.dumps([error.exit_code, str(error)]))
 """
 
 

@@ -197,7 +197,7 @@ def test_vgg16_is_looked_through_where_it_is_here(tmp_path, tiny, drawings, vgg1
     assert Run.open(plain).config()["method"]["bsa"]["perceptual"] == "0.0"
     with pytest.raises(FsgenError, match="VGG16's weights are not on this machine") as caught:
         adapt(tmp_path / "b", tiny, drawings, options={"bsa": {"perceptual": "0.001"}})
-    assert caught.value.hint == "fsgen pull metrics" and caught.value.code == 2
+    assert caught.value.hint == "fsgen pull metrics" and caught.value.exit_code == 2
     assert not any((tmp_path / "b").iterdir())
     monkeypatch.setenv("FSGEN_HOME", str(vgg16_home))
     seen = adapt(tmp_path / "b", tiny, drawings)

@@ -133,7 +133,7 @@ def test_refusals(tmp_path, tiny, drawings, method):
         with pytest.raises(FsgenError) as caught:
             fsgen.adapt(drawings, out=tmp_path / "run", source=source, method=name, steps=2, device="cpu",
                         options={method: options} if options else {})  # fmt: skip
-        assert caught.value.code == 2 and not any((tmp_path / "run").glob("*"))
+        assert caught.value.exit_code == 2 and not any((tmp_path / "run").glob("*"))
         return caught.value.message
 
     for family in ("cgan", "funit"):

@@ -133,7 +133,7 @@ def test_what_it_made_can_be_trained_further_but_not_by_itself(tmp_path, tiny, d
     run = adapt(tmp_path / "first", tiny, drawings, steps=2)
     with pytest.raises(FsgenError, match="holds what minegan left there") as refused:
         adapt(tmp_path / "again", run, drawings)
-    assert refused.value.code == 2 and not (tmp_path / "again").exists()
+    assert refused.value.exit_code == 2 and not (tmp_path / "again").exists()
     further = adapt(tmp_path / "further", run, drawings, method="finetune", steps=2)
     _, extra = weights(further)
     assert extra.keys() == weights(run)[1].keys()

@@ -271,7 +271,7 @@ def test_refusals_leave_nothing(tmp_path, run, tiny, name, options, message):
     options = {key: str(tiny) if value == "SOURCE" else value for key, value in options.items()}
     with pytest.raises(FsgenError, match=message) as caught:
         write(tmp_path / name, run, **options)
-    assert caught.value.code == 2
+    assert caught.value.exit_code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
@@ -360,5 +360,5 @@ def test_headers_of_another_kind(tmp_path, tiny, change, message):
     path = with_header(tiny, tmp_path / "x.safetensors", change)
     with pytest.raises(FsgenError, match=message) as caught:
         fsgen.load(path, device="cpu")
-    assert caught.value.code == 2 and "\n" not in caught.value.message
+    assert caught.value.exit_code == 2 and "\n" not in caught.value.message
     assert len(load_file(path)) > 10  # the tensors themselves are all right

@@ -164,7 +164,7 @@ def test_what_methods_add_is_looked_at_as_they_leave_it(tmp_path, tiny, drawings
 def refused(tmp_path, images, source, **options):
     with pytest.raises(FsgenError) as caught:
         fsgen.adapt(images, out=tmp_path / "run", source=source, steps=2, device="cpu", **options)
-    assert caught.value.code == 2 and not (tmp_path / "run").exists()
+    assert caught.value.exit_code == 2 and not (tmp_path / "run").exists()
     return str(caught.value)
 
 

@@ -100,7 +100,7 @@ def test_a_cache_that_cannot_be_kept(tmp_path, tiny, monkeypatch):
     monkeypatch.setenv("FSGEN_HOME", str(tmp_path / "file"))
     with pytest.raises(FsgenError, match="cannot be created") as caught:
         fisher(tiny)
-    assert caught.value.code == 2
+    assert caught.value.exit_code == 2
 
 
 # ---- what it is ------------------------------------------------------------------------------------------

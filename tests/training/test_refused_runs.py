@@ -40,7 +40,7 @@ def test_other_images_are_refused(stopped, change):
     before = snapshot(stopped)
     with pytest.raises(FsgenError, match="not those this run was begun with") as caught:
         resume(stopped)
-    assert caught.value.code == 2 and str(images) in caught.value.message
+    assert caught.value.exit_code == 2 and str(images) in caught.value.message
     assert snapshot(stopped) == before
 
 
@@ -93,7 +93,7 @@ def test_a_state_of_another_version_of_the_method_is_refused(tmp_path, tiny, dra
     before = snapshot(run)
     with pytest.raises(FsgenError, match="does not fit this version of ewc: there is no '") as caught:
         resume(run)
-    assert caught.value.code == 2 and snapshot(run) == before
+    assert caught.value.exit_code == 2 and snapshot(run) == before
 
 
 def test_a_damaged_configuration_is_named(stopped):
@@ -159,4 +159,4 @@ def test_folders_that_cannot_be_made(tmp_path, tiny, drawings):
     (tmp_path / "file").write_text("")
     with pytest.raises(FsgenError, match="cannot be created: Not a directory") as caught:
         adapt(drawings, tmp_path / "file" / "run", tiny)
-    assert caught.value.code == 2
+    assert caught.value.exit_code == 2

@@ -31,7 +31,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, tiny, drawings, whole
     expected = whole(name)
     with pytest.raises(Interrupted, match=f"stopped after step 3 of {STEPS}") as caught:
         adapt(drawings, tmp_path / "a run", tiny, name, callbacks=After(3).callbacks)
-    assert caught.value.code == 130
+    assert caught.value.exit_code == 130
     assert caught.value.hint == f"go on: fsgen adapt --resume '{tmp_path / 'a run'}'"
     assert not (tmp_path / "a run" / "model.safetensors").exists()
     assert resume(tmp_path / "a run") == tmp_path / "a run"
@@ -94,7 +94,7 @@ def test_stopped_before_the_first_step(tmp_path, tiny, drawings):
         adapt(
             drawings, tmp_path / "run", tiny, "ewc", callbacks=callbacks, seed=3
         )  # no Fisher of that seed is kept
-    assert caught.value.code == 130
+    assert caught.value.exit_code == 130
     assert adapt(drawings, tmp_path / "run", tiny, "ewc", steps=1)  # nothing is in the way
 
 
@@ -206,7 +206,7 @@ def test_a_full_disk_leaves_the_last_state(tmp_path, tiny, drawings, whole, monk
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(FsgenError, match="the disk is full") as caught:
         adapt(drawings, tmp_path / "run", tiny)
-    assert caught.value.code == 1
+    assert caught.value.exit_code == 1
     if write == 1:  # not even the configuration: once there is room, the same command works
         adapt(drawings, tmp_path / "run", tiny)
     else:
@@ -226,7 +226,7 @@ def test_a_full_disk_under_the_log(tmp_path, tiny, drawings, monkeypatch):
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(FsgenError, match=r"the disk is full: .*log\.jsonl") as caught:
         adapt(drawings, tmp_path / "run", tiny)
-    assert caught.value.code == 1
+    assert caught.value.exit_code == 1
 
 
 class Breaks(Finetune):
@@ -251,7 +251,7 @@ def test_broken_numbers_are_not_saved(tmp_path, tiny, drawings, monkeypatch, los
     monkeypatch.setattr("fsgen.methods.stack._make", lambda kind, values: Breaks(loss))
     with pytest.raises(FsgenError, match=r"training broke down at step [45]") as caught:
         adapt(drawings, tmp_path / "run", tiny)
-    assert caught.value.code == 1
+    assert caught.value.exit_code == 1
     assert Run.open(tmp_path / "run").step == 2
     state = load_file(tmp_path / "run" / "state" / "latest.safetensors")
     assert all(torch.isfinite(value).all() for value in state.values())

@@ -86,7 +86,7 @@ def test_a_folder_that_is_none_is_refused_whether_it_is_needed_or_not(tmp_path, 
             train(drawings, out=tmp_path / "run", weights_dir="absent", **SMALL)
         else:
             fsgen.adapt(drawings, out=tmp_path / "run", source=tiny, weights_dir="absent", device="cpu")
-    assert refused.value.code == 2 and not (tmp_path / "run").exists()
+    assert refused.value.exit_code == 2 and not (tmp_path / "run").exists()
 
 
 def test_the_fisher_information_looks_there_too(tmp_path, tiny, drawings, monkeypatch):
