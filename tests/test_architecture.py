@@ -72,8 +72,8 @@ def part(module: str) -> str:
 
 @pytest.mark.parametrize("module", NAMES)
 def test_imports_go_down(module):
-    if module == "fsgen":
-        return  # hands out the functions of the upper floors, by name and late
+    if module in ("fsgen", "fsgen.__main__"):
+        return  # the package imports upper floors on first use; python -m starts the program
     own = part(module)
     assert own in FLOOR, f"fsgen/{own} stands on no floor: add it to FLOORS"
     for name in imports(module):

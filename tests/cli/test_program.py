@@ -65,6 +65,22 @@ def test_the_installed_program_is_this_one():
     assert done.returncode == 0 and done.stdout == f"{fsgen.__version__}\n"
 
 
+def test_python_m_fsgen_is_the_program():
+    done = subprocess.run([sys.executable, "-m", "fsgen", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == f"{fsgen.__version__}\n"
+    refused = subprocess.run([sys.executable, "-m", "fsgen", "info", "nope"], capture_output=True, text=True)
+    assert refused.returncode == 2 and "nope" in refused.stderr
+
+
+def test_dir_lists_the_verbs_without_loading_torch():
+    code = "import sys, fsgen; print(*dir(fsgen)); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    verbs = {"load", "pull", "fisher", "adapt", "train", "sample", "evaluate", "compare"}
+    assert verbs | {"FsgenError"} <= set(done.stdout.split())
+    assert all(callable(getattr(fsgen, verb)) for verb in verbs)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal as POSIX systems do")
 def test_ctrl_c_saves_and_says_how_to_go_on(cli, tmp_path, tiny, drawings, one_thread):
     run = tmp_path / "a run"
