@@ -10,8 +10,8 @@ DEMO   := demo
 
 # A virtual environment of its own: systems under PEP 668 refuse to install beside their own packages.
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-	  || { echo "fsgen needs Python 3.10 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "fsgen needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV) \
 	  || { rm -rf $(VENV); echo "on Debian and Ubuntu: sudo apt-get install python3-venv"; exit 2; }
 

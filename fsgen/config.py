@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,10 +50,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         FsgenError: absent or not TOML.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    import tomllib
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Code(str, Enum):
+class Code(StrEnum):
     """The kind of a refusal or failure; what tests and programs (``--json``) go by."""
 
     USAGE = "usage"  # options that contradict each other, or one that has no effect here

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import tomllib
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
@@ -10,11 +10,6 @@ from types import MappingProxyType
 from typing import Any
 
 from fsgen.errors import FsgenError, suggest
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)

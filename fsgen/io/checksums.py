@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def check(address: str, path: Path, sha256: str | None) -> None:
     known = _ledger()
     before = known.get(address)
     if before is None:
-        today = datetime.now(timezone.utc).date().isoformat()
+        today = datetime.now(UTC).date().isoformat()
         known[address] = {"sha256": found, "bytes": path.stat().st_size, "date": today}
         make_folder(home())
         with atomic(ledger()) as temporary:
