@@ -33,7 +33,7 @@ from fsgen.io import checkpoint
 from fsgen.methods.ewc import EWC
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
-from fsgen.nn.losses import drift
+from fsgen.nn.losses import ewc_penalty
 from fsgen.sampling.sampler import ready
 from fsgen.training import early_stopping
 from fsgen.training.fisher import fisher
@@ -63,7 +63,7 @@ class Judged:
         networks = checkpoint.split(tensors)
         model = ready(dataclasses.replace(self.source, networks={"g_ema": networks["g_ema"]}), "cpu")
         weights = ([some[name] for name in self.importance] for some in (networks["g"], self.start))
-        penalty = drift(*weights, list(self.importance.values()))
+        penalty = ewc_penalty(*weights, list(self.importance.values()))
         self.figures[header["step"]] = {
             **self.judge.figures(model.sample(SAMPLES, seed=0), copies=False), "penalty": penalty.item(),
         }  # fmt: skip

@@ -31,7 +31,7 @@ from fsgen.interfaces import (
     StepContext,
 )
 from fsgen.nn import losses
-from fsgen.nn.batchnorm import remeasure, tracked
+from fsgen.nn.batchnorm import add_counters, refresh_stats
 
 State = dict[str, Tensor]
 
@@ -224,7 +224,7 @@ class DCGAN(Family):
             raise FsgenError("a DCGAN's discriminator alone", hint="pull the file of its generator (netG)")
         if max(map(len, (averages, lives, discriminators))) > 1:
             raise FsgenError("a file with more networks than one DCGAN has")
-        g, g_ema, d = (tracked(part[0]) if part else None for part in (lives, averages, discriminators))
+        g, g_ema, d = (add_counters(part[0]) if part else None for part in (lives, averages, discriminators))
         spec, notes = _infer(g if g is not None else g_ema, d)
         with torch.device("meta"):
             nets = self.build(spec)
@@ -285,7 +285,7 @@ class DCGAN(Family):
         """Measure the statistics of batch normalisation anew, over 1,024 inputs."""
         rng = torch.Generator().manual_seed(0)
         device = next(g.parameters()).device
-        remeasure(g, (draw(SETTLE[1], rng).to(device) for _ in range(SETTLE[0])))
+        refresh_stats(g, (draw(SETTLE[1], rng).to(device) for _ in range(SETTLE[0])))
 
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return losses.logistic_d(real_logits, fake_logits)

@@ -97,7 +97,7 @@ class AdAM(Choosing):
     def fit(self, g: nn.Module, d: nn.Module) -> None:
         import torch
 
-        from fsgen.nn.filter_masks import axis_of, shaped
+        from fsgen.nn.filter_masks import axis_of, broadcast
         from fsgen.nn.modulation import added, original
 
         self.modulate(g, d, "run")
@@ -106,7 +106,7 @@ class AdAM(Choosing):
             for layer in self.layers[who]:
                 weight = net.get_parameter(original(layer.weight))
                 kept = self.decisions[who][layer.weight].to(weight.device)
-                moves[original(layer.weight)] = shaped(~kept, weight, axis_of(net, layer.weight))
+                moves[original(layer.weight)] = broadcast(~kept, weight, axis_of(net, layer.weight))
                 moves |= {original(name): ~kept for name in layer.also}
                 vectors = [added(layer.weight, "v"), *(added(name, "b") for name in layer.also)]
                 for name in vectors:
@@ -135,10 +135,10 @@ class AdAM(Choosing):
         )
 
     def hold(self, network: NetworkName, net: nn.Module) -> None:
-        from fsgen.nn.filter_masks import still
+        from fsgen.nn.filter_masks import mask_gradient
 
         for name, moves in self.moves[network].items():
-            still(net.get_parameter(name), moves)
+            mask_gradient(net.get_parameter(name), moves)
 
     def leave(self, net: nn.Module) -> dict[str, Tensor]:
         from fsgen.nn.modulation import fold
@@ -175,12 +175,12 @@ def above(layers: Sequence[Layer], found: Mapping[str, Tensor], percentile: floa
         found: the information of a modulated network. A filter's importance is that of its v, of the u that
             all share, and of its b.
     """
-    from fsgen.nn.filter_masks import importance, lines
+    from fsgen.nn.filter_masks import importance, percentiles
     from fsgen.nn.modulation import added
 
     scores = {}
     for layer in layers:
         u, v = (found[added(layer.weight, part)] for part in "uv")
         scores[layer.weight] = importance(u.mean() + v, *(found[added(name, "b")] for name in layer.also))
-    line = lines(layers, scores, percentile)
+    line = percentiles(layers, scores, percentile)
     return {layer.weight: scores[layer.weight] > line[layer.pool] for layer in layers}

@@ -210,9 +210,9 @@ class BSA(Method):
 
 def perceptual(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Tensor:
     """The mean absolute difference of each map, added up."""
-    from fsgen.nn.losses import mean_difference
+    from fsgen.nn.losses import l1_distance
 
-    return sum(mean_difference(ours[layer], theirs[layer]) for layer in theirs)
+    return sum(l1_distance(ours[layer], theirs[layer]) for layer in theirs)
 
 
 def earth_mover(z: Tensor, normals: Tensor) -> Tensor:

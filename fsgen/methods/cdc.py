@@ -86,7 +86,7 @@ class CDC(Method):
     def fit(self, g: nn.Module, d: nn.Module) -> None:
         import torch
 
-        from fsgen.nn.layers import Conv
+        from fsgen.nn.layers import EqualConv
 
         device = next(d.parameters()).device
         picture = torch.zeros(1, self.spec["channels"], *[self.spec["resolution"]] * 2, device=device)
@@ -94,7 +94,7 @@ class CDC(Method):
             width = seen(d, picture).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            d.add_module(self.name, Conv(width, 1, 3).to(device))
+            d.add_module(self.name, EqualConv(width, 1, 3).to(device))
 
     def before(self, state: TrainingState) -> None:
         self.anchored = state.step % self.options.every == 0

@@ -109,9 +109,9 @@ class EWC(Method):
         self.held = tuple(list(some.values()) for some in (now, self.anchor, self.fisher))
 
     def terms(self, context: StepContext) -> dict[str, Tensor]:
-        from fsgen.nn.losses import drift
+        from fsgen.nn.losses import ewc_penalty
 
-        return {"ewc": self.weight * drift(*self.held)}
+        return {"ewc": self.weight * ewc_penalty(*self.held)}
 
     def state(self) -> dict[str, Tensor]:
         import torch

@@ -85,11 +85,11 @@ class MineGAN(Method):
         device = next(g.parameters()).device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            g.add_module(self.name, miners.latents(g.z_dim).to(device))
+            g.add_module(self.name, miners.latent_miner(g.z_dim).to(device))
             if self.options.mine == "both":
                 block, _, name = g.constant.rpartition(".")
                 channels, side, _ = g.get_parameter(g.constant).shape
-                constant = miners.Constant(channels, side).to(device)
+                constant = miners.ConstantMiner(channels, side).to(device)
                 parametrize.register_parametrization(g.get_submodule(block), name, constant)
 
     def before(self, state: TrainingState) -> None:
@@ -128,7 +128,7 @@ class MineGAN(Method):
         from fsgen.nn import miners
 
         with torch.device("meta"):
-            miner = miners.latents(inputs.z.shape[1])
+            miner = miners.latent_miner(inputs.z.shape[1])
         weights = {name: value.to(inputs.z.device) for name, value in stored.items()}
         z = torch.func.functional_call(miner, weights, (inputs.z,))
         return replace(inputs, z=z, mix=z.roll(1, dims=0))

@@ -100,11 +100,11 @@ class RICK(Choosing):
 
     def decide(self, who: NetworkName, net: nn.Module, found: Mapping[str, Tensor]) -> None:
         """Anew of every filter, by the information ``found``; but what was cut off stays so."""
-        from fsgen.nn.filter_masks import axis_of, importance, per_filter
+        from fsgen.nn.filter_masks import axis_of, filter_means, importance
 
         scores = {}
         for layer in self.layers[who]:
-            mean = per_filter(found[layer.weight], axis_of(net, layer.weight))
+            mean = filter_means(found[layer.weight], axis_of(net, layer.weight))
             scores[layer.weight] = importance(mean, *(found[name] for name in layer.also))
         decided = between(self.layers[who], scores, self.options.prune, self.options.freeze)
         for weight, before in self.decisions[who].items():
@@ -123,11 +123,11 @@ class RICK(Choosing):
                     optimiser.state[parameter]["exp_avg"].masked_fill_(decided != TUNED, 0.0)
 
     def hold(self, network: NetworkName, net: nn.Module) -> None:
-        from fsgen.nn.filter_masks import still
+        from fsgen.nn.filter_masks import mask_gradient
 
         if not self.warm:
             for parameter, decided in self._held(network, net):
-                still(parameter, decided == TUNED)
+                mask_gradient(parameter, decided == TUNED)
             return
         head = self.filters(self.context.family, self.context.spec).head if network == "d" else ()
         for name, parameter in net.named_parameters():
@@ -136,13 +136,13 @@ class RICK(Choosing):
 
     def _held(self, who: NetworkName, net: nn.Module) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Each parameter that has filters, and in its shape what is decided of them."""
-        from fsgen.nn.filter_masks import axis_of, shaped
+        from fsgen.nn.filter_masks import axis_of, broadcast
 
         for layer in self.layers[who]:
             decided, weight = self.decisions[who][layer.weight], net.get_parameter(layer.weight)
-            yield weight, shaped(decided, weight, axis_of(net, layer.weight))
+            yield weight, broadcast(decided, weight, axis_of(net, layer.weight))
             for name in layer.also:
-                yield net.get_parameter(name), shaped(decided, net.get_parameter(name))
+                yield net.get_parameter(name), broadcast(decided, net.get_parameter(name))
 
 
 def between(
@@ -150,9 +150,9 @@ def between(
 ) -> dict[str, Tensor]:
     """What the percentiles ``prune`` and ``freeze`` of its pool make of each filter, uint8 [filters] by
     weight; at a percentile itself it is what it is below."""
-    from fsgen.nn.filter_masks import lines
+    from fsgen.nn.filter_masks import percentiles
 
-    low, high = lines(layers, scores, prune), lines(layers, scores, freeze)
+    low, high = percentiles(layers, scores, prune), percentiles(layers, scores, freeze)
     decided = {}
     for layer in layers:
         score = scores[layer.weight]

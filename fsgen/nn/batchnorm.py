@@ -12,7 +12,7 @@ from fsgen.interfaces import Inputs
 
 
 @torch.no_grad()
-def remeasure(g: nn.Module, batches: Iterable[Inputs]) -> None:
+def refresh_stats(g: nn.Module, batches: Iterable[Inputs]) -> None:
     """Replace the running statistics of each batch normalisation in ``g`` by their means over ``batches``.
 
     What training leaves there is a mean over the last ten small batches, and of other weights: those before
@@ -36,7 +36,7 @@ def remeasure(g: nn.Module, batches: Iterable[Inputs]) -> None:
         norm.train(training)
 
 
-def tracked(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def add_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """``state`` with the batch counters that files from before PyTorch 0.4.1 lack; nobody reads them."""
     counters = {
         f"{key.removesuffix('running_mean')}num_batches_tracked": torch.zeros([], dtype=torch.int64)

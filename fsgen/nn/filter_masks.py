@@ -18,7 +18,7 @@ def axis_of(net: nn.Module, name: str) -> int:
     return 1 if getattr(net.get_submodule(name.rpartition(".")[0]), "transposed", False) else 0
 
 
-def per_filter(value: Tensor, axis: int) -> Tensor:
+def filter_means(value: Tensor, axis: int) -> Tensor:
     """The mean over each filter of a weight, or of anything of its shape: [filters]."""
     return value.movedim(axis, 0).flatten(1).mean(dim=1)
 
@@ -28,7 +28,7 @@ def importance(of_weight: Tensor, *others: Tensor) -> Tensor:
     return torch.stack([of_weight, *others]).mean(dim=0).cpu().double()
 
 
-def lines(layers: Iterable[Layer], scores: Mapping[str, Tensor], percent: float) -> dict[str, float]:
+def percentiles(layers: Iterable[Layer], scores: Mapping[str, Tensor], percent: float) -> dict[str, float]:
     """By pool the value that ``percent`` of its filters do not exceed, between two of them linearly.
 
     Args:
@@ -40,12 +40,12 @@ def lines(layers: Iterable[Layer], scores: Mapping[str, Tensor], percent: float)
     return {pool: torch.cat(some).quantile(percent / 100).item() for pool, some in pools.items()}
 
 
-def shaped(values: Tensor, parameter: Tensor, axis: int = 0) -> Tensor:
+def broadcast(values: Tensor, parameter: Tensor, axis: int = 0) -> Tensor:
     """One value a filter, [filters], against ``parameter``, whose ``axis`` counts filters."""
     return values.to(parameter.device).reshape([-1 if i == axis else 1 for i in range(parameter.ndim)])
 
 
-def still(parameter: nn.Parameter, moves: Tensor) -> None:
+def mask_gradient(parameter: nn.Parameter, moves: Tensor) -> None:
     """Clear the gradient but where something ``moves``.
 
     With no gradient from its first step on, Adam's moments there stay 0 and so does each step, exactly,

@@ -30,7 +30,7 @@ def normalise(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
 
 
-class Linear(nn.Module):
+class EqualLinear(nn.Module):
     """x W^T * lr_mul / sqrt(fan_in) + b * lr_mul, optionally through ``lrelu``."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Linear(nn.Module):
         return lrelu(x) if self.activate else x
 
 
-class Conv(nn.Module):
+class EqualConv(nn.Module):
     """A convolution W / sqrt(fan_in), optionally down-sampling by 2, with bias and ``lrelu`` or bare."""
 
     def __init__(
@@ -94,7 +94,7 @@ class ModulatedConv(nn.Module):
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
-        self.affine = Linear(w_dim, inputs, bias=1.0)
+        self.affine = EqualLinear(w_dim, inputs, bias=1.0)
         self.scale = 1 / math.sqrt(inputs * size**2)
         self.up = up
         self.demodulate = demodulate

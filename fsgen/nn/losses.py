@@ -61,17 +61,17 @@ def hinge(logits: Tensor, margin: Tensor | float = 1.0) -> Tensor:
     return F.relu(margin - logits).mean()
 
 
-def drift(weights: Sequence[Tensor], start: Sequence[Tensor], importance: Sequence[Tensor]) -> Tensor:
+def ewc_penalty(weights: Sequence[Tensor], start: Sequence[Tensor], importance: Sequence[Tensor]) -> Tensor:
     """sum_i F_i (theta_i - theta_S,i)^2 (Li et al. 2020, equation 4, less lambda) over tensors of any shape.
 
     Args:
         weights, start, importance: theta, theta_S and F, tensor by tensor; gradients flow to ``weights``,
             once. Cheapest where the three of a tensor lie in memory in the same order.
     """
-    return _Drift.apply(len(weights), *weights, *start, *importance)
+    return _EWCPenalty.apply(len(weights), *weights, *start, *importance)
 
 
-class _Drift(torch.autograd.Function):
+class _EWCPenalty(torch.autograd.Function):
     """F (theta - theta_S) makes both the value and the gradient; tensor by tensor, since that of one stays in
     the processor's cache."""
 
@@ -93,15 +93,15 @@ class _Drift(torch.autograd.Function):
         return None, *(twice * pull for pull in pulls), *(2 * len(pulls) * [None])
 
 
-def mean_difference(ours: Tensor, theirs: Tensor) -> Tensor:
+def l1_distance(ours: Tensor, theirs: Tensor) -> Tensor:
     """E|ours - theirs| of two tensors of a shape; gradients flow to ``ours``, once.
 
     L1 as PyTorch has it goes through memory more often, which is what counts for large feature maps.
     """
-    return _MeanDifference.apply(ours, theirs)
+    return _L1Distance.apply(ours, theirs)
 
 
-class _MeanDifference(torch.autograd.Function):
+class _L1Distance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, ours: Tensor, theirs: Tensor) -> Tensor:
         ctx.apart = ours - theirs

@@ -36,10 +36,10 @@ def diagonal(
         batches: (inputs of n samples, [n, ...] draws or None); the size of a batch bounds the memory
             (n times the parameters), not the result.
     """
-    return of_network(g, lambda net, inputs, draw: likelihood(net(inputs), inputs, draw), batches)
+    return diagonal_of_network(g, lambda net, inputs, draw: likelihood(net(inputs), inputs, draw), batches)
 
 
-def of_network(
+def diagonal_of_network(
     net: nn.Module, score: Score, batches: Iterable[tuple[Inputs, Tensor | None]]
 ) -> dict[str, Tensor]:
     """``diagonal`` of the parameters of any network, of the scalar ``score`` of each sample."""

@@ -114,7 +114,7 @@ def of_players(
             size = _together(net, real_images.device)
             some = ((inputs[i : i + size], None if draws is None else draws[i : i + size])
                     for i in range(0, len(real_images), size))  # fmt: skip
-            for name, value in estimator.of_network(net, score, some).items():
+            for name, value in estimator.diagonal_of_network(net, score, some).items():
                 totals[who][name] = totals[who].get(name, 0) + len(real_images) * value
         count += len(real_images)
     return {who: {name: value / count for name, value in found.items()} for who, found in totals.items()}

@@ -73,7 +73,7 @@ def test_gradients_are_those_of_one_step_alone():
     """The published code adds those of the miner up over all steps."""
     method, net = MineGAN(), nn.Module()
     method.frozen = True
-    net.minegan, net.own = miners.latents(3), nn.Linear(3, 3)
+    net.minegan, net.own = miners.latent_miner(3), nn.Linear(3, 3)
     optimiser, z = torch.optim.SGD(net.parameters(), lr=0.0), torch.randn(4, 3)
     seen = []
     for _ in range(2):
@@ -113,7 +113,7 @@ def test_the_mined_constant_is_folded_into_the_sources_keys(tmp_path, tiny, draw
     prefix = "g.synthesis.b4.parametrizations.const.0."
     trained = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     channels, side, _ = before["g.synthesis.b4.const"].shape
-    constant = miners.Constant(channels, side)
+    constant = miners.ConstantMiner(channels, side)
     constant.load_state_dict(trained)
     torch.testing.assert_close(constant(None), after["g.synthesis.b4.const"])
 

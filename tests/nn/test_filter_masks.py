@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fsgen.interfaces import Layer
-from fsgen.nn.filter_masks import axis_of, importance, lines, per_filter, shaped, still
+from fsgen.nn.filter_masks import axis_of, broadcast, filter_means, importance, mask_gradient, percentiles
 from fsgen.nn.spectral_norm import SpectralConv
 
 
@@ -31,7 +31,7 @@ def test_a_filter_makes_one_channel(layer, axis):
     assert axis_of(nn.ModuleDict({"layer": layer}), "layer.weight") == axis
     x = noise(1, 2, 4, 4) if layer.weight.ndim == 4 else noise(1, 2)
     with torch.no_grad():
-        layer.weight.masked_fill_(shaped(torch.tensor([False, True, False]), layer.weight, axis), 0.0)
+        layer.weight.masked_fill_(broadcast(torch.tensor([False, True, False]), layer.weight, axis), 0.0)
         if getattr(layer, "bias", None) is not None:
             layer.bias.zero_()
         y = layer(x)
@@ -41,7 +41,7 @@ def test_a_filter_makes_one_channel(layer, axis):
 @pytest.mark.parametrize("axis", [0, 1])
 def test_the_mean_over_each_filter(axis):
     value = noise(3, 4, 2, 2)
-    for j, mean in enumerate(per_filter(value, axis)):
+    for j, mean in enumerate(filter_means(value, axis)):
         torch.testing.assert_close(mean, value.select(axis, j).mean())
 
 
@@ -56,7 +56,7 @@ def test_lines_are_percentiles_of_each_pool(percent):
     layers = [Layer("a", "x"), Layer("b", "y"), Layer("a", "z")]
     scores = {"x": noise(7).exp(), "y": noise(11, seed=1), "z": noise(6, seed=2).exp() * 1e-9}
     scores = {name: value.double() for name, value in scores.items()}
-    found = lines(layers, scores, percent)
+    found = percentiles(layers, scores, percent)
     for pool, names in (("a", "xz"), ("b", "y")):
         both = np.concatenate([scores[name].numpy() for name in names])
         assert found[pool] == pytest.approx(np.percentile(both, percent), rel=1e-12, abs=1e-18)
@@ -64,12 +64,12 @@ def test_lines_are_percentiles_of_each_pool(percent):
 
 def test_still_clears_gradients_and_leaves_none_alone():
     parameter = nn.Parameter(noise(3, 2))
-    still(parameter, torch.ones(3, 1, dtype=torch.bool))
+    mask_gradient(parameter, torch.ones(3, 1, dtype=torch.bool))
     assert parameter.grad is None
     parameter.grad = noise(3, 2, seed=1)
     expected = parameter.grad.clone()
     expected[1] = 0
-    still(parameter, shaped(torch.tensor([True, False, True]), parameter))
+    mask_gradient(parameter, broadcast(torch.tensor([True, False, True]), parameter))
     assert torch.equal(parameter.grad, expected)
 
 
@@ -80,6 +80,6 @@ def test_a_gradient_cleared_from_the_start_is_no_movement():
     adam = torch.optim.Adam([parameter], lr=0.1, betas=(0.9, 0.99), foreach=True)
     for i in range(50):
         parameter.grad = noise(4, 3, seed=i)
-        still(parameter, shaped(torch.tensor([False, True, False, True]), parameter))
+        mask_gradient(parameter, broadcast(torch.tensor([False, True, False, True]), parameter))
         adam.step()
     assert torch.equal(parameter[::2], before[::2]) and (parameter[1::2] != before[1::2]).all()

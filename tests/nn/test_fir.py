@@ -37,8 +37,8 @@ def test_blur(pad, stride):
 
 def test_the_filter_has_sum_one_and_a_constant_keeps_its_level():
     x = torch.full((1, 2, 8, 8), 3.0)
-    assert fir.kernel(x).sum() == 1
-    assert fir.kernel(x, gain=4.0).sum() == 4
+    assert fir.binomial_kernel(x).sum() == 1
+    assert fir.binomial_kernel(x, gain=4.0).sum() == 4
     for resampled in (fir.upsample(x), fir.downsample(x)):
         torch.testing.assert_close(
             resampled[:, :, 1:-1, 1:-1], torch.full_like(resampled, 3.0)[:, :, 1:-1, 1:-1]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fsgen.nn.layers import GAIN, Conv, Linear, ModulatedConv, lrelu, minibatch_std, normalise
+from fsgen.nn.layers import GAIN, EqualConv, EqualLinear, ModulatedConv, lrelu, minibatch_std, normalise
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -46,7 +46,7 @@ def test_normalise_gives_each_row_a_mean_square_of_one():
 @pytest.mark.parametrize("lr_mul", [1.0, 0.01])
 @pytest.mark.parametrize("activate", [False, True])
 def test_linear(lr_mul, activate):
-    layer = perturbed(Linear(5, 3, lr_mul=lr_mul, activate=activate))
+    layer = perturbed(EqualLinear(5, 3, lr_mul=lr_mul, activate=activate))
     x = noise(4, 5)
     expected = x.new_zeros(4, 3)
     for n in range(4):
@@ -57,7 +57,7 @@ def test_linear(lr_mul, activate):
 
 
 def test_linear_starts_at_the_bias_it_is_given():
-    layer = Linear(2, 3, lr_mul=0.01, bias=1.0)
+    layer = EqualLinear(2, 3, lr_mul=0.01, bias=1.0)
     torch.testing.assert_close(layer(torch.zeros(1, 2)), torch.ones(1, 3))
 
 
@@ -65,7 +65,7 @@ def test_linear_starts_at_the_bias_it_is_given():
 @pytest.mark.parametrize("down", [False, True])
 @pytest.mark.parametrize("bare", [False, True])
 def test_conv(size, down, bare):
-    layer = perturbed(Conv(3, 2, size, down=down, bare=bare, clamp=None if bare else 0.5))
+    layer = perturbed(EqualConv(3, 2, size, down=down, bare=bare, clamp=None if bare else 0.5))
     x = noise(2, 3, 6, 4)
     weight = layer.weight.detach() / math.sqrt(3 * size**2)
     if not down:

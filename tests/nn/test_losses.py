@@ -133,11 +133,11 @@ def test_drift_is_equation_4_and_half_its_gradient_the_pull():
     start = [noise(*shape, seed=10 + i) for i, shape in enumerate(shapes)]
     importance = [noise(*shape, seed=20 + i).square() for i, shape in enumerate(shapes)]
     expected = sum((f * (a - b) ** 2).sum() for a, b, f in zip(now, start, importance, strict=True))
-    torch.testing.assert_close(losses.drift(now, start, importance), expected)
-    assert torch.autograd.gradcheck(lambda *some: 3 * losses.drift(some, start, importance), now)
+    torch.testing.assert_close(losses.ewc_penalty(now, start, importance), expected)
+    assert torch.autograd.gradcheck(lambda *some: 3 * losses.ewc_penalty(some, start, importance), now)
     # in whatever order each lies in memory
     turned = [part.to(memory_format=torch.channels_last) if part.dim() == 4 else part for part in start]
-    torch.testing.assert_close(losses.drift(now, turned, importance), expected)
+    torch.testing.assert_close(losses.ewc_penalty(now, turned, importance), expected)
 
 
 def test_mean_difference_is_l1_and_so_is_its_gradient():
@@ -145,6 +145,6 @@ def test_mean_difference_is_l1_and_so_is_its_gradient():
     theirs[0] = ours.detach()[0]  # no difference, no gradient
     expected = torch.nn.functional.l1_loss(ours, theirs)
     wanted = torch.autograd.grad(7 * expected, ours)
-    found = losses.mean_difference(ours, theirs)
+    found = losses.l1_distance(ours, theirs)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(7 * found, ours), wanted)

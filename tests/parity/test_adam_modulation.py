@@ -18,8 +18,8 @@ from fsgen.families.stylegan2 import convert
 from fsgen.interfaces import Foreign, Inputs
 from fsgen.methods.adam import AdAM, above
 from fsgen.methods.stack import Stack
-from fsgen.nn.filter_masks import lines
-from fsgen.nn.layers import Conv, Linear, ModulatedConv
+from fsgen.nn.filter_masks import percentiles
+from fsgen.nn.layers import EqualConv, EqualLinear, ModulatedConv
 from fsgen.nn.modulation import added, modulate, original
 from fsgen.training.fisher import of_players
 
@@ -92,9 +92,11 @@ def layer_of(case: Case, name: str) -> tuple[nn.Module, Tensors]:
         layer.weight = nn.Parameter(torch.zeros([]))
     elif name.startswith("linear"):
         scale = case.info["scales"][f"{name}.scale"]
-        layer = Linear(*weight.shape[::-1], lr_mul=scale * len(weight) ** 0.5, activate=name == "linear_act")
+        layer = EqualLinear(
+            *weight.shape[::-1], lr_mul=scale * len(weight) ** 0.5, activate=name == "linear_act"
+        )
     elif name == "dconv":
-        layer = Conv(weight.shape[1], weight.shape[0], weight.shape[-1], down=True)
+        layer = EqualConv(weight.shape[1], weight.shape[0], weight.shape[-1], down=True)
     else:
         _, outputs, inputs, size, _ = weight.shape
         layer = ModulatedConv(
@@ -253,7 +255,9 @@ def _layers(case: Case, who: str):
 @pytest.mark.parametrize("case", KIND)
 def test_the_lines_between_them(case, monkeypatch):
     found: dict[str, float] = {}
-    monkeypatch.setattr("fsgen.nn.filter_masks.lines", lambda *given: found.update(lines(*given)) or found)
+    monkeypatch.setattr(
+        "fsgen.nn.filter_masks.percentiles", lambda *given: found.update(percentiles(*given)) or found
+    )
     for name, wanted in case.info["thresholds"].items():
         for who in ("g", "d"):
             above(_layers(case, who), given_fisher(case, who), float(name.removeprefix("q")))

@@ -16,7 +16,7 @@ from torch import Tensor
 from fsgen.families.stylegan2 import convert
 from fsgen.interfaces import Inputs, StepContext
 from fsgen.methods.cdc import CDC, SIDE
-from fsgen.nn.layers import Conv
+from fsgen.nn.layers import EqualConv
 
 KIND = "cdc-patch"
 G_OF_NO_INTEREST = {
@@ -45,9 +45,9 @@ class Patches:
         self.d.cdc.load_state_dict(self.heads[0].state_dict())
         self.heads[0] = self.d.cdc
 
-    def head(self, p: int) -> Conv:
+    def head(self, p: int) -> EqualConv:
         weight, bias = (self.parts["extra"][f"new_conv.{p}.{part}"] for part in ("0.weight", "1.bias"))
-        head = Conv(weight.shape[1], 1, weight.shape[-1])
+        head = EqualConv(weight.shape[1], 1, weight.shape[-1])
         head.load_state_dict({"weight": weight, "bias": bias})
         return head
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fsgen.families.stylegan2 import convert
 from fsgen.methods.rick import FROZEN, PRUNED, RICK, TUNED
 from fsgen.methods.stack import Stack
-from fsgen.nn.filter_masks import lines
+from fsgen.nn.filter_masks import percentiles
 
 KIND = each("rick-masks")
 Tensors = dict[str, Tensor]
@@ -101,10 +101,10 @@ def test_the_lines_between_them(case, monkeypatch):
         found = {}
 
         def spied(layers, scores, percent, found=found):
-            found[len(layers), percent] = lines(layers, scores, percent)
+            found[len(layers), percent] = percentiles(layers, scores, percent)
             return found[len(layers), percent]
 
-        monkeypatch.setattr("fsgen.nn.filter_masks.lines", spied)
+        monkeypatch.setattr("fsgen.nn.filter_masks.percentiles", spied)
         method = Round.of(case, freeze, prune)
         for who in ("g", "d"):
             method.alone(who, 0)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fsgen.errors import FsgenError
 from fsgen.interfaces import Spec
-from fsgen.nn.batchnorm import tracked
+from fsgen.nn.batchnorm import add_counters
 
 State = dict[str, Tensor]
 
@@ -62,7 +62,7 @@ def renamed(state: State) -> State:
         if key == "embed.weight":  # published with a row for each class
             value = value.T.contiguous()
         out[key] = value.float() if value.is_floating_point() else value
-    return tracked(out)
+    return add_counters(out)
 
 
 def infer(g: State, d: State | None, told: Mapping[str, Any]) -> tuple[Spec, list[str]]:

@@ -29,7 +29,7 @@ from fsgen.interfaces import (
     StepContext,
 )
 from fsgen.nn import losses
-from fsgen.nn.batchnorm import remeasure
+from fsgen.nn.batchnorm import refresh_stats
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class BigGAN(Family):
             if isinstance(module, Spectral):
                 module.iterate(CONVERGED)
         device, (count, size) = next(g.parameters()).device, SETTLE
-        remeasure(g, (draw(size, random.generator(0, "settle", i)).to(device) for i in range(count)))
+        refresh_stats(g, (draw(size, random.generator(0, "settle", i)).to(device) for i in range(count)))
 
     # ---- training ------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from fsgen.errors import FsgenError
 from fsgen.families.fastgan.networks import STEM, is_deep, sides, small_side
 from fsgen.interfaces import Spec
-from fsgen.nn.batchnorm import tracked
+from fsgen.nn.batchnorm import add_counters
 
 State = dict[str, Tensor]
 Names = tuple[tuple[str, Callable[[re.Match[str]], str]], ...]
@@ -118,7 +118,7 @@ def _renamed(state: State, names: Names, what: str) -> State:
         except (StopIteration, KeyError):
             raise FsgenError(f"a FastGAN {what} with an unknown tensor '{key}'") from None
         out[f"{found}.{_TENSORS.get(tensor, tensor)}"] = value.float() if value.is_floating_point() else value
-    return tracked(out)
+    return add_counters(out)
 
 
 def averaged(state: State, averages: Sequence[Tensor]) -> State:

@@ -29,7 +29,7 @@ from fsgen.interfaces import (
     StepContext,
 )
 from fsgen.nn import losses
-from fsgen.nn.batchnorm import remeasure
+from fsgen.nn.batchnorm import refresh_stats
 from fsgen.nn.spectral_norm import SpectralConv
 
 SIZES = (64, 128, 256, 512, 1024)
@@ -148,7 +148,7 @@ class FastGAN(Family):
                 module.iterate(CONVERGED)
         device = next(g.parameters()).device
         count, size = SETTLE
-        remeasure(g, (draw(size, random.generator(0, "settle", i)).to(device) for i in range(count)))
+        refresh_stats(g, (draw(size, random.generator(0, "settle", i)).to(device) for i in range(count)))
 
     # ---- training ------------------------------------------------------------------------------------
 

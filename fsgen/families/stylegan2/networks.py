@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fsgen.interfaces import Inputs
 from fsgen.nn import fir
-from fsgen.nn.layers import GAIN, Conv, Linear, ModulatedConv, lrelu, minibatch_std, normalise
+from fsgen.nn.layers import GAIN, EqualConv, EqualLinear, ModulatedConv, lrelu, minibatch_std, normalise
 
 Noise = Literal["const", "random", "none"]
 
@@ -41,13 +41,13 @@ class Mapping(nn.Module):
         super().__init__()
         self.depth = layers
         if labels[0]:
-            self.embed = Linear(*labels)
+            self.embed = EqualLinear(*labels)
         if features[0]:
-            self.embed_feats = Linear(*features)
+            self.embed_feats = EqualLinear(*features)
         seen = z_dim + sum(wide for numbers, wide in (labels, features) if numbers)
         for i in range(layers):
             width = seen if i == 0 else w_dim
-            self.add_module(f"fc{i}", Linear(width, w_dim, lr_mul=lr_mul, activate=True))
+            self.add_module(f"fc{i}", EqualLinear(width, w_dim, lr_mul=lr_mul, activate=True))
         if average:
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
@@ -218,11 +218,11 @@ class DiscriminatorBlock(nn.Module):
         self.architecture = architecture
         self.gain = math.sqrt(0.5) if architecture == "resnet" else 1.0  # (main + skip) / sqrt 2
         if not inputs or architecture == "skip":
-            self.fromrgb = Conv(channels, middle, 1, clamp=clamp)
-        self.conv0 = Conv(middle, middle, 3, clamp=clamp)
-        self.conv1 = Conv(middle, outputs, 3, down=True, clamp=clamp)
+            self.fromrgb = EqualConv(channels, middle, 1, clamp=clamp)
+        self.conv0 = EqualConv(middle, middle, 3, clamp=clamp)
+        self.conv1 = EqualConv(middle, outputs, 3, down=True, clamp=clamp)
         if architecture == "resnet":
-            self.skip = Conv(middle, outputs, 1, down=True, bare=True)
+            self.skip = EqualConv(middle, outputs, 1, down=True, bare=True)
 
     def forward(
         self, x: Tensor | None, image: Tensor | None
@@ -247,10 +247,10 @@ class Epilogue(nn.Module):
         super().__init__()
         self.group = group
         if architecture == "skip":
-            self.fromrgb = Conv(channels, width, 1, clamp=clamp)
-        self.conv = Conv(width + (1 if group else 0), width, 3, clamp=clamp)
-        self.fc = Linear(width * 16, width, activate=True)
-        self.out = Linear(width, outputs)
+            self.fromrgb = EqualConv(channels, width, 1, clamp=clamp)
+        self.conv = EqualConv(width + (1 if group else 0), width, 3, clamp=clamp)
+        self.fc = EqualLinear(width * 16, width, activate=True)
+        self.out = EqualLinear(width, outputs)
 
     def forward(self, x: Tensor, image: Tensor | None, cmap: Tensor | None) -> Tensor:
         if hasattr(self, "fromrgb"):
