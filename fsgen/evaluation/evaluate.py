@@ -15,7 +15,7 @@ from fsgen.evaluation.availability import Notes
 from fsgen.evaluation.collect import Sight
 from fsgen.evaluation.discriminator_judge import DiscriminatorJudge
 from fsgen.evaluation.extractors import Networks
-from fsgen.evaluation.funit import protocol
+from fsgen.evaluation.funit.protocol import USAGE, translated
 from fsgen.evaluation.image_sets import Subject
 from fsgen.evaluation.protocols import Translations
 from fsgen.evaluation.request import Request, checked
@@ -96,7 +96,7 @@ def evaluate(
         if shots is not None or source is not None:
             raise FsgenError("the protocol funit takes its shots from --real, and knows of no source",
                              hint="leave --shots and --source out")  # fmt: skip
-        return protocol.translated(
+        return translated(
             path, real, content, request, notes, weights_dir=weights_dir, download=download,
             dry_run=dry_run, callbacks=callbacks,
         )  # fmt: skip
@@ -190,7 +190,7 @@ def _subject(path: str | Path, request: Request, callbacks: Callbacks) -> Subjec
     if not image_sets.is_images(path):
         model, seeds = models.load(path), request.pictures()
         if translating.wanted(model):
-            raise FsgenError(f"{path} translates pictures to classes", hint=protocol.USAGE)
+            raise FsgenError(f"{path} translates pictures to classes", hint=USAGE)
         return image_sets.of_model(model, str(path), "subject", seeds, request.truncation, request.device)
     if request.seeds > 1:
         raise FsgenError("--seeds makes several sets of a model's pictures; a folder is one set")
