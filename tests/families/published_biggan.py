@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fsgen.interfaces import Inputs, Spec
+
 State = dict[str, Tensor]
 
 
@@ -28,13 +30,14 @@ class Shape:
     label: int = 0  # numbers that G makes of a class
     instance: int = 0
     part: int = 3  # of z, for each block and the first layer
+    hier: bool = True  # False: z is one part, for the first layer
     channels: int = 3
     bottom: int = 4
     wide: bool = True
 
     @property
     def z_dim(self) -> int:
-        return self.part * len(self.g)
+        return self.part * (len(self.g) if self.hier else 1)
 
     @property
     def resolution(self) -> int:
@@ -69,12 +72,21 @@ class Maker:
         self.state[f"{name}.gamma"] = self.normal().reshape([]) + 1
 
 
+def inputs(spec: Spec, n: int, seed: int = 0) -> Inputs:
+    """Random inputs for ours of ``spec``, with soft labels and features where it has them."""
+    rng = torch.Generator().manual_seed(seed)
+    z = torch.randn(n, spec["z_dim"], generator=rng)
+    y = torch.rand(n, spec["c_dim"], generator=rng) if spec["c_dim"] else None
+    h = F.normalize(torch.randn(n, spec["h_dim"], generator=rng)) if spec["h_dim"] else None
+    return Inputs(z=z, y=y, h=h)
+
+
 def g_state(shape: Shape, seed: int = 0) -> State:
     make = Maker(seed)
     make.state["shared.weight"] = make.normal(shape.classes or 5, shape.label or 6)  # there in any case
     if shape.features:
         make.spectral("shared_feat", shape.instance, shape.features)
-    told = shape.part + bool(shape.classes) * shape.label + bool(shape.features) * shape.instance
+    told = shape.hier * shape.part + bool(shape.classes) * shape.label + bool(shape.features) * shape.instance
     make.spectral("linear", shape.g[0] * shape.bottom**2, shape.part)
     for i, (before, after) in enumerate(zip(shape.g[:-1], shape.g[1:], strict=True)):
         name = f"blocks.{i}.0"
@@ -175,8 +187,8 @@ def picture(shape: Shape, state: State, z: Tensor, y: Tensor | None, h: Tensor |
     told = [y.double() @ state["shared.weight"].double()] if shape.classes else []
     told += [linear(state, "shared_feat", h.double())] if shape.features else []
     x = linear(state, "linear", parts[0]).reshape(len(z), shape.g[0], shape.bottom, shape.bottom)
-    for i, part in enumerate(parts[1:]):
-        name, c = f"blocks.{i}.0", torch.cat([*told, part], dim=1)
+    for i in range(len(shape.g) - 1):
+        name, c = f"blocks.{i}.0", torch.cat([*told, parts[i + 1]] if shape.hier else told, dim=1)
         out = conv(state, f"{name}.conv1", doubled(conditional(state, f"{name}.bn1", x, c).relu()))
         out = conv(state, f"{name}.conv2", conditional(state, f"{name}.bn2", out, c).relu())
         x = out + conv(state, f"{name}.conv_sc", doubled(x))
@@ -205,3 +217,19 @@ def logit(shape: Shape, state: State, images: Tensor, y: Tensor | None, h: Tenso
     told += [linear(state, "linear_feat", h.double())] if shape.features else []
     out = linear(state, "linear", x)
     return out + (torch.cat(told, dim=1) * x).sum(dim=1, keepdim=True) if told else out
+
+
+def d_parameters(
+    widths: tuple[int, ...], halves: tuple[bool, ...], *, attention: tuple[int, ...] = (), channels: int = 3,
+    classes: int = 0, features: int = 0,
+) -> int:  # fmt: skip
+    """How many numbers a wide D learns, counted layer by layer."""
+    total, before = 0, channels
+    for i, (after, halving) in enumerate(zip(widths, halves, strict=True)):
+        total += 9 * before * after + after + 9 * after * after + after
+        total += before * after + after if halving or before != after else 0
+        total += 2 * after * (after // 8) + 2 * after * (after // 2) + 1 if i in attention else 0
+        before = after
+    each = before // 2 if classes and features else before
+    total += before + 1 + classes * each
+    return total + (features * each + each if features else 0)

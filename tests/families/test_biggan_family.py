@@ -8,17 +8,14 @@ from dataclasses import replace
 import published_biggan as published
 import pytest
 import torch
-from published_biggan import Shape
 from tiny import SPECS, draw_images
-from torch.nn import functional as F
 
 import fsgen
 from fsgen import rng as random
 from fsgen.errors import FsgenError
 from fsgen.families.biggan.family import BigGAN, Recipe
 from fsgen.families.biggan.layers import ConditionalNorm, Conv, Embedding, Linear, Spectral, cut_off
-from fsgen.importers.pickles import read_foreign
-from fsgen.interfaces import Foreign, Inputs, Networks, Spec, StepContext
+from fsgen.interfaces import Inputs, Networks, Spec, StepContext
 from fsgen.models import model as models
 from fsgen.nn import per_sample_fisher
 from fsgen.training.train import train
@@ -29,22 +26,6 @@ PLAIN = TINY | {"c_dim": 0, "g_embed_dim": 0}
 ICGAN = PLAIN | {"h_dim": 10, "h_embed_dim": 5}
 BOTH = TINY | {"h_dim": 10, "h_embed_dim": 5}
 FORMS = {"plain": PLAIN, "classes": TINY, "instances": ICGAN, "both": BOTH}
-
-SHAPES = {
-    "64 px, instances": Shape(
-        (24, 16, 16, 8, 8), (8, 8, 16, 24, 32), (True,) * 4 + (False,), (2,), (0,), features=11, instance=7
-    ),
-    "32 px, both, attention twice, D's last two as they are": Shape(
-        (16, 16, 8, 8), (8, 8, 8, 8), (True, True, False, False), (0, 2), (0, 3), classes=4, features=9,
-        label=5, instance=6,
-    ),
-    "16 px, classes, grey, narrow D": Shape(
-        (8, 8, 8), (8, 16, 16), (True, True, False), (), (1,), classes=6, label=4, channels=1, wide=False
-    ),
-    "24 px from 3, neither": Shape(
-        (9, 8, 10, 4), (6, 8, 8, 12), (True,) * 3 + (False,), (1,), (), bottom=3, part=2
-    ),
-}  # fmt: skip
 
 
 def nets(spec: Spec = TINY, seed: int = 0) -> Networks:
@@ -58,14 +39,6 @@ def nets(spec: Spec = TINY, seed: int = 0) -> Networks:
                     if name.endswith((".gamma", ".bias")):
                         value.add_(torch.randn(value.shape) / 2)
     return built
-
-
-def inputs_of(spec: Spec, n: int, seed: int = 0) -> Inputs:
-    rng = torch.Generator().manual_seed(seed)
-    z = torch.randn(n, spec["z_dim"], generator=rng)
-    y = torch.rand(n, spec["c_dim"], generator=rng) if spec["c_dim"] else None  # soft labels
-    h = F.normalize(torch.randn(n, spec["h_dim"], generator=rng)) if spec["h_dim"] else None
-    return Inputs(z=z, y=y, h=h)
 
 
 # ---- architecture ----------------------------------------------------------------------------------------
@@ -138,7 +111,7 @@ def test_the_norm_converges_on_the_largest_singular_value(layer):
 
 def test_evaluation_takes_the_step_as_well_and_training_alone_keeps_it():
     g = nets().g
-    inputs = inputs_of(TINY, 3)
+    inputs = published.inputs(TINY, 3)
     start = copy.deepcopy(g.state_dict())
     g.eval()
     first = g(inputs)
@@ -163,131 +136,6 @@ def test_frozen_scales_leave_their_statistics():
     torch.testing.assert_close(frozen, norm.eval()(x, c))
 
 
-# ---- files -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_any_architecture_is_read_and_draws_as_the_plain_construction(name):
-    shape = SHAPES[name]
-    g, d = published.g_state(shape), published.d_state(shape)
-    foreign = Foreign("torch", {"G_ema": g, "D": {f"module.{key}": value for key, value in d.items()}})
-    assert FAMILY.recognise(foreign)
-    converted = FAMILY.convert(foreign)
-    spec = converted.spec
-    assert (spec["resolution"], spec["channels"]) == (shape.resolution, shape.channels)
-    assert (spec["c_dim"], spec["h_dim"], spec["z_dim"]) == (shape.classes, shape.features, shape.z_dim)
-    assert (spec["g_widths"], spec["d_widths"]) == (list(shape.g), list(shape.d))
-    assert (spec["d_halves"], spec["d_wide"]) == (list(shape.halves), shape.wide)
-    ours_g, ours_d = (net.eval() for net in FAMILY.build(spec))
-    ours_g.load_state_dict(converted.g_ema), ours_d.load_state_dict(converted.d)
-    inputs = inputs_of(spec, 3)
-    with torch.no_grad():
-        images = ours_g(inputs)
-        logits = ours_d(images, inputs)
-    theirs = published.picture(shape, g, inputs.z, inputs.y, inputs.h)
-    torch.testing.assert_close(images.double(), theirs, atol=2e-4, rtol=1e-4)
-    reference = published.logit(shape, d, images, inputs.y, inputs.h)
-    atol = 1e-4 * float(reference.abs().max())
-    torch.testing.assert_close(logits.double(), reference, rtol=1e-4, atol=atol)
-
-
-def test_one_generator_is_the_average_and_a_critic_is_made_for_it(tmp_path):
-    shape = SHAPES["64 px, instances"]
-    torch.save({f"module.{k}": v for k, v in published.g_state(shape).items()}, tmp_path / "G.pth")
-    converted = FAMILY.convert(read_foreign(tmp_path / "G.pth"))
-    assert converted.g is None and converted.d is None
-    assert converted.notes == (
-        "a single generator in the file: taken for the averaged one, as it is published",
-        "no discriminator in the file: adapt starts a fresh one",
-    )
-    g, d = FAMILY.build(converted.spec)
-    inputs = inputs_of(converted.spec, 2)
-    assert d(g(inputs), inputs).shape == (2, 1)
-    assert d.features(g(inputs))[converted.spec["d_attention"][0]].shape[-1] == 32  # as G's attention
-
-
-def alike(classes: int = 4) -> Shape:
-    """Classes and instances that G makes as many numbers of."""
-    return Shape((8, 8, 8), (8, 8, 16), (True, True, False), classes=classes, label=6)
-
-
-def carrying(g: dict, features: int = 9) -> dict:
-    """``g`` with a layer for instances that no block is told."""
-    make = published.Maker(5)
-    make.spectral("shared_feat", 6, features)
-    return g | make.state
-
-
-def test_what_blocks_are_told_is_seen_where_it_can_be_and_else_asked():
-    shape = alike()
-    g, d = carrying(published.g_state(shape)), published.d_state(shape)
-    by_d = FAMILY.convert(Foreign("torch", {"G_ema": g, "D": d}))
-    settings = {"G": {"class_cond": True, "instance_cond": False}}
-    by_settings = FAMILY.convert(Foreign("folder", {"G_ema": g}, settings))
-    guessed = FAMILY.convert(Foreign("torch", {"G_ema": g}))
-    for found in (by_d, by_settings):
-        assert (found.spec["c_dim"], found.spec["h_dim"]) == (4, 0)
-        assert not any("taken to be told instances" in note for note in found.notes)
-        assert not any(key.startswith("embed_h") for key in found.g_ema)
-    assert (guessed.spec["c_dim"], guessed.spec["h_dim"]) == (0, 9)
-    assert "embed.weight" not in guessed.g_ema
-    assert guessed.notes[-1] == "taken to be told instances, not classes: the tensors fit either"
-
-
-def without(state: dict, key: str) -> dict:
-    return {name: value for name, value in state.items() if name != key}
-
-
-SMALL = SHAPES["16 px, classes, grey, narrow D"]
-REFUSED = {
-    "a critic alone": ({"D": published.d_state(SMALL)}, "discriminator alone"),
-    "two averages": (
-        {"a_ema": published.g_state(SMALL), "b_ema": published.g_state(SMALL)}, "more networks than one",
-    ),
-    "a convolution less": (
-        {"G": without(published.g_state(SMALL), "blocks.1.0.conv1.weight")},
-        r"a BigGAN 'g_ema' without 'blocks\.1\.conv1\.weight'",
-    ),
-    "nothing to draw with": (
-        {"G": without(published.g_state(SMALL), "output_layer.2.weight")}, "without the tensor 'rgb.weight'",
-    ),
-    "a tensor more": (
-        {"G": published.g_state(SMALL) | {"blocks.0.0.conv2.u1": torch.zeros(1, 8)}},
-        r"with an unknown tensor 'blocks\.0\.conv2\.u1'",
-    ),
-    "another shape": (
-        {"G": published.g_state(SMALL) | {"output_layer.0.bias": torch.zeros(5)}},
-        r"where 'norm\.bias' is \[5\], expected \[8\]",
-    ),
-    "weights without axes": (
-        {"G": published.g_state(SMALL) | {"linear.weight": torch.zeros(5)}}, "no convolution's",
-    ),
-    "told something else": (
-        {"G": published.g_state(replace(SMALL, label=3)) | {"shared.weight": torch.zeros(6, 4)}},
-        "are told 3 numbers",
-    ),
-    "a critic of other classes": (
-        {"G": published.g_state(SMALL), "D": published.d_state(replace(SMALL, classes=5))},
-        r"'d' where 'embed\.weight' is \[16, 5\], expected \[16, 6\]",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_files_of_no_biggan_are_refused_in_a_sentence(what):
-    tensors, words = REFUSED[what]
-    foreign = Foreign("torch", tensors)
-    assert FAMILY.recognise(foreign)
-    with pytest.raises(FsgenError, match=words):
-        FAMILY.convert(foreign)
-
-
-def test_networks_of_other_families_are_not_recognised():
-    deep = published.g_state(SMALL) | {"blocks.0.0.conv3.weight": torch.ones(1)}
-    for state in (deep, {"main.0.weight": torch.ones(1)}, {}):
-        assert not FAMILY.recognise(Foreign("torch", {"": state}))
-
-
 # ---- drawing ---------------------------------------------------------------------------------------------
 
 
@@ -305,7 +153,7 @@ def test_draws_are_normal_and_of_every_class():
 @pytest.mark.parametrize("form", FORMS)
 def test_each_part_of_the_input_changes_the_picture_and_the_logit(form):
     g, d = (net.eval() for net in nets(FORMS[form]))
-    inputs, others = (inputs_of(FORMS[form], 2, seed) for seed in (0, 1))
+    inputs, others = (published.inputs(FORMS[form], 2, seed) for seed in (0, 1))
     image = g(inputs)
     for name in inputs.parts():
         other = replace(inputs, **{name: getattr(others, name)})
@@ -348,7 +196,7 @@ def context(d: torch.nn.Module, inputs: Inputs) -> StepContext:
 @pytest.mark.parametrize("form", FORMS)
 def test_the_critic_sees_fakes_and_reals_once(form):
     d = nets(FORMS[form]).d.train()
-    inputs = inputs_of(FORMS[form], 3)
+    inputs = published.inputs(FORMS[form], 3)
     now = context(d, inputs)
     fakes = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(2))
     frozen = copy.deepcopy(d).eval()
@@ -364,7 +212,7 @@ def test_the_critic_sees_fakes_and_reals_once(form):
 
 def test_the_generator_climbs_the_logit():
     d = nets().d.eval()
-    inputs, fakes = inputs_of(TINY, 3), torch.randn(3, 3, 16, 16)
+    inputs, fakes = published.inputs(TINY, 3), torch.randn(3, 3, 16, 16)
     terms = FAMILY.generator_loss(context(d, inputs), fakes)
     torch.testing.assert_close(terms, {"g": -d(0.5 * fakes, inputs).mean()})
 
@@ -383,7 +231,7 @@ def test_settling_brings_norms_and_statistics_to_the_weights(form):
     g, spec = nets(FORMS[form]).g.eval(), FORMS[form]
 
     def draw(n: int, rng: torch.Generator) -> Inputs:
-        return inputs_of(spec, n, int(torch.randint(1000, [], generator=rng)))
+        return published.inputs(spec, n, int(torch.randint(1000, [], generator=rng)))
 
     FAMILY.settle(g, draw)
     assert not any(module.training for module in g.modules())
@@ -403,7 +251,7 @@ def test_settling_brings_norms_and_statistics_to_the_weights(form):
 def test_the_fisher_of_many_samples_at_once_is_the_definition(form):
     g, d = (net.eval() for net in nets(FORMS[form]))
     d.requires_grad_(False)
-    batches = [(inputs_of(FORMS[form], 3), None)]
+    batches = [(published.inputs(FORMS[form], 3), None)]
 
     def score(images, one, draw):
         return FAMILY.log_likelihood(d(images, one)).sum()

@@ -270,6 +270,7 @@ def test_r1_is_due_every_so_often_and_weighted_for_it(c_dim):
     found["r1"].backward()
     assert p.d.b4.conv.weight.grad.any()
     assert FAMILY.regularise(context(r1_gamma=0.0), "d", 0) == {}
+    assert FAMILY.regularise(context(r1_every=0), "d", 0) == {}
 
 
 def test_r1_sees_the_reals_through_the_view():

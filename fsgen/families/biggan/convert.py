@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from itertools import accumulate, product
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
+from fsgen.families.biggan.networks import PLANS
 from fsgen.interfaces import Spec
 from fsgen.nn.batchnorm import add_counters
 
 State = dict[str, Tensor]
+MOST = 1024  # channels: a bound on a file's D_ch
 
 _G = {"linear.u0", "blocks.0.0.bn1.gain.weight", "blocks.0.0.conv2.u0", "output_layer.2.u0"}
 _D = {"linear.u0", "blocks.0.0.conv1.u0", "blocks.0.0.conv2.u0"}
@@ -69,8 +72,9 @@ def infer(g: State, d: State | None, told: Mapping[str, Any]) -> tuple[Spec, lis
     """The spec of networks in our keys, and what had to be guessed.
 
     Args:
-        g, d: the networks; without ``d`` a fresh one gets the widths of G.
-        told: the settings that came with them, if any: ``class_cond`` and ``instance_cond``.
+        g, d: the networks; without ``d``, see ``fresh_d``.
+        told: the settings that came with them, if any: ``class_cond``, ``instance_cond``, ``hier`` and those
+            of ``fresh_d``.
 
     Raises:
         FsgenError: networks that fit together in no BigGAN.
@@ -80,11 +84,11 @@ def infer(g: State, d: State | None, told: Mapping[str, Any]) -> tuple[Spec, lis
     part, first = g["linear.weight"].shape[1], g["blocks.0.conv1.weight"].shape[1]
     widths = [first, *(g[f"blocks.{i}.conv2.weight"].shape[0] for i in range(_count(g)))]
     side = math.isqrt(g["linear.weight"].shape[0] // first)
-    labelled, instances, notes = _conditions(g, d, told)
+    (hier, labelled, instances), notes = _conditions(g, d, told)
     spec = {
         "resolution": side << _count(g),
         "channels": g["rgb.weight"].shape[0],
-        "z_dim": part * len(widths),
+        "z_dim": part * len(widths) if hier else part,
         "c_dim": g["embed.weight"].shape[1] if labelled else 0,
         "h_dim": g["embed_h.weight"].shape[1] if instances else 0,
         "g_embed_dim": g["embed.weight"].shape[0] if labelled else 0,
@@ -92,7 +96,9 @@ def infer(g: State, d: State | None, told: Mapping[str, Any]) -> tuple[Spec, lis
         "g_widths": widths,
         "g_attention": _attention(g),
     }
-    return spec | (mirrored(spec) if d is None else infer_d(d)), notes
+    if not hier:
+        spec["hier"] = False
+    return spec | (fresh_d(spec, told) if d is None else infer_d(d)), notes
 
 
 def infer_d(d: State) -> Spec:
@@ -111,17 +117,46 @@ def infer_d(d: State) -> Spec:
     }
 
 
-def mirrored(spec: Spec) -> Spec:
-    """A D for the generator in ``spec``: its widths turned round, its attention on maps of the same side."""
-    widths = spec["g_widths"]
-    last = len(widths) - 1
-    return {
-        "d_widths": widths[::-1],
-        "d_halves": [i < last for i in range(last + 1)],
-        "d_wide": True,
-        # G's block i makes maps of resolution / 2^(last - 1 - i) px, D's block j of resolution / 2^(j + 1).
-        "d_attention": sorted({max(0, last - 2 - i) for i in spec["g_attention"]}),
-    }
+def fresh_d(spec: Spec, told: Mapping[str, Any]) -> Spec:
+    """What the spec says about an untrained D for the generator in ``spec``.
+
+    Widths are the published ones of that resolution, in units of ``D_ch`` or, without it, of G's unit. For a
+    resolution or a G that is not published they are G's in reverse order. Attention follows the maps that
+    ``D_attn`` names ("32_64"; "0": none) or, without it, the first of the same side as each that it follows
+    in G.
+
+    Args:
+        spec: resolution, g_widths and g_attention.
+        told: the file's settings, possibly empty: ``D_ch``, ``D_attn``, ``D_wide``.
+
+    Raises:
+        FsgenError: a setting that no BigGAN has.
+    """
+    resolution, widths = spec["resolution"], spec["g_widths"]
+    unit, attention = told.get("D_ch"), told.get("D_attn")
+    if unit is not None and (type(unit) is not int or not 1 <= unit <= MOST):
+        raise FsgenError(f"the file's D_ch is {unit!r}", code=Code.OUT_OF_RANGE, where="D_ch",
+                         hint=f"1 to {MOST} channels")  # fmt: skip
+    if attention is not None and not re.fullmatch(r"\d{1,4}(_\d{1,4})*", str(attention)):
+        raise FsgenError(f"the file's D_attn is {attention!r}", code=Code.DAMAGED, where="D_attn",
+                         hint="sides in pixels, such as 64 or 32_64")  # fmt: skip
+    plan = PLANS.get(resolution)
+    if plan and unit is None and widths == [widths[0] // plan.g[0] * times for times in plan.g]:
+        unit = widths[0] // plan.g[0]
+    if plan and unit:
+        d = plan.discriminator(unit)
+    else:
+        plan, halves = None, [True] * (len(widths) - 1) + [False]
+        d = {"d_widths": widths[::-1], "d_halves": halves, "d_wide": True}
+    sides = [resolution >> k for k in accumulate(d["d_halves"])]
+    if attention is None:
+        # G's block i makes maps of resolution / 2^(blocks - 1 - i) px; D's largest have half the resolution.
+        attended = {min(resolution >> len(widths) - 2 - i, sides[0]) for i in spec["g_attention"]}
+        blocks = [sides.index(side) for side in attended if side in sides]
+    else:
+        named = {int(side) for side in str(attention).split("_")}
+        blocks = [i for i, side in enumerate(plan.d_sides if plan else sides) if side in named]
+    return d | {"d_wide": bool(told.get("D_wide", True)), "d_attention": sorted(blocks)}
 
 
 def used(g: State, spec: Spec) -> State:
@@ -130,28 +165,47 @@ def used(g: State, spec: Spec) -> State:
     return {key: value for key, value in g.items() if key.rpartition(".")[0] not in idle}
 
 
-def _conditions(g: State, d: State | None, told: Mapping[str, Any]) -> tuple[bool, bool, list[str]]:
-    """Whether G is told classes, and instances: by how many numbers its blocks take beside their z."""
-    count = g["blocks.0.bn1.gain.weight"].shape[1] - g["linear.weight"].shape[1]
+class Conditions(NamedTuple):
+    """What G's blocks are conditioned on."""
+
+    hier: bool  # a chunk of z
+    classes: bool
+    instances: bool
+
+    def __str__(self) -> str:
+        names = ("chunks of z", "classes", "instances")
+        return " and ".join(name for name, there in zip(names, self, strict=True) if there)
+
+
+def _conditions(g: State, d: State | None, told: Mapping[str, Any]) -> tuple[Conditions, list[str]]:
+    """What G's blocks are conditioned on, by the columns of their gains, and a note if that is ambiguous.
+
+    Where the tensors fit several conditions, D and then the file's settings decide; after them z in one
+    piece, then instances, take precedence.
+    """
+    columns, chunk = g["blocks.0.bn1.gain.weight"].shape[1], g["linear.weight"].shape[1]
     label = g["embed.weight"].shape[0] if "embed.weight" in g else 0
     instance = g["embed_h.weight"].shape[0] if "embed_h.weight" in g else 0
     fits = [
-        (y, h)
-        for y, h in ((False, False), (False, True), (True, False), (True, True))
-        if y * label + h * instance == count and label >= y and instance >= h
+        Conditions(hier, y, h)
+        for hier, y, h in product((False, True), repeat=3)
+        if 0 < columns == hier * chunk + y * label + h * instance and label >= y and instance >= h
     ]
     if not fits:
         raise FsgenError(
-            f"a BigGAN generator whose blocks are told {count} numbers beside their part of z: neither an "
-            f"embedding of a class ({label}), nor of an instance ({instance}), nor both"
-        )
-    if len(fits) == 1:
-        return *fits[0], []
+            f"a BigGAN generator whose blocks have a condition of {columns} numbers, which is no sum of a "
+            f"chunk of z ({chunk}), the embedding of a class ({label}) and that of an instance ({instance})",
+            code=Code.UNSUPPORTED, where="blocks.0.bn1.gain.weight",
+        )  # fmt: skip
+    known = {"classes": told.get("class_cond"), "instances": told.get("instance_cond")}
     if d is not None:
-        return "embed.weight" in d, "embed_h.weight" in d, []
-    if "class_cond" in told and "instance_cond" in told:
-        return bool(told["class_cond"]), bool(told["instance_cond"]), []
-    return *fits[0], ["taken to be told instances, not classes: the tensors fit either"]
+        known = {"classes": "embed.weight" in d, "instances": "embed_h.weight" in d}
+    for name, value in {**known, "hier": told.get("hier")}.items():
+        if value is not None:
+            fits = [fit for fit in fits if getattr(fit, name) == bool(value)] or fits
+    first, *others = fits
+    notes = [f"taken to be conditioned on {first}: the tensors also fit {' or '.join(map(str, others))}"]
+    return first, notes if others else []
 
 
 def _count(state: State) -> int:

@@ -15,6 +15,7 @@ from fsgen import rng as random
 from fsgen.errors import FsgenError
 from fsgen.families.biggan import convert, networks
 from fsgen.families.biggan.layers import Spectral
+from fsgen.families.biggan.networks import PLANS
 from fsgen.families.strict_loading import check
 from fsgen.interfaces import (
     Converted,
@@ -52,25 +53,6 @@ class Recipe:
     ema_rampup: float = 0.25  # half-life at most this share of the steps so far
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A published architecture, widths in units of ``width``."""
-
-    width: int  # the published one
-    z_dim: int
-    g: tuple[int, ...]  # at 4 px and after each block
-    d: tuple[int, ...]  # after each block
-    halvings: int  # the first blocks of D, which halve the side
-    g_attention: list[int]
-    d_attention: list[int]
-
-
-PLANS = {  # by px; 32: the public BigGAN of CIFAR-10, which has no attention, with z in parts as the others
-    32: Plan(64, 120, (4, 4, 4, 4), (4, 4, 4, 4), 2, [], []),
-    64: Plan(64, 120, (16, 16, 8, 4, 2), (1, 2, 4, 8, 16), 4, [2], [0]),
-    128: Plan(96, 120, (16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 5, [3], [0]),
-    256: Plan(96, 119, (16, 16, 8, 8, 4, 2, 1), (1, 2, 4, 8, 8, 16, 16), 6, [3], [1]),
-}
 CLASS, INSTANCE = 128, 512  # numbers that G makes of a class, of an instance
 CONVERGED = 30  # power iterations after training
 SETTLE = (16, 16)  # batches, pictures in each, behind the norms' statistics after training
@@ -120,10 +102,8 @@ class BigGAN(Family):
             "h_embed_dim": INSTANCE if h_dim else 0,
             "g_widths": [one * times for times in plan.g],
             "g_attention": list(plan.g_attention),
-            "d_widths": [one * times for times in plan.d],
-            "d_halves": [i < plan.halvings for i in range(len(plan.d))],
-            "d_wide": True,
             "d_attention": list(plan.d_attention),
+            **plan.discriminator(one),
         }
 
     # ---- checkpoints ---------------------------------------------------------------------------------
@@ -151,7 +131,10 @@ class BigGAN(Family):
         g, g_ema, d = (
             convert.renamed(part[0]) if part else None for part in (lives, averages, discriminators)
         )
-        told = {key: value for part in foreign.settings.values() for key, value in part.items()}
+        config = foreign.extras.get("config")
+        told = dict(config) if isinstance(config, dict) else {}
+        for settings in foreign.settings.values():
+            told |= settings
         try:
             spec, guessed = convert.infer(g_ema, d, told)
         except KeyError as error:

@@ -2,13 +2,15 @@
 arXiv 2109.05070), which conditions the same ones on the features of an instance, and on its class or not.
 
 Shapes are the ``spec``: resolution, channels, z_dim, c_dim and h_dim (0: no classes, no instances),
-g_embed_dim and h_embed_dim (what G makes of them), g_widths (channels at 4 px and after each block), d_widths
+g_embed_dim and h_embed_dim (what G makes of them), hier (False: all of z enters at 4 px; True if absent: z is
+split into chunks), g_widths (channels at 4 px and after each block), d_widths
 (after each block), d_halves (which of D's blocks halve the side), d_wide (whether their hidden layer is as
 wide as what comes out, or as what goes in), g_attention and d_attention (the blocks that attention follows).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -18,6 +20,35 @@ from torch.nn import functional as F
 from fsgen.errors import FsgenError
 from fsgen.families.biggan.layers import Attention, ConditionalNorm, Conv, Embedding, Linear, cut_off
 from fsgen.interfaces import Inputs, Spec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A published architecture; widths in units of ``width`` channels."""
+
+    width: int  # the published one
+    z_dim: int
+    g: tuple[int, ...]  # at 4 px and after each block
+    d: tuple[int, ...]  # after each block
+    halvings: int  # the first blocks of D, which halve the side
+    g_attention: list[int]
+    d_attention: list[int]
+    d_sides: tuple[int, ...]  # px: the names of D's blocks in the published option for attention
+
+    def discriminator(self, width: int) -> Spec:
+        """D's widths and halvings in units of ``width`` channels."""
+        halves = [i < self.halvings for i in range(len(self.d))]
+        return {"d_widths": [width * times for times in self.d], "d_halves": halves, "d_wide": True}
+
+
+PLANS = {  # by px; 32: the public BigGAN of CIFAR-10, which has no attention, with z in parts as the others
+    32: Plan(64, 120, (4, 4, 4, 4), (4, 4, 4, 4), 2, [], [], (16, 16, 16, 16)),  # its maps: 16, 8, 8, 8 px
+    64: Plan(64, 120, (16, 16, 8, 4, 2), (1, 2, 4, 8, 16), 4, [2], [0], (32, 16, 8, 4, 4)),
+    128: Plan(96, 120, (16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 5, [3], [0], (64, 32, 16, 8, 4, 4)),
+    256: Plan(
+        96, 119, (16, 16, 8, 8, 4, 2, 1), (1, 2, 4, 8, 8, 16, 16), 6, [3], [1], (128, 64, 32, 16, 8, 4, 4)
+    ),
+}
 
 
 class Up(nn.Module):
@@ -39,17 +70,18 @@ class Up(nn.Module):
 class Generator(nn.Module):
     """z, labels and instances' features -> picture.
 
-    z comes in parts of equal length (section 3.1, "hierarchical"): the first makes the map of 4 px, each
-    of the others joins the condition of one block.
+    z is split into chunks of equal length (section 3.1, "hierarchical"): the first makes the map of 4 px,
+    each of the others joins the condition of one block. Without ``hier`` all of z makes the map of 4 px.
     """
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.z_dim, self.c_dim, self.h_dim = spec["z_dim"], spec["c_dim"], spec["h_dim"]
         widths = spec["g_widths"]
-        self.part = self.z_dim // len(widths)
+        hier = spec.get("hier", True)
+        self.part = self.z_dim // len(widths) if hier else self.z_dim
         self.side = spec["resolution"] >> len(widths) - 1  # px before the first block
-        condition = self.part
+        condition = self.part if hier else 0
         if self.c_dim:
             condition += spec["g_embed_dim"]
             self.embed = nn.Linear(self.c_dim, spec["g_embed_dim"], bias=False)
@@ -101,8 +133,8 @@ class Generator(nn.Module):
         first, *others = z.split(self.part, dim=1)
         shared = self.condition(inputs)
         x = self.linear(first).unflatten(1, (-1, self.side, self.side))
-        for i, (block, part) in enumerate(zip(self.blocks, others, strict=True)):
-            x = block(x, torch.cat([*shared, part], dim=1))
+        for i, block in enumerate(self.blocks):
+            x = block(x, torch.cat([*shared, *others[i : i + 1]], dim=1))
             if str(i) in self.attention:
                 x = self.attention[str(i)](x)
         return self.rgb(F.relu(self.norm(x))).tanh()

@@ -40,7 +40,7 @@ class Recipe:
     beta2: float = 0.99
     batch: int = 4
     r1_gamma: float = 10.0  # at 256 px; proportional to the number of pixels
-    r1_every: int = 16  # D steps
+    r1_every: int = 16  # D steps; 0 switches it off
     path_weight: float = 2.0
     path_every: int = 4  # G steps; 0 switches it off
     path_shrink: int = 2  # the path length's batch is batch / path_shrink
@@ -235,7 +235,7 @@ class StyleGAN2(Family):
 
     def regularise(self, context: StepContext, who: NetworkName, step: int) -> dict[str, Tensor]:
         recipe = context.recipe
-        if who == "d" and recipe.r1_gamma and step % recipe.r1_every == 0:
+        if who == "d" and recipe.r1_gamma and recipe.r1_every and step % recipe.r1_every == 0:
             real_images = context.real_images.detach().requires_grad_()
             logits = (
                 context.d(context.view(real_images, "real"), context.inputs).flatten(1).mean(dim=1)
