@@ -1,13 +1,18 @@
 """Finds the golden cases and says when two tensors agree.
 
 A case is a folder with a ``case.json``; its ``kind`` says what it tests, the folder's name says nothing.
-``FSGEN_GOLDEN`` may name the root, one family's folder or one case.
+Cases are looked for in ``tests/golden``, and in the folders that ``FSGEN_GOLDEN`` names (separated by
+``os.pathsep``; each a root, one family's folder or one case) or, where it is not set, in
+``../shared/golden``. Cases in ``tests/golden`` leave tensors out: where a folder of the others has the whole
+case, that one is taken.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,9 +22,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+OWN = REPOSITORY / "tests" / "golden"
+WEIGHTS = "weights.safetensors"
 NOISE = 1e-5  # a gradient of a smaller norm is rounding noise
 
 
@@ -48,21 +55,35 @@ class Case:
             return sorted(file.keys())
 
 
-def golden_root() -> Path | None:
-    """Where the cases are, or None if there is no such folder."""
-    root = Path(os.environ.get("FSGEN_GOLDEN") or REPOSITORY.parent / "shared" / "golden")
-    return root if root.is_dir() else None
+def golden_roots() -> tuple[Path, ...]:
+    """Where cases are looked for, the whole ones first."""
+    told = os.environ.get("FSGEN_GOLDEN")
+    if told is None:
+        others = [REPOSITORY.parent / "shared" / "golden"]
+    else:
+        others = [Path(text) for text in told.split(os.pathsep) if text]
+    return *(root for root in others if root.is_dir()), OWN
 
 
 @cache
-def _found(root: Path | None) -> tuple[Case, ...]:
-    files = sorted(root.rglob("case.json")) if root else []
-    return tuple(Case(file.parent, json.loads(file.read_text(encoding="utf-8"))) for file in files)
+def found_below(*roots: Path) -> tuple[Case, ...]:
+    """All cases below ``roots``, sorted by folder; of copies of one case the one of the first root."""
+    kept: dict[tuple[str, str, str], Case] = {}
+    for root in roots:
+        for file in sorted(root.rglob("case.json")):
+            case = Case(file.parent.resolve(), json.loads(file.read_text(encoding="utf-8")))
+            settings = json.dumps(case.info.get("config"), sort_keys=True)
+            kept.setdefault((case.label, case.kind, settings), case)
+    return tuple(sorted(kept.values(), key=lambda case: (case.label, case.folder)))
 
 
 def cases(*kinds: str) -> list[Case]:
     """All cases, or those of ``kinds``, sorted by folder."""
-    return [case for case in _found(golden_root()) if not kinds or case.kind in kinds]
+    return [case for case in found_below(*golden_roots()) if not kinds or case.kind in kinds]
+
+
+def case_at(folder: Path) -> Case:
+    return next(case for case in cases() if case.folder == folder)
 
 
 def each(*kinds: str) -> list[Any]:
@@ -84,9 +105,31 @@ def each_part(*kinds: str, suffix: str) -> list[Any]:
 
 def skipped(kinds: tuple[str, ...], values: int = 1) -> Any:
     """A parameter set that stands for the absence of cases."""
-    where = golden_root() or "no golden folder: set FSGEN_GOLDEN"
-    reason = f"no case of kind {', '.join(kinds) or 'any'} ({where})"
+    where = ", ".join(map(str, golden_roots()))
+    reason = f"no case of kind {', '.join(kinds) or 'any'} in {where}"
     return pytest.param(*[None] * values, id="none", marks=pytest.mark.skip(reason=reason))
+
+
+def skip_unused(patterns: Iterable[str], names: Iterable[str]) -> None:
+    """Skip, visibly, where some of ``patterns`` compare nothing, as these cases leave such tensors out."""
+    names = set(names)
+    if unused := [pattern for pattern in patterns if not any(re.fullmatch(pattern, name) for name in names)]:
+        pytest.skip(f"no tensor of these cases is called {', '.join(unused)}")
+
+
+def stated(text: str, pattern: str, otherwise: float) -> float:
+    """The number that ``pattern`` finds in a text of a case; ``otherwise`` where it finds none."""
+    match = re.search(pattern, text)
+    return float(match[1]) if match else otherwise
+
+
+def load_parts(net: nn.Module, state: Mapping[str, Tensor]) -> set[str]:
+    """Load ``state`` into ``net``. Cases may leave out whole parts (by what stands before the first dot of a
+    name), which are returned, and none by halves."""
+    missing, unexpected = net.load_state_dict(state, strict=False)
+    absent = {key.split(".")[0] for key in missing}
+    assert not unexpected and not absent & {key.split(".")[0] for key in state}
+    return absent
 
 
 def close(

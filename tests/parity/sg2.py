@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import Case, cases, skipped
+from cases import WEIGHTS, Case, cases, skipped
 from torch import Tensor, nn
 
 from fsgen.families.stylegan2 import convert
@@ -19,7 +19,6 @@ from fsgen.importers.pickles import read_foreign
 from fsgen.interfaces import Converted, Foreign
 
 FAMILY = StyleGAN2()
-WEIGHTS = "weights.safetensors"
 WHOLE_BATCH = 1 << 30  # a group size of None
 PICKLES = ("nvidia-pkl", "nvidia-pkl-torch2", "nvidia-pkl-sg3")
 
@@ -54,8 +53,15 @@ def settings(case: Case) -> dict[str, Any]:
 def load(case: Case) -> Converted:
     """The case's networks; a pickle tells its own clamps and groups, plain weights borrow the config's."""
     if case.kind in PICKLES:
-        return FAMILY.convert(foreign(case, case.info["file"]))
-    converted = FAMILY.convert(foreign(case, WEIGHTS if WEIGHTS in files(case) else files(case)[0]))
+        return FAMILY.convert(foreign(case, files(case)[0]))
+    here = files(case)
+    if here:
+        found = foreign(case, WEIGHTS if WEIGHTS in here else here[0])
+    else:  # those of another case
+        other = sibling(case)
+        assert other is not None and other.is_file(), f"{case.label} has no weights"
+        found = read_foreign(other)
+    converted = FAMILY.convert(found)
     return replace(converted, spec=converted.spec | settings(case))
 
 
@@ -120,5 +126,5 @@ def renamed(
 
 def sibling(case: Case) -> Path | None:
     """The weights of another case that this case's text refers to, there or not."""
-    match = re.search(r"\.\./([\w.-]+)/([\w.-]+\.safetensors)", case.info.get("weights", ""))
+    match = re.search(r"\.\./([\w.-]+)/([\w.-]+\.(?:safetensors|pkl|pth|pt))", case.info.get("weights", ""))
     return case.folder.parent / match[1] / match[2] if match else None

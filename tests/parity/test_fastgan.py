@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import Case, cases, close, each, skipped
+from cases import WEIGHTS, Case, case_at, cases, close, each, load_parts, skipped, stated
 from sg2 import renamed
 from torch import Tensor
 
@@ -21,7 +21,6 @@ from fsgen.interfaces import Converted, Foreign, Inputs
 from fsgen.nn import losses
 
 FAMILY = FastGAN()
-WEIGHTS = "weights.safetensors"
 PATCHES = 25  # logits of one size of a picture
 
 
@@ -125,7 +124,7 @@ MADE: tuple[tuple[str, Callable[[Maker, re.Match], Tensor]], ...] = (
 
 @lru_cache(maxsize=1)  # the tests of one case follow one another
 def maker_of(folder: Path) -> Maker:
-    return Maker(next(case for case in cases("fastgan-generator") if case.folder == folder))
+    return Maker(case_at(folder))
 
 
 @pytest.mark.parametrize("case, name", outputs("fastgan-generator"))
@@ -158,13 +157,7 @@ class Judge:
             assert convert.infer_d(state, resolution) == widths
         spec = {"resolution": resolution, "channels": self.config["nc"], "sle": True, **widths}
         self.d = networks.Discriminator(spec)
-        missing, unexpected = self.d.load_state_dict(state, strict=False)
-        parts = {key.split(".")[0] for key in self.d.state_dict()}
-        # Some cases leave whole decoders out, or everything but decoders: no other part, and none by halves.
-        self.absent = {key.split(".")[0] for key in missing}
-        decoders = {part for part in parts if part.startswith("decode_")}
-        assert not unexpected and self.absent | decoders in (decoders, parts)
-        assert not self.absent & {key.split(".")[0] for key in state}
+        self.absent = load_parts(self.d, state)  # some cases leave decoders out, or everything else
         self.d.eval()
 
     @cached_property
@@ -180,7 +173,7 @@ class Judge:
     @cached_property
     def logits(self) -> dict[str, Tensor]:
         """[n, 50] of the reals, then of the fakes; in training each leaves D changed, as in the case."""
-        if self.case.info["mode"] == "train":
+        if self.case.info.get("mode", "eval").startswith("train"):
             self.d.train()
         out = {"real": self.d(self.real)}
         self.left = {key: value.clone() for key, value in self.d.named_buffers()}
@@ -205,8 +198,10 @@ class Judge:
         return self.d.get_submodule(f"decode_{which}")(maps[0])
 
     def loss(self, which: str) -> Tensor:
-        sign = 1 if which == "real" else -1
-        return losses.hinge(sign * self.logits[which], 0.8 + 0.2 * by_picture(self.io[f"r_{which}"]))
+        """With the case's margins, of which it gives the random part."""
+        sign, text = 1 if which == "real" else -1, self.case.info.get("losses", {}).get(f"d_{which}", "")
+        least, spread = stated(text, r"([\d.]+) \+", 0.8), stated(text, r"([\d.]+)\s*\*\s*r\b", 0.2)
+        return losses.hinge(sign * self.logits[which], least + spread * by_picture(self.io[f"r_{which}"]))
 
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
@@ -252,7 +247,7 @@ JUDGED: tuple[tuple[str, Callable[[Judge, re.Match], Tensor]], ...] = (
 
 @lru_cache(maxsize=1)
 def judge_of(folder: Path) -> Judge:
-    return Judge(next(case for case in cases("fastgan-discriminator") if case.folder == folder))
+    return Judge(case_at(folder))
 
 
 @pytest.mark.parametrize("case, name", outputs("fastgan-discriminator"))
@@ -263,33 +258,58 @@ def test_discriminator(case, name):
 # ---- checkpoint files ------------------------------------------------------------------------------------
 
 
-def files(case: Case) -> dict[str, Converted]:
-    """The case's files, converted: ``live`` where a live G is told apart, else ``averaged``."""
-    read = [FAMILY.convert(read_foreign(case.folder / file)) for file in case.info["files"]]
-    return {"averaged" if one.g is None else "live": one for one in read}
+def files(case: Case) -> list[str]:
+    named = case.info.get("files", [])
+    return [*([case.info["file"]] if "file" in case.info else []), *named]
+
+
+@lru_cache(maxsize=2)
+def converted(folder: Path) -> list[Converted]:
+    """The files of a case, one or several: some have an averaged G alone, some the live one as well."""
+    return [FAMILY.convert(read_foreign(folder / file)) for file in files(case_at(folder))]
 
 
 @pytest.mark.parametrize("case, name", outputs("fastgan-checkpoint"))
 def test_pictures_of_a_checkpoint(case, name):
-    match = re.fullmatch(r"image_(\d+)(?:_stride\d+)?_(ema|live)", name)
+    """By every file that has the network in question."""
+    match = re.fullmatch(r"image_(\d+)(?:_stride\d+|_crop)?_(ema|live)", name)
     assert match, f"{case.label} has {name}, which no test compares"
-    found = files(case)
-    for one in found.values() if match[2] == "ema" else [found["live"]]:
-        g = FAMILY.build(one.spec).g
-        g.load_state_dict(one.g_ema if match[2] == "ema" else one.g)
-        io = case.tensors()
+    io, which = case.tensors(), "g_ema" if match[2] == "ema" else "g"
+    found = [one for one in converted(case.folder) if getattr(one, which) is not None]
+    assert found, f"no file of {case.label} has the network of {name}"
+    for one in found:
+        g = FAMILY.build(one.spec, discriminator=False).g
+        g.load_state_dict(getattr(one, which))
         with torch.no_grad():
             pictures = g.eval().pictures(Inputs(z=io["z"]), "none", None)
         close(part_of(case, name, sized(pictures, int(match[1]))), io[name])
 
 
 @pytest.mark.parametrize("case", each("fastgan-checkpoint"))
-def test_both_files_of_a_checkpoint_agree(case):
-    found = files(case)
-    one, other = found["averaged"], found["live"]
-    assert one.spec == other.spec
-    for ours, theirs in ((one.g_ema, other.g_ema), (one.d, other.d)):
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert any(not torch.equal(other.g[key], other.g_ema[key]) for key in other.g)
-    FAMILY.build(one.spec).d.load_state_dict(one.d)
+def test_networks_of_a_checkpoint_have_the_cases_architecture(case):
+    config = case.info["config"]
+    for one in converted(case.folder):
+        spec = one.spec
+        assert (spec["resolution"], spec["z_dim"]) == (config["im_size"], config["nz"])
+        assert spec["channels"] == config.get("nc", 3)
+        assert spec["g_widths"] == convert.g_widths(config["im_size"], config["ngf"])["g_widths"]
+        if one.d is not None:
+            widths = convert.d_widths(config["im_size"], config["ndf"])["d_widths"]
+            assert spec["d_widths"] == widths
+            FAMILY.build(spec).d.load_state_dict(one.d)
+
+
+@pytest.mark.parametrize("case", each("fastgan-checkpoint"))
+def test_files_of_a_checkpoint_agree(case):
+    """What several of them hold; the live G is not the average."""
+    first, *others = converted(case.folder)
+    for other in others:
+        for ours, theirs in ((first.g_ema, other.g_ema), (first.g, other.g), (first.d, other.d)):
+            if ours is not None and theirs is not None:
+                assert ours.keys() == theirs.keys()
+                assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    for one in (first, *others):
+        if one.g is not None:
+            assert any(not torch.equal(one.g[key], one.g_ema[key]) for key in one.g)
+    if not others:
+        pytest.skip("a case of one file")

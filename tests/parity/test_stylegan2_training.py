@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import Case, cases, close
-from sg2 import FAMILY, WEIGHTS, crop, files, foreign, load, number, outputs, renamed, what
+from cases import WEIGHTS, Case, case_at, close, stated
+from sg2 import FAMILY, crop, files, foreign, load, number, outputs, renamed, what
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +22,6 @@ from fsgen.families.stylegan2 import convert
 from fsgen.interfaces import Inputs
 from fsgen.nn import losses, per_sample_fisher
 
-KIND = "training-math"
 ESTIMATORS = {"vectorised": per_sample_fisher.diagonal, "loop": per_sample_fisher.diagonal_by_loop}
 Gradients = dict[str, Tensor]
 """By the parameter's name."""
@@ -45,6 +44,8 @@ class Training:
         raw = state["g"] if "g" in state else state["g_ema"]
         self.shapes = {key: value.shape for part in (raw, state["d"]) for key, value in part.items()}
         self.names = renamed(raw, convert.generator) | renamed(state["d"], convert.discriminator)
+        text = " ".join(what(case, name) for name in self.io if name.startswith("out.scalar.path_mean_after"))
+        self.decay = stated(text, r"([\d.]*\d) \* \(mean path length", 0.01)  # of the mean path length
         self.memo: dict[str, tuple[Tensor, Gradients]] = {}
 
     # ---- what both players see -------------------------------------------------------------------------
@@ -74,7 +75,12 @@ class Training:
         return losses.r1(self.d(self.real_images), self.real_images)
 
     def path_penalty(self, mean: float) -> Tensor:
-        return losses.path_penalty(self.path_lengths(), torch.tensor(mean, dtype=torch.float64))[0]
+        return self.path(mean)[0]
+
+    def path(self, mean: float) -> tuple[Tensor, Tensor]:
+        """The penalty, and the mean after it."""
+        before = torch.tensor(mean, dtype=torch.float64)
+        return losses.path_penalty(self.path_lengths(), before, self.decay)
 
     def path_lengths(self) -> Tensor:
         noise = self.io["in.pl_noise"]
@@ -82,7 +88,7 @@ class Training:
         return losses.path_lengths(self.g.synthesis(ws, "const", None)[0], ws, noise)
 
     def path_mean(self, mean: float) -> Tensor:
-        return losses.path_penalty(self.path_lengths(), torch.tensor(mean, dtype=torch.float64))[1]
+        return self.path(mean)[1]
 
     def solved(self, loss: str, mean: float = 0.0) -> tuple[Tensor, Gradients]:
         """A loss and its gradients with respect to its player's parameters."""
@@ -115,7 +121,7 @@ class Training:
     def log_likelihood(self, images: Tensor, inputs: Inputs, draw: Tensor | None) -> Tensor:
         return FAMILY.log_likelihood(self.d(images)).sum()
 
-    def per_sample_fisher(self, estimator: str) -> Gradients:
+    def fisher(self, estimator: str) -> Gradients:
         if estimator not in self.memo:
             half = len(self.samples) // 2 or 1  # in two batches: the split must not matter
             batches = [(Inputs(z=z), None) for z in self.samples.split(half)]
@@ -158,7 +164,7 @@ OUTPUTS: tuple[tuple[str, Callable[[Training, re.Match, float], Tensor]], ...] =
 
 @lru_cache(maxsize=1)  # the tests of one case follow one another
 def run_of(folder: Path) -> Training:
-    return Training(next(case for case in cases(KIND) if case.folder == folder))
+    return Training(case_at(folder))
 
 
 def mean_before(case: Case, name: str, digits: str | None) -> float:

@@ -1,0 +1,54 @@
+"""What the golden cases of BigGAN and IC-GAN have in common: their outputs by name, and what they allow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cases import WEIGHTS, Case, cases, close, skipped
+from sg2 import crop
+from torch import Tensor
+
+from fsgen.families.biggan.family import BigGAN
+
+FAMILY = BigGAN()
+GIVEN = re.compile(r"z|[hyx](_real|_fake)?|eval\.interp_embedding|features_raw|labels")
+Outputs = tuple[tuple[str, Callable[[Any, re.Match], Tensor]], ...]
+
+
+def has_blocks(case: Case) -> bool:
+    """Whether the case has the whole of its network: some leave the blocks out, and have what they give."""
+    return any(key.startswith("blocks.") for key in case.names(WEIGHTS))
+
+
+def is_input(case: Case, name: str) -> bool:
+    if re.fullmatch(r"(icgan-)?biggan-d(-cc)?", case.kind) and name.startswith("eval.pooled"):
+        return not has_blocks(case)
+    return GIVEN.fullmatch(name) is not None
+
+
+def outputs(*kinds: str) -> list[Any]:
+    """For ``parametrize("case, name", ...)``: every tensor of the cases that is not an input."""
+    found = [
+        pytest.param(case, name, id=f"{case.label}-{name}")
+        for case in cases(*kinds)
+        for name in case.names()
+        if not is_input(case, name)
+    ]
+    return found or [skipped(kinds, values=2)]
+
+
+def computed(table: Outputs, run: Any, case: Case, name: str) -> Tensor:
+    """What ``table`` computes for one value of a case; one that no pattern knows fails."""
+    for pattern, compute in table:
+        if match := re.fullmatch(pattern, name):
+            return compute(run, match)
+    pytest.fail(f"{case.label} has {name}, which no test compares")
+
+
+def compared(table: Outputs, run: Any, case: Case, name: str) -> None:
+    ours, reference = computed(table, run, case, name), run.io[name]
+    atol = None if name.startswith("train.") else case.info.get("suggested_atol")
+    close(crop(ours, reference), reference, grad=".grad" in name, atol=atol)
