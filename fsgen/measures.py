@@ -21,7 +21,7 @@ class Measure:
     of: Literal["pictures", "translations"] = "pictures"  # the latter by the protocol funit alone
 
 
-OWN = {"critic": "discriminator", "judge": "classifier"}  # spaces without a file: the source's, one trained
+WITHOUT_FILE = {"discriminator", "classifier"}  # the source's; one trained for the evaluation
 
 
 MEASURES = {
@@ -51,30 +51,30 @@ MEASURES = {
                 "mean LPIPS among the samples nearest to one training image (Ojha et al. 2021)"),
         Measure("dissimilarity", "LPIPS to reals", "number", "", "alexnet",
                 "mean LPIPS between samples and reals; the source's says how far the domains are apart"),
-        Measure("near_copies", "near copies", "percent", "lower", "critic",
+        Measure("near_copies", "near copies", "percent", "lower", "discriminator",
                 "share of samples that repeat a training image"),
-        Measure("leakage", "leakage", "percent", "lower", "critic",
+        Measure("leakage", "leakage", "percent", "lower", "discriminator",
                 "share of samples nearer to the source's samples than to the reals"),
-        Measure("correspondence", "correspondence", "percent", "higher", "critic",
+        Measure("correspondence", "correspondence", "percent", "higher", "discriminator",
                 "how often a sample is nearer to the source's picture of its own latent than of another "
                 "(50% by chance)"),
-        Measure("diversity", "diversity", "number", "higher", "critic",
+        Measure("diversity", "diversity", "number", "higher", "discriminator",
                 "mean distance between samples"),
-        Measure("top1_all", "top-1 (all)", "percent", "higher", "judge",
+        Measure("top1_all", "top-1 (all)", "percent", "higher", "classifier",
                 "share of translations that a classifier of all classes, seen and unseen, takes for their "
                 "class (Liu et al. 2019)", "translations"),
-        Measure("top5_all", "top-5 (all)", "percent", "higher", "judge",
+        Measure("top5_all", "top-5 (all)", "percent", "higher", "classifier",
                 "share with their class among the five that this classifier finds likeliest", "translations"),
-        Measure("top1_unseen", "top-1 (unseen)", "percent", "higher", "judge",
+        Measure("top1_unseen", "top-1 (unseen)", "percent", "higher", "classifier",
                 "as top-1 (all), by a classifier of the unseen classes alone", "translations"),
-        Measure("top5_unseen", "top-5 (unseen)", "percent", "higher", "judge",
+        Measure("top5_unseen", "top-5 (unseen)", "percent", "higher", "classifier",
                 "as top-5 (all), by a classifier of the unseen classes alone", "translations"),
         Measure("dipd", "DIPD", "number", "lower", "vgg16",
                 "how far a translation is from its content, whatever the class (Huang et al. 2018)",
                 "translations"),
-        Measure("is_all", "IS (all)", "number", "higher", "judge",
+        Measure("is_all", "IS (all)", "number", "higher", "classifier",
                 "Inception Score of translations by the classifier of all classes", "translations"),
-        Measure("is_unseen", "IS (unseen)", "number", "higher", "judge",
+        Measure("is_unseen", "IS (unseen)", "number", "higher", "classifier",
                 "Inception Score of translations by the classifier of the unseen classes", "translations"),
         Measure("mfid", "mFID", "number", "lower", "inception",
                 "mean over the unseen classes of the FID between translations and the class's pictures",
@@ -83,7 +83,7 @@ MEASURES = {
 }  # fmt: skip
 
 
-def measure(name: str) -> Measure:
+def get_measure(name: str) -> Measure:
     """The measure called ``name``.
 
     Raises:
@@ -94,7 +94,7 @@ def measure(name: str) -> Measure:
     return MEASURES[name]
 
 
-def shown(name: str, value: float) -> str:
+def format_value(name: str, value: float) -> str:
     """``value`` as people read it: ``4.7%``, ``61.3``, ``0.857``."""
     style = MEASURES[name].style
     if style == "percent":

@@ -24,9 +24,10 @@ from torch import Tensor
 import fsgen
 from fsgen.data.images import load_images
 from fsgen.evaluation.discriminator_judge import DiscriminatorJudge
+from fsgen.metrics.distances import nearest
 from fsgen.metrics.diversity import mean_pairwise
 from fsgen.metrics.frechet import frechet
-from fsgen.metrics.memorisation import leakage, nearest
+from fsgen.metrics.memorisation import leakage
 
 TARGETS = ("sketches", "pixel_faces", "doodles")
 SAMPLES, REALS = 500, 5000

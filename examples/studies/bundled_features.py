@@ -37,7 +37,7 @@ from fsgen import rng as random
 from fsgen.data.augment import augment
 from fsgen.data.images import load_images
 from fsgen.data.neighbours import nearest
-from fsgen.features.bundled import DIM, GRID, WIDTHS, Network
+from fsgen.features.bundled import DIM, GRID, WIDTHS, BundledNetwork
 
 RESULTS = Path(__file__).with_suffix(".json")
 HELD_OUT = {"peeps": 2000, "sketches": 1000, "pixel_faces": 1000, "doodles": 2000}  # the last ones
@@ -72,9 +72,9 @@ class Trainee(nn.Module):
         return F.normalize(self.out(x.flatten(1)).float(), dim=1)
 
     @torch.no_grad()
-    def folded(self) -> Network:
+    def folded(self) -> BundledNetwork:
         """The network that ships: each batch norm is part of the convolution before it."""
-        network = Network()
+        network = BundledNetwork()
         for convolution, norm, into in zip(
             self.convolutions, self.norms, network.convolutions, strict=True
         ):  # fmt: skip
@@ -108,7 +108,7 @@ def pictures(avatars: Path, style: str) -> Tensor:
     return load_images(avatars / f"{style}64.zip", 64).pixels
 
 
-def fit(lessons: list[str], policy: list[str], avatars: Path, steps: int, rate: float) -> Network:
+def fit(lessons: list[str], policy: list[str], avatars: Path, steps: int, rate: float) -> BundledNetwork:
     shown = {style: pictures(avatars, style)[: -HELD_OUT[style]] for style in SHARES}
     labels, counts = labels_of(avatars)
     torch.manual_seed(0)
@@ -194,7 +194,7 @@ def references(avatars: Path) -> None:
     """Chance, the pixels, the network before it learned, and the judge, which nobody can beat."""
     noise = random.generator(0, "chance")
     torch.manual_seed(0)
-    untrained = Network().eval().requires_grad_(False)
+    untrained = BundledNetwork().eval().requires_grad_(False)
     judge = torch.jit.load(avatars / "features.pt").eval()
     for name, features in {
         "chance": lambda x: torch.randn(len(x), DIM, generator=noise),

@@ -37,9 +37,10 @@ from fsgen.data.augment import augment
 from fsgen.data.image_output import grid, save_png, to_uint8
 from fsgen.data.images import load_images
 from fsgen.methods.diffaugment import DiffAugment
+from fsgen.metrics.distances import nearest
 from fsgen.metrics.diversity import mean_pairwise
 from fsgen.metrics.frechet import frechet
-from fsgen.metrics.memorisation import near_copies, nearest
+from fsgen.metrics.memorisation import near_copies
 from fsgen.training.adapt import resume
 from fsgen.training.train import train
 

@@ -58,7 +58,7 @@ def main() -> None:
     images, labels = digits()
     judge = fit_classifier(images[:TRAIN], labels[:TRAIN])
     validation, test = images[TRAIN : TRAIN + VALIDATION], images[TRAIN + VALIDATION :]
-    rows = {"judge": {"held_out_accuracy": judge.accuracy, "held_out": judge.held_out}}
+    rows = {"judge": {"held_out_accuracy": judge.accuracy, "held_out": len(judge.test_indices)}}
     with tempfile.TemporaryDirectory() as scratch:
         folder = as_folders(images[:TRAIN], labels[:TRAIN], Path(scratch))
         for name, classes in (("conditional", True), ("unconditional", False)):

@@ -45,7 +45,7 @@ from fsgen import rng as random
 from fsgen.data.augment import augment
 from fsgen.data.image_output import grid, save_png, to_uint8
 from fsgen.data.images import load_images
-from fsgen.features.classifier import Network, fit_classifier
+from fsgen.features.classifier import ClassifierNetwork, fit_classifier
 from fsgen.interfaces import Inputs
 from fsgen.metrics.correspondence import correspondence
 from fsgen.sampling.sampler import Loaded
@@ -185,14 +185,14 @@ def judges(out: Path) -> None:
         save_file(found.network.state_dict(), out / f"judge-{which}.safetensors")
         row = {
             "classes": len(images), "chance": 1 / len(images), "held_out_accuracy": found.accuracy,
-            "held_out": found.held_out,
+            "held_out": len(found.test_indices),
         }  # fmt: skip
         record(f"judge {which}", row)
 
 
 def judge(out: Path, which: str) -> Judge:
     names = list(known(out, which))
-    network = Network(3, len(names))
+    network = ClassifierNetwork(3, len(names))
     network.load_state_dict(load_file(out / f"judge-{which}.safetensors"))
     return Judge(network.eval(), names)
 

@@ -46,7 +46,7 @@ from fsgen import rng as random
 from fsgen.data.image_output import grid, picture, save_png, to_uint8
 from fsgen.data.images import load_images
 from fsgen.data.neighbours import nearest
-from fsgen.features.instance_features import build
+from fsgen.features.feature_networks import build_instance_extractor
 from fsgen.metrics.diversity import mean_pairwise
 from fsgen.metrics.frechet import frechet
 from fsgen.sampling.instances import features_of
@@ -85,7 +85,7 @@ class Set:
         """Worked out once, then from ``file``."""
         if not file.exists():
             pixels = load_images(images, SIZE).pixels[rows].clone()
-            told = features_of(build("bundled"), pixels)
+            told = features_of(build_instance_extractor("bundled"), pixels)
             torch.save({"pixels": pixels, "told": told, "judged": judged(avatars, pixels)}, file)
         return cls(**torch.load(file))
 

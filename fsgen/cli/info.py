@@ -139,9 +139,9 @@ def _methods(as_json: bool) -> None:
 def _metrics(as_json: bool) -> None:
     """What can be measured, and the networks that measure it."""
     from fsgen.features import weight_files
-    from fsgen.measures import MEASURES, OWN
+    from fsgen.measures import MEASURES
 
-    files = weight_files.table()
+    files = weight_files.list_files()
     if as_json:
         metrics = [
             {"name": m.name, "title": m.title, "better": m.better, "network": m.space, "summary": m.summary}
@@ -154,7 +154,7 @@ def _metrics(as_json: bool) -> None:
     out = common.stdout()
     table = Table("metric", "what it says", "better", "network", box=None)
     for m in MEASURES.values():
-        table.add_row(m.name, common.escape(m.summary), m.better, OWN.get(m.space, m.space))
+        table.add_row(m.name, common.escape(m.summary), m.better, m.space)
     out.print(table)
     out.print("")
     table = Table("network", "file", "MB", "here", "for", box=None)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fsgen.cli import common
-from fsgen.measures import MEASURES, shown
+from fsgen.measures import MEASURES, format_value
 
 
 def evaluated(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -50,10 +50,10 @@ def cell(name: str, figure: Mapping[str, Any] | None, *, below: bool = False) ->
     """``61.2 (58.0-64.1)``, or the interval ``below`` the figure."""
     if figure is None:
         return "[dim]-[/dim]"
-    text = shown(name, figure["value"])
+    text = format_value(name, figure["value"])
     if figure["low"] is None:
         return text
-    low, high = (shown(name, figure[end]).rstrip("%") for end in ("low", "high"))
+    low, high = (format_value(name, figure[end]).rstrip("%") for end in ("low", "high"))
     return f"{text}\n[dim]{low}-{high}[/dim]" if below else f"{text} [dim]({low}-{high})[/dim]"
 
 

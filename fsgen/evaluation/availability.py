@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fsgen.errors import FsgenError
 from fsgen.evaluation.protocols import Choices
-from fsgen.measures import MEASURES, measure
+from fsgen.measures import MEASURES, get_measure
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Notes:
             FsgenError: there is no such metric, or not in this protocol.
         """
         known = [each.name for each in MEASURES.values() if each.of == protocol.of]
-        named = {measure(name).name for name in (*(metrics or ()), *needed)}
+        named = {get_measure(name).name for name in (*(metrics or ()), *needed)}
         if strange := sorted(named.difference(known)):
             raise FsgenError(f"{strange[0]} is none of the metrics of the protocol {protocol.name}",
                              hint=f"its are {', '.join(known)}")  # fmt: skip

@@ -214,7 +214,7 @@ def _training(
     subject: Subject, origin: Model | None, shots: str | Path | None, request: Request, notes: Notes
 ) -> tuple[ImageSet | None, Model | None]:
     """The training images, and whose discriminator looks; None where neither is asked for or known."""
-    eyes = extractors.eyes_of(subject, origin, notes) if notes.needs("critic") else None
+    eyes = extractors.eyes_of(subject, origin, notes) if notes.needs("discriminator") else None
     if not {"near_copies", "intra_lpips"} & set(notes.metrics):
         return None, eyes
     resolution = subject.resolution if eyes is None else eyes.spec["resolution"]

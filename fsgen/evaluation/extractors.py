@@ -16,9 +16,9 @@ from fsgen.evaluation.availability import Notes
 from fsgen.evaluation.discriminator_judge import DiscriminatorJudge
 from fsgen.evaluation.image_sets import Subject
 from fsgen.evaluation.protocols import Choices
-from fsgen.features import backbones, weight_files
+from fsgen.features import feature_networks, weight_files
 from fsgen.features.lpips_network import Lpips
-from fsgen.measures import MEASURES, OWN
+from fsgen.measures import MEASURES, WITHOUT_FILE
 from fsgen.models import model as models
 from fsgen.models.model import Model
 from fsgen.sampling import sampler as pictures
@@ -42,10 +42,11 @@ class Networks:
 
 def files_of(protocol: Choices, names: list[str]) -> dict[str, str]:
     """Which weights each space of ``names`` reads: space -> name in weights.CATALOGUE."""
-    spaces = dict.fromkeys(MEASURES[name].space for name in names if MEASURES[name].space not in OWN)
+    spaces = dict.fromkeys(MEASURES[name].space for name in names)
     return {
         space: weight_files.file_for(space, protocol.fid if space == "inception" else None)
         for space in spaces
+        if space not in WITHOUT_FILE
     }
 
 
@@ -55,17 +56,17 @@ def locate(
     """Weight files by space. A download that was asked for must succeed; else what is absent is left out."""
     wanted = files_of(protocol, notes.metrics)
     if download:
-        fetch = weight_files.online(
+        fetch = weight_files.downloader(
             say=callbacks.say, progress=lambda done, total: callbacks.progress("weights", done, total or 0)
         )
-        found = weight_files.locate_all(wanted.values(), folder, fetch)
+        found = weight_files.locate_files(wanted.values(), folder, fetch)
         return {space: found[name] for space, name in wanted.items()}
     strict = [space for space in wanted if notes.strict.intersection(notes.needs(space))]
-    weight_files.locate_all([wanted[space] for space in strict], folder)  # names all that are absent at once
+    weight_files.locate_files([wanted[space] for space in strict], folder)  # names all absent ones at once
     found = {}
     for space, name in wanted.items():
         try:
-            found[space] = weight_files.locate(name, folder)
+            found[space] = weight_files.locate_file(name, folder)
         except FsgenError:
             base = name in weight_files.BASE
             error = FsgenError(
@@ -88,7 +89,7 @@ def build(
         try:
             if space in FEATURES:
                 mode = protocol.fid if space == "inception" else None
-                networks.features[space] = backbones.build(space, path, device, mode)
+                networks.features[space] = feature_networks.build_metric_extractor(space, path, device, mode)
             else:
                 lpips = Lpips("alex" if space == "alexnet" else "vgg", path, device)
                 lpips.embed(torch.zeros(1, 3, resolution, resolution))  # too small a picture?

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fsgen.errors import Code, FsgenError
-from fsgen.measures import measure, shown
+from fsgen.measures import format_value, get_measure
 
 _TESTS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le
@@ -50,7 +50,7 @@ def _bound(text: str) -> Bound:
         limit = float(number)
     except ValueError:
         raise FsgenError(f"--fail-if: '{number}' is not a number", hint=hint) from None
-    return Bound(measure(name.lower()).name, test, limit / 100 if percent else limit)
+    return Bound(get_measure(name.lower()).name, test, limit / 100 if percent else limit)
 
 
 def check(bounds: list[Bound], metrics: Mapping[str, float]) -> None:
@@ -65,5 +65,5 @@ def check(bounds: list[Bound], metrics: Mapping[str, float]) -> None:
     """
     crossed = [bound for bound in bounds if bound.crossed(metrics[bound.metric])]
     if crossed:
-        named = [f"{b.metric} is {shown(b.metric, metrics[b.metric])} ({b})" for b in crossed]
+        named = [f"{b.metric} is {format_value(b.metric, metrics[b.metric])} ({b})" for b in crossed]
         raise FsgenError(f"the evaluation fails: {'; '.join(named)}", code=Code.GATE)

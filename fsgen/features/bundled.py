@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fsgen.features.extractor import Extractor, centre, read_state, reading, undrawn
+from fsgen.features.base_extractor import Extractor, centre, read_state, reading, undrawn
 
 FILE = Path(__file__).parent / "networks" / "bundled.safetensors"
 SIDE = 64  # px of the network's input
@@ -19,7 +19,7 @@ WIDTHS = ((3, 32, 2), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 2))  # 
 GRID = 4  # px a side after the last of them
 
 
-class Network(nn.Module):
+class BundledNetwork(nn.Module):
     """Five 3x3 convolutions, and a linear layer that knows where in the picture it looks."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Bundled(Extractor):
 
     def _load(self, path: Path) -> nn.Module:
         with undrawn():
-            network = Network()
+            network = BundledNetwork()
         with reading(path):
             network.load_state_dict(read_state(path))  # half precision in the file, single here
         return network

@@ -24,15 +24,10 @@ class Classifier:
 
     network: nn.Module  # uint8 [n, C, H, W] -> logits [n, classes]
     accuracy: float  # on pictures it was not trained on
-    measured: Tensor  # which those were, int64 [m]
-
-    @property
-    def held_out(self) -> int:
-        """How many it was measured on."""
-        return len(self.measured)
+    test_indices: Tensor  # rows of the images it was not trained on, int64 [m]
 
 
-class Network(nn.Module):
+class ClassifierNetwork(nn.Module):
     """Two blocks of two 3x3 convolutions, each halving the picture, and a linear layer on the mean."""
 
     def __init__(self, channels: int, classes: int) -> None:
@@ -53,7 +48,7 @@ class Network(nn.Module):
 
 
 def fit_classifier(
-    images: Tensor, labels: Tensor, *, held_out: float = 0.2, steps: int = 500, batch: int = 64,
+    images: Tensor, labels: Tensor, *, test_share: float = 0.2, steps: int = 500, batch: int = 64,
     seed: int = 0, progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Classifier:  # fmt: skip
     """Train a classifier on a part of ``images`` and measure it on the rest.
@@ -63,7 +58,7 @@ def fit_classifier(
     Args:
         images: uint8 [n, C, H, W] of at least 8 px, on any device; the classifier works where they are.
         labels: [n] whole numbers from 0; each class needs pictures on both sides of the split.
-        held_out: share of each class's pictures that is only measured on.
+        test_share: share of each class's pictures that is only measured on.
         steps: of Adam, with a learning rate that falls from 0.002 to 0 along a cosine.
         batch: pictures a step.
         seed: of the split, the network and the order of the pictures.
@@ -73,7 +68,7 @@ def fit_classifier(
         FsgenError: not one label a picture, pictures too small, or a class of too few pictures to split.
     """
     _check(images, labels)
-    test = _split(labels.cpu(), held_out, seed)  # on the CPU a mask fits tensors of any device
+    test = _split(labels.cpu(), test_share, seed)  # on the CPU a mask fits tensors of any device
     shown, answers = images[~test], labels[~test].to(images.device).long()
     network = _untrained(images.shape[1], int(labels.max()) + 1, seed).to(images.device)
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
@@ -104,7 +99,7 @@ def predictions(network: nn.Module, images: Tensor, *, batch: int = 256) -> Tens
     return logits(network, images, batch=batch).argmax(dim=1)
 
 
-def among(logits: Tensor, labels: Tensor, top: int) -> Tensor:
+def in_top(logits: Tensor, labels: Tensor, top: int) -> Tensor:
     """Whether each label [n] is among the ``top`` likeliest of its logits [n, classes]: bool [n]."""
     likeliest = logits.topk(min(top, logits.shape[1])).indices
     return (likeliest == labels[:, None]).any(dim=1)
@@ -115,13 +110,13 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     return (predictions(network, images) == labels.cpu()).double().mean().item()
 
 
-def _untrained(channels: int, classes: int, seed: int) -> Network:
+def _untrained(channels: int, classes: int, seed: int) -> ClassifierNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Network(channels, classes)
+        return ClassifierNetwork(channels, classes)
 
 
-def _split(labels: Tensor, held_out: float, seed: int) -> Tensor:
+def _split(labels: Tensor, test_share: float, seed: int) -> Tensor:
     """Which pictures are held out, bool [n]: the same share of each class, at least one."""
     rng = random.generator(seed, "held out")
     test = torch.zeros(len(labels), dtype=torch.bool)
@@ -131,7 +126,7 @@ def _split(labels: Tensor, held_out: float, seed: int) -> Tensor:
             raise FsgenError(
                 f"class {label} has {len(rows)} pictures", hint="a classifier needs at least 2 of each class"
             )
-        aside = min(len(rows) - 1, max(1, round(held_out * len(rows))))
+        aside = min(len(rows) - 1, max(1, round(test_share * len(rows))))
         test[rows[torch.randperm(len(rows), generator=rng)[:aside]]] = True
     return test
 

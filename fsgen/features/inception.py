@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fsgen.errors import FsgenError
-from fsgen.features.extractor import Extractor, each, read_state, reading, undrawn
+from fsgen.features.base_extractor import Extractor, each, read_state, reading, undrawn
 from fsgen.features.torchvision_shim import import_torchvision
 
 SIDE = 299  # px of the network's input

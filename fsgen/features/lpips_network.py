@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fsgen.errors import FsgenError, suggest
-from fsgen.features.extractor import read_state, reading, undrawn
+from fsgen.features.base_extractor import read_state, reading, undrawn
 from fsgen.features.torchvision_shim import import_torchvision
 
 Net = Literal["alex", "vgg"]

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fsgen.features.extractor import Extractor, centre, read_state, reading, undrawn
+from fsgen.features.base_extractor import Extractor, centre, read_state, reading, undrawn
 
 SIDE = 224  # px of the network's input
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pictures in [0, 1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fsgen.errors import FsgenError
-from fsgen.features.extractor import read_state, reading
+from fsgen.features.base_extractor import read_state, reading
 from fsgen.features.torchvision_shim import import_torchvision
 
 BLOCKS = (2, 2, 3, 3, 3)  # convolutions between poolings

@@ -17,7 +17,7 @@ Download = Callable[[str, Path, "str | None"], Path]
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightFile:
     """One published file."""
 
     name: str
@@ -31,14 +31,14 @@ class Weights:
 CATALOGUE = {
     weights.name: weights
     for weights in (
-        Weights(
+        WeightFile(
             name="inception",
             file="inception-2015-12-05.pt",
             url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
             megabytes=96,
             used_by="FID, KID and what else is measured in Inception's features",
         ),
-        Weights(
+        WeightFile(
             name="alexnet",
             file="alexnet-owt-7be5be79.pth",
             url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
@@ -46,7 +46,7 @@ CATALOGUE = {
             used_by="LPIPS (alex)",
             sha256="7be5be79",
         ),
-        Weights(
+        WeightFile(
             name="vgg16",
             file="vgg16-397923af.pth",
             url="https://download.pytorch.org/models/vgg16-397923af.pth",
@@ -54,7 +54,7 @@ CATALOGUE = {
             used_by="LPIPS (vgg), and the methods bsa and nst",
             sha256="397923af",
         ),
-        Weights(
+        WeightFile(
             name="inception_pytorch",
             file="pt_inception-2015-12-05-6726825d.pth",
             url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
@@ -62,7 +62,7 @@ CATALOGUE = {
             used_by="Inception's features in the mode legacy_pytorch",
             sha256="6726825d",
         ),
-        Weights(
+        WeightFile(
             name="inception_torchvision",
             file="inception_v3_google-0cc3c7bd.pth",
             url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
@@ -70,28 +70,28 @@ CATALOGUE = {
             used_by="Inception's features in the mode torchvision",
             sha256="0cc3c7bd",
         ),
-        Weights(
+        WeightFile(
             name="clip",
             file="vit_base_patch32_clip_224.openai.safetensors",  # the Hub's name says nothing by itself
             url="https://huggingface.co/timm/vit_base_patch32_clip_224.openai/resolve/ab5b8ef490e86faa07d3523926b842c765de1de5/open_clip_model.safetensors",
             megabytes=605,
             used_by="CLIP-FID",
         ),
-        Weights(
+        WeightFile(
             name="dinov2",
             file="dinov2_vitl14_pretrain.pth",
             url="https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
             megabytes=1218,
             used_by="FD-DINOv2",
         ),
-        Weights(
+        WeightFile(
             name="swav",
             file="swav_800ep_pretrain.pth.tar",
             url="https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
             megabytes=114,  # reckoned from its tensors
             used_by="instance features, learned without labels",
         ),
-        Weights(
+        WeightFile(
             name="resnet50",
             file="resnet50-0676ba61.pth",
             url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
@@ -113,7 +113,7 @@ def file_for(network: str, mode: str | None = None) -> str:
     return _OF_MODE.get(mode or "", network) if network == "inception" else network
 
 
-def table() -> list[dict[str, Any]]:
+def list_files() -> list[dict[str, Any]]:
     """One row a file: name, file, url, megabytes, used_by, and its path on this machine or None."""
     columns = ("name", "file", "url", "megabytes", "used_by")
     return [
@@ -122,14 +122,14 @@ def table() -> list[dict[str, Any]]:
     ]
 
 
-def online(**talk: Callable) -> Download:
+def downloader(**talk: Callable) -> Download:
     """fsgen's own downloader as a ``Download``; ``talk`` may hold its ``progress`` and ``say`` callbacks."""
     from fsgen.io.download import fetch
 
     return lambda url, destination, sha256: fetch(url, destination, sha256=sha256, **talk)
 
 
-def folder(path: str | Path | None) -> Path | None:
+def user_dir(path: str | Path | None) -> Path | None:
     """A folder of the user's with weight files, as a path that lasts; None where there is no ``path``.
 
     Raises:
@@ -144,12 +144,12 @@ def folder(path: str | Path | None) -> Path | None:
     return Path(path).resolve()
 
 
-def locate(name: str, weights_dir: Path | None = None, download: Download | None = None) -> Path:
-    """The weight file called ``name``: see ``locate_all``."""
-    return locate_all([name], weights_dir, download)[name]
+def locate_file(name: str, weights_dir: Path | None = None, download: Download | None = None) -> Path:
+    """The weight file called ``name``: see ``locate_files``."""
+    return locate_files([name], weights_dir, download)[name]
 
 
-def locate_all(
+def locate_files(
     names: Iterable[str], weights_dir: Path | None = None, download: Download | None = None
 ) -> dict[str, Path]:
     """Weight files by name, searched in ``weights_dir``, fsgen's own folder, then the other tools' caches.
@@ -157,13 +157,13 @@ def locate_all(
     Args:
         names: of ``CATALOGUE``.
         weights_dir: a folder of the user's; also where a download goes, instead of fsgen's own.
-        download: fetches what is absent (``online()``); None keeps off the network.
+        download: fetches what is absent (``downloader()``); None keeps off the network.
 
     Raises:
         FsgenError: unknown name; ``weights_dir`` is no folder; files absent and not to be had. The hint names
             every one of them, its address, and where to put it.
     """
-    folder(weights_dir)
+    user_dir(weights_dir)
     found: dict[str, Path] = {}
     absent: dict[str, str] = {}  # name -> why it could not be downloaded, or ""
     for name, wanted in {name: _known(name) for name in names}.items():
@@ -180,7 +180,7 @@ def locate_all(
     return found
 
 
-def _known(name: str) -> Weights:
+def _known(name: str) -> WeightFile:
     if name not in CATALOGUE:
         raise FsgenError(f"there are no weights '{name}'", hint=suggest(name, list(CATALOGUE)))
     return CATALOGUE[name]
@@ -201,7 +201,7 @@ def _torch_checkpoints() -> Path:
     return Path(home).expanduser() / "hub" / "checkpoints"
 
 
-def _search(weights: Weights, weights_dir: Path | None) -> Path | None:
+def _search(weights: WeightFile, weights_dir: Path | None) -> Path | None:
     folders = [] if weights_dir is None else [weights_dir]
     folders += [_home(None), _torch_checkpoints()]
     for folder in folders:
@@ -223,7 +223,7 @@ def _clean_fid_copy(file: str) -> Path | None:
     return None
 
 
-def _download(weights: Weights, folder: Path, download: Download) -> tuple[Path | None, str]:
+def _download(weights: WeightFile, folder: Path, download: Download) -> tuple[Path | None, str]:
     """The downloaded file, or None and the reason."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,8 @@ import fsgen
 from fsgen import registry
 from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError, suggest
-from fsgen.features import instance_features as networks
-from fsgen.features import timm_backbone, weight_files
+from fsgen.features import timm_network, weight_files
+from fsgen.features.resnet import ResNetClassifier, Swav
 from fsgen.importers import archives, pickles
 from fsgen.interfaces import Converted, Family, Foreign, Spec
 from fsgen.io import checkpoint
@@ -92,7 +92,7 @@ def pull(
 class PulledWeights:
     """A weight file of a network that looks at images, now at hand."""
 
-    name: str  # in metrics.weights.CATALOGUE, or timm:NAME
+    name: str  # in weight_files.CATALOGUE, or timm:NAME
     path: Path
     fetched: bool  # now; else it was here already
     bytes: int
@@ -106,7 +106,7 @@ def pull_metrics(
     """Have the networks' weight files on this machine; what is absent goes to ``FSGEN_HOME/weights``.
 
     Args:
-        names: only these: of ``metrics.weights.CATALOGUE``, or ``timm:`` and a name of timm's, whose weights
+        names: only these: of ``weight_files.CATALOGUE``, or ``timm:`` and a name of timm's, whose weights
             go to the Hub's own cache. Default: those of what is measured by default.
         everything: all of the catalogue, also what only some protocols and extras need.
 
@@ -123,9 +123,9 @@ def pull_metrics(
         )  # fmt: skip
 
     wanted = list(names or (weight_files.CATALOGUE if everything else weight_files.BASE))
-    timms = [name for name in wanted if name.startswith(timm_backbone.PREFIX)]
-    here = {row["name"] for row in weight_files.table() if row["path"]}
-    found = weight_files.locate_all([name for name in wanted if name not in timms], download=fetch_one)
+    timms = [name for name in wanted if name.startswith(timm_network.PREFIX)]
+    here = {row["name"] for row in weight_files.list_files() if row["path"]}
+    found = weight_files.locate_files([name for name in wanted if name not in timms], download=fetch_one)
     return [_checked(name, path, name not in here) for name, path in found.items()] + [
         _timm(name, fetch_one, callbacks) for name in timms
     ]
@@ -144,12 +144,12 @@ def _checked(name: str, path: Path, fetched: bool) -> PulledWeights:
 
 
 def _timm(name: str, download: weight_files.Download, callbacks: Callbacks) -> PulledWeights:
-    model, fetched = name.removeprefix(timm_backbone.PREFIX), False
+    model, fetched = name.removeprefix(timm_network.PREFIX), False
     try:
-        path = timm_backbone.locate(model)
+        path = timm_network.locate_timm_file(model)
     except FsgenError:
         callbacks.say(f"{model} from the Hugging Face Hub")
-        path, fetched = timm_backbone.locate(model, download=download), True
+        path, fetched = timm_network.locate_timm_file(model, download=download), True
     used_by = f"instance features ({name})"
     return PulledWeights(name, path, fetched, path.stat().st_size, hash_file(path), used_by)
 
@@ -198,10 +198,10 @@ def import_file(
 
 def _features(spec: Spec, told: dict[str, Any]) -> str | None:
     """What an IC-GAN draws after: as its file says or, as published, SwAV's or the classifier's features."""
-    if spec.get("h_dim") != networks.Swav.dim:
+    if spec.get("h_dim") != Swav.dim:
         return None
-    known = {"selfsupervised": networks.Swav.name, "classification": networks.ResNetClassifier.name}
-    usual = networks.ResNetClassifier.name if spec["c_dim"] else networks.Swav.name
+    known = {"selfsupervised": Swav.name, "classification": ResNetClassifier.name}
+    usual = ResNetClassifier.name if spec["c_dim"] else Swav.name
     return known.get(str(told.get("feature_extractor")), usual)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fsgen.metrics.feature_sets import Features, matrix
+from fsgen.metrics.distances import cross_squares
+from fsgen.metrics.feature_sets import Features, as_matrix
 from fsgen.metrics.intervals import pairs_resampled
-from fsgen.metrics.memorisation import cross_squares
 
 
 def correspondence(adapted: Features, source: Features, *, chunk: int = 1024) -> float:
@@ -33,8 +33,8 @@ def correspondence_resampled(
     adapted: Features, source: Features, counts: np.ndarray, *, chunk: int = 1024
 ) -> np.ndarray:
     """``correspondence`` of latents resampled by counts [B, n], [B]; the means stay those of all samples."""
-    a = matrix(adapted, least=2, what="adapted samples")
-    s = matrix(source, least=2, what="source samples")
+    a = as_matrix(adapted, least=2, what="adapted samples")
+    s = as_matrix(source, least=2, what="source samples")
     if a.shape != s.shape:
         raise ValueError(f"one source picture a sample was expected, got {list(s.shape)} for {list(a.shape)}")
     return pairs_resampled(_wins(a - a.mean(axis=0), s - s.mean(axis=0), chunk), counts)

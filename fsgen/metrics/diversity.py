@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fsgen.errors import FsgenError
-from fsgen.metrics.feature_sets import Features, Rng, matrix, stream
+from fsgen.metrics.distances import cross_distances
+from fsgen.metrics.feature_sets import Features, Rng, as_matrix, random_stream
 from fsgen.metrics.intervals import pairs_resampled
-from fsgen.metrics.memorisation import cross_distances
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,7 @@ def mean_pairwise(features: Features, *, chunk: int = 1024) -> float:
 
 def mean_pairwise_resampled(features: Features, counts: np.ndarray, *, chunk: int = 1024) -> np.ndarray:
     """``mean_pairwise`` of the rows of [n, d] resampled by counts [B, n]: [B]."""
-    x = matrix(features, least=2)
+    x = as_matrix(features, least=2)
     x = x - x.mean(axis=0)
     blocks = (cross_distances(x[start : start + chunk], x) for start in range(0, len(x), chunk))
     return pairs_resampled(blocks, counts)
@@ -36,7 +36,7 @@ def mean_pairwise_resampled(features: Features, counts: np.ndarray, *, chunk: in
 def random_pairs(n: int, pairs: int, rng: Rng) -> np.ndarray:
     """``pairs`` different unordered pairs out of n things, int64 [pairs, 2]; all where there are fewer."""
     total = n * (n - 1) // 2
-    random = stream(rng)
+    random = random_stream(rng)
     k = np.arange(total) if pairs >= total else random.choice(total, pairs, replace=False)
     # Pair number k, counted along the rows of the lower triangle: row j begins at j (j - 1) / 2.
     j = ((1 + np.sqrt(1 + 8 * k.astype(np.float64))) / 2).astype(np.int64)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from fsgen.metrics.distances import cross_distances
 from fsgen.metrics.diversity import mean_pairwise
-from fsgen.metrics.feature_sets import Features, matrix
-from fsgen.metrics.memorisation import cross_distances
+from fsgen.metrics.feature_sets import Features, as_matrix
 
 
 def energy_distance(features_a: Features, features_b: Features) -> float:
@@ -16,5 +16,5 @@ def energy_distance(features_a: Features, features_b: Features) -> float:
     Raises:
         FsgenError: fewer than two points, or values that are not finite.
     """
-    a, b = matrix(features_a, least=2, what="first set"), matrix(features_b, least=2, what="second set")
+    a, b = as_matrix(features_a, least=2, what="first set"), as_matrix(features_b, least=2, what="second set")
     return float(2 * cross_distances(a, b).mean() - mean_pairwise(a) - mean_pairwise(b))

@@ -18,7 +18,7 @@ Rng = int | np.random.Generator | np.random.RandomState
 """A seed, or a stream of the caller's. A RandomState replays what ``numpy.random.seed`` gives others."""
 
 
-def matrix(features: Features, *, least: int = 1, what: str = "features") -> np.ndarray:
+def as_matrix(features: Features, *, least: int = 1, what: str = "features") -> np.ndarray:
     """``features`` as float64 [n, d].
 
     Raises:
@@ -40,6 +40,6 @@ def _array(features: Any) -> np.ndarray:
     return np.asarray(features, dtype=np.float64)
 
 
-def stream(rng: Rng) -> np.random.Generator | np.random.RandomState:
+def random_stream(rng: Rng) -> np.random.Generator | np.random.RandomState:
     """A random stream from a seed or a stream."""
     return np.random.default_rng(rng) if isinstance(rng, (int, np.integer)) else rng

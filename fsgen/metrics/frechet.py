@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fsgen.metrics.feature_sets import Features, matrix
+from fsgen.metrics.feature_sets import Features, as_matrix
 
 
 class Statistics(NamedTuple):
@@ -18,7 +18,7 @@ class Statistics(NamedTuple):
 
 def statistics(features: Features) -> Statistics:
     """Mean and covariance (divided by n - 1) of features [n, d], n >= 2."""
-    x = matrix(features, least=2)
+    x = as_matrix(features, least=2)
     return Statistics(x.mean(axis=0), np.cov(x, rowvar=False).reshape(x.shape[1], x.shape[1]))
 
 
@@ -56,7 +56,7 @@ def frechet_resampled(a: Features, b: Features | Statistics, counts: np.ndarray)
     Raises:
         FsgenError: fewer than two samples, or values that are not finite.
     """
-    value, influence = _influence(matrix(a, least=2, what="first set"), b)
+    value, influence = _influence(as_matrix(a, least=2, what="first set"), b)
     return value + (counts - 1) @ influence / len(influence)
 
 
@@ -95,7 +95,7 @@ def _gaussian(x: Features | Statistics, what: str) -> tuple[np.ndarray, np.ndarr
     """The mean [d], and R [min(n, d), d] with R^T R the covariance."""
     if isinstance(x, Statistics):
         return np.atleast_1d(np.asarray(x.mu, dtype=np.float64)), _root(x.sigma)
-    x = matrix(x, least=2, what=what)
+    x = as_matrix(x, least=2, what=what)
     mean = x.mean(axis=0)
     if len(x) <= x.shape[1]:
         return mean, (x - mean) / np.sqrt(len(x) - 1)
@@ -104,6 +104,6 @@ def _gaussian(x: Features | Statistics, what: str) -> tuple[np.ndarray, np.ndarr
 
 def _root(sigma: np.ndarray) -> np.ndarray:
     """R [d, d] with R^T R = sigma, from its eigenvalues; those below zero are rounding."""
-    sigma = matrix(np.atleast_2d(sigma), what="covariance")
+    sigma = as_matrix(np.atleast_2d(sigma), what="covariance")
     values, vectors = np.linalg.eigh((sigma + sigma.T) / 2)
     return np.sqrt(values.clip(min=0))[:, None] * vectors.T

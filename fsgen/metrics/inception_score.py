@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import entr
 
 from fsgen.errors import Code, FsgenError
-from fsgen.metrics.feature_sets import Features, matrix
+from fsgen.metrics.feature_sets import Features, as_matrix
 
 
 def inception_score(probabilities: Features, *, splits: int = 1) -> float:
@@ -39,7 +39,7 @@ def _scores(p: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _checked(probabilities: Features, least: int = 1) -> np.ndarray:
-    p = matrix(probabilities, least=least, what="class probabilities")
+    p = as_matrix(probabilities, least=least, what="class probabilities")
     if p.min(initial=0) < 0 or not np.allclose(p.sum(axis=1), 1, atol=1e-3):
         raise FsgenError("class probabilities: not every row is a distribution", code=Code.DIVERGED)
     return p

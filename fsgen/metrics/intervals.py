@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from fsgen.metrics.feature_sets import Rng, stream
+from fsgen.metrics.feature_sets import Rng, random_stream
 
 LEVEL = 0.95  # share of such intervals that should hold the truth
 
@@ -33,7 +33,7 @@ class Estimate:
 
 def draws(n: int, replicates: int, rng: Rng = 0) -> np.ndarray:
     """How often each of n samples is drawn when n are drawn with replacement, int64 [replicates, n]."""
-    return stream(rng).multinomial(n, np.full(n, 1 / n), size=replicates)
+    return random_stream(rng).multinomial(n, np.full(n, 1 / n), size=replicates)
 
 
 def interval(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fsgen.metrics.feature_sets import Features, Rng, matrix, stream
+from fsgen.metrics.feature_sets import Features, Rng, as_matrix, random_stream
 from fsgen.metrics.intervals import pairs_resampled
 
 
@@ -48,10 +48,10 @@ def kid_subsets(
     rng: Rng = 0,
 ) -> np.ndarray:
     """What ``kid`` averages, [subsets]: its spread is the usual error bar."""
-    a = matrix(features_a, least=2, what="first set")
-    b = matrix(features_b, least=2, what="second set")
+    a = as_matrix(features_a, least=2, what="first set")
+    b = as_matrix(features_b, least=2, what="second set")
     size = min(len(a), len(b), subset_size)
-    random = stream(rng)
+    random = random_stream(rng)
     values = []
     for _ in range(subsets):
         y = b[random.choice(len(b), size, replace=False)]  # b first, as clean-fid draws
@@ -78,8 +78,8 @@ def kid_resampled(
     Raises:
         FsgenError: fewer than two samples, or values that are not finite.
     """
-    a = matrix(features_a, least=2, what="first set")
-    b = matrix(features_b, least=2, what="second set")
+    a = as_matrix(features_a, least=2, what="first set")
+    b = as_matrix(features_b, least=2, what="second set")
 
     def rows(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
         for start in range(0, len(x), chunk):

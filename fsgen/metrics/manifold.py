@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fsgen.errors import FsgenError
-from fsgen.metrics.feature_sets import Features, matrix
-from fsgen.metrics.memorisation import cross_squares
+from fsgen.metrics.distances import cross_squares
+from fsgen.metrics.feature_sets import Features, as_matrix
 
 K = 5  # neighbours: Naeem et al.'s; Kynkaanniemi et al. take 3
 
@@ -95,7 +95,7 @@ def _distances(a: np.ndarray, b: np.ndarray, single: bool) -> np.ndarray:
 
 
 def _enough(features: Features, k: int, what: str) -> np.ndarray:
-    x = matrix(features, what=what)
+    x = as_matrix(features, what=what)
     if len(x) <= k:
         raise FsgenError(
             f"{what}: the manifold of {k} neighbours needs at least {k + 1} images, got {len(x)}",

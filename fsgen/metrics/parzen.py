@@ -14,8 +14,8 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 from fsgen.errors import FsgenError
-from fsgen.metrics.feature_sets import Features, matrix
-from fsgen.metrics.memorisation import cross_squares
+from fsgen.metrics.distances import cross_squares
+from fsgen.metrics.feature_sets import Features, as_matrix
 
 GRID = tuple(10 ** (exponent / 10) for exponent in range(-20, 1))  # 0.01 to 1, ten a decade
 """Bandwidths that are tried, in units of the pixels' range."""
@@ -57,7 +57,7 @@ def parzen(
         raise FsgenError("a Parzen window needs bandwidths above 0")
     means = log_likelihoods(samples, validation, grid).mean(axis=0)
     best = int(means.argmax())
-    values = log_likelihoods(samples, matrix(test, least=2, what="test"), (grid[best],))[:, 0]
+    values = log_likelihoods(samples, as_matrix(test, least=2, what="test"), (grid[best],))[:, 0]
     error = values.std(ddof=1) / np.sqrt(len(values))
     return Parzen(float(values.mean()), float(error), grid[best], grid[best] in (min(grid), max(grid)))
 
@@ -69,8 +69,8 @@ def log_likelihoods(
 
     p(x) = 1/m sum_i N(x; x_i, s^2 I) over ``samples`` x_i [m, d]. Takes n m d steps and chunk x m numbers.
     """
-    x = matrix(samples, what="samples")
-    y = matrix(points, what="points")
+    x = as_matrix(samples, what="samples")
+    y = as_matrix(points, what="points")
     centre = x.mean(axis=0)  # distances do not change, and their rounding shrinks
     x, y, scales = x - centre, y - centre, np.asarray(bandwidths)
     out = np.empty((len(y), len(scales)))

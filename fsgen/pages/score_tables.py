@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fsgen.measures import MEASURES, Measure, shown
+from fsgen.measures import MEASURES, Measure, format_value
 from fsgen.pages.html import is_number, listed, part
 
 DISTANCES = (
@@ -60,7 +60,7 @@ def measure(name: str) -> Measure:
 
 def text(name: str, value: float) -> str:
     """``value`` as people read it."""
-    return shown(name, value) if name in MEASURES else f"{value:.3g}"
+    return format_value(name, value) if name in MEASURES else f"{value:.3g}"
 
 
 def title(report: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ from fsgen import rng as random
 from fsgen.data import neighbours
 from fsgen.data.images import ImageSet, load_images
 from fsgen.errors import FsgenError
-from fsgen.features import instance_features as networks
-from fsgen.features.extractor import Extractor
+from fsgen.features import feature_networks
+from fsgen.features.base_extractor import Extractor
 from fsgen.interfaces import Inputs
 from fsgen.models.model import Model
 from fsgen.sampling.latents import Draw
@@ -42,9 +42,9 @@ def extractor_of(
     name = name or model.about.get("features", "")
     title = model.about.get("title", "this model")
     if not name:
-        known = ", ".join(networks.NAMES)
+        known = ", ".join(feature_networks.INSTANCE_NAMES)
         raise FsgenError(f"{title} does not say which features it draws after", hint=f"--features: {known}")
-    extractor = networks.build(name, device=device, weights_dir=weights_dir)
+    extractor = feature_networks.build_instance_extractor(name, device=device, weights_dir=weights_dir)
     if extractor.dim != model.spec["h_dim"]:
         raise FsgenError(
             f"'{name}' gives {extractor.dim} features, and {title} draws after {model.spec['h_dim']}",

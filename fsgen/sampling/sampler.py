@@ -13,7 +13,7 @@ from fsgen import device as devices
 from fsgen import rng as random
 from fsgen.data.image_output import to_uint8
 from fsgen.errors import FsgenError, suggest
-from fsgen.features.extractor import Extractor
+from fsgen.features.base_extractor import Extractor
 from fsgen.interfaces import Inputs
 from fsgen.models import model as models
 from fsgen.models.classes import names_of

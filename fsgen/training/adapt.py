@@ -99,7 +99,7 @@ def adapt(
         raise FsgenError(f"{methods.name} rebuilds each image as it is", hint="leave --mirror out")
     model = start_of(found, new_class, methods)
     target = devices.pick(device)
-    where = weight_files.folder(weights_dir)
+    where = weight_files.user_dir(weights_dir)
     if methods.redraws:
         vgg16(where)  # better refused now than after the images are read
     extractor = instances.extractor_of(model, features, target, where)  # refused before the images are read
@@ -167,7 +167,7 @@ def resume(run: str | Path, *, steps: int | None = None, callbacks: Callbacks | 
     model = start_of(source, settings.new_class, methods)
     recipe = resolved(model, config.get("recipe", {}))
     extractor = instances.extractor_of(
-        model, settings.features, devices.pick(settings.device), weight_files.folder(settings.weights_dir)
+        model, settings.features, devices.pick(settings.device), weight_files.user_dir(settings.weights_dir)
     )
     if steps is not None:
         folder.write_config(config_of(settings, recipe, methods))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fsgen import rng as random
 from fsgen.callbacks import Callbacks
 from fsgen.data.images import ImageSet, folders_of
-from fsgen.features.extractor import Extractor
+from fsgen.features.base_extractor import Extractor
 from fsgen.interfaces import Inputs
 from fsgen.methods.stack import Stack
 from fsgen.models.classes import drawn_class, names_of

@@ -14,7 +14,7 @@ import torch
 from fsgen.data.images import ImageSet
 from fsgen.features.discriminator_features import embed
 from fsgen.io.catalog import Entry, catalog
-from fsgen.metrics.memorisation import nearest
+from fsgen.metrics.distances import nearest
 from fsgen.models.model import Model
 from fsgen.sampling.sampler import draw_images
 

@@ -138,10 +138,10 @@ def likelihood(
     if proxy == "reconstruction":
         return Gaussian(lambda image: image)
     if proxy == "perceptual":
-        from fsgen.features.backbones import Lpips
-        from fsgen.features.weight_files import locate
+        from fsgen.features.lpips_network import Lpips
+        from fsgen.features.weight_files import locate_file
 
-        lpips = Lpips("alex", locate("alexnet", weights_dir), device)
+        lpips = Lpips("alex", locate_file("alexnet", weights_dir), device)
         return Gaussian(lambda image: lpips.embed(image.expand(-1, 3, -1, -1)))  # grey is looked at as RGB
     d = source.discriminator(device)
     if d is None:

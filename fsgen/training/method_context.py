@@ -15,7 +15,7 @@ from fsgen import rng as random
 from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.features.vgg import Vgg
-from fsgen.features.weight_files import locate
+from fsgen.features.weight_files import locate_file
 from fsgen.interfaces import Inputs, Method, MethodContext, NetworkName, TrialRun
 from fsgen.methods.stack import Stack
 from fsgen.models.classes import with_class_fisher
@@ -118,6 +118,6 @@ def vgg16(weights_dir: Path | None) -> Path:
         FsgenError: they are not on this machine.
     """
     try:
-        return locate("vgg16", weights_dir)
+        return locate_file("vgg16", weights_dir)
     except FsgenError:
         raise FsgenError("VGG16's weights are not on this machine", hint="fsgen pull metrics") from None

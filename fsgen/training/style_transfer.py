@@ -32,7 +32,7 @@ def go(job: Job) -> Path:
     data = make_data_source(job.model, job.shots, settings, job.methods, device, callbacks, job.extractor)
     tools = make_method_context(
         job.source, data, recipe=job.recipe, steps=0, shots=len(job.shots), seed=settings.seed, device=device,
-        weights_dir=weight_files.folder(settings.weights_dir), callbacks=callbacks, scratch=False,
+        weights_dir=weight_files.user_dir(settings.weights_dir), callbacks=callbacks, scratch=False,
     )  # fmt: skip
     domain_gap.announce(data.model, job.shots, device, callbacks.say)
     method.enter(tools)

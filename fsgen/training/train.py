@@ -12,8 +12,7 @@ from fsgen.callbacks import Callbacks
 from fsgen.data.files import find_images
 from fsgen.data.images import ImageSet, folders_of
 from fsgen.errors import FsgenError
-from fsgen.features import instance_features as networks
-from fsgen.features import weight_files
+from fsgen.features import feature_networks, weight_files
 from fsgen.interfaces import Family
 from fsgen.io.cache_folders import make_folder
 from fsgen.io.run_folder import Run
@@ -97,8 +96,10 @@ def train(
     run, target = Run.plan(Path(out), force=force), devices.pick(device)
     keep_apart(run.path, images)
     names = _classes(images) if classes else []
-    where = weight_files.folder(weights_dir)
-    extractor = networks.build(features, device=target, weights_dir=where) if features else None
+    where = weight_files.user_dir(weights_dir)
+    extractor = None
+    if features:
+        extractor = feature_networks.build_instance_extractor(features, device=target, weights_dir=where)
     settings = Settings(
         images=str(Path(images).resolve()), source="", method=methods.name, steps=steps, seed=seed,
         fresh={"family": family, "size": size, "channels": channels, "classes": names, "width": width,

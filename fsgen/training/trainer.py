@@ -20,7 +20,7 @@ from fsgen.callbacks import Callbacks
 from fsgen.data.images import ImageSet, load_images
 from fsgen.errors import Code, FsgenError, Interrupted
 from fsgen.features import weight_files
-from fsgen.features.extractor import Extractor
+from fsgen.features.base_extractor import Extractor
 from fsgen.io.run_folder import Run
 from fsgen.methods.stack import Stack
 from fsgen.models import model as models
@@ -63,7 +63,7 @@ def go(job: Job) -> Path:
     model = data.model
     tools = make_method_context(
         job.source, data, recipe=job.recipe, steps=job.settings.steps, shots=len(job.shots),
-        seed=job.settings.seed, device=device, weights_dir=weight_files.folder(job.settings.weights_dir),
+        seed=job.settings.seed, device=device, weights_dir=weight_files.user_dir(job.settings.weights_dir),
         callbacks=callbacks, scratch=job.settings.fresh is not None,
     )  # fmt: skip
     saved = job.run.saved() if job.resumed else None
@@ -224,7 +224,7 @@ def _perceptual(job: Job, device: torch.device) -> Callable[[Tensor, Tensor], Te
     from fsgen.features.lpips_network import Lpips
 
     try:
-        path = weight_files.locate("vgg16", weight_files.folder(job.settings.weights_dir))
+        path = weight_files.locate_file("vgg16", weight_files.user_dir(job.settings.weights_dir))
     except FsgenError:
         job.callbacks.say("reconstructions are compared by L1: LPIPS needs fsgen pull metrics vgg16")
         return None

@@ -98,7 +98,7 @@ def test_lpips_is_the_mean_over_all_pairs_of_8_bit_pictures(real_images, alexnet
     found = evaluate(
         source, real=real_images, samples=5, metrics=["lpips"], weights_dir=alexnet_file.parent, batch=2
     )
-    from fsgen.features.backbones import Lpips
+    from fsgen.features.lpips_network import Lpips
 
     levels = sampler.load(source).sample(5, seed=0)
     expected = lpips_diversity(levels.float() / 127.5 - 1, Lpips("alex", alexnet_file))

@@ -5,7 +5,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from fsgen.errors import FsgenError
-from fsgen.features.classifier import accuracy, among, fit_classifier, logits, predictions
+from fsgen.features.classifier import accuracy, fit_classifier, in_top, logits, predictions
 
 
 def digits(n: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,7 +37,7 @@ def test_digits_are_told_apart_and_the_rest_is_held_out():
         images[:1200], labels[:1200], steps=150, progress=lambda done, total: told.append((done, total))
     )
     assert told == [(step, 150) for step in range(1, 151)]
-    assert found.accuracy > 0.95 and 230 <= found.held_out <= 250
+    assert found.accuracy > 0.95 and 230 <= len(found.test_indices) <= 250
     unseen = accuracy(found.network, images[1200:], labels[1200:])
     assert 0.9 < unseen < 1
     assert not any(p.requires_grad for p in found.network.parameters()) and not found.network.training
@@ -46,25 +46,25 @@ def test_digits_are_told_apart_and_the_rest_is_held_out():
 def test_accuracy_is_the_share_of_right_answers():
     images, labels = stripes()
     found = fit_classifier(images, labels, steps=20)
-    assert found.accuracy == 1 and found.held_out == 8
+    assert found.accuracy == 1 and len(found.test_indices) == 8
     assert torch.equal(predictions(found.network, images, batch=7), labels)
     assert accuracy(found.network, images, 1 - labels) == 0
     half = torch.cat([labels[:20], 1 - labels[20:]])
     assert accuracy(found.network, images, half) == 0.5
-    assert accuracy(found.network, images[found.measured], labels[found.measured]) == found.accuracy
-    assert [int((labels[found.measured] == k).sum()) for k in (0, 1)] == [4, 4]
+    assert accuracy(found.network, images[found.test_indices], labels[found.test_indices]) == found.accuracy
+    assert [int((labels[found.test_indices] == k).sum()) for k in (0, 1)] == [4, 4]
 
 
 def test_a_label_is_among_the_likeliest_or_not():
     said = torch.tensor([[0.1, 3.0, 2.0], [5.0, 4.0, 1.0], [0.0, 1.0, 2.0]])
     labels = torch.tensor([2, 1, 0])
     for top, right in ((1, [False] * 3), (2, [True, True, False]), (3, [True] * 3), (5, [True] * 3)):
-        assert among(said, labels, top).tolist() == right
+        assert in_top(said, labels, top).tolist() == right
     images, answers = stripes()
     network = fit_classifier(images, answers, steps=5).network
     found = logits(network, images, batch=7)
     assert found.shape == (40, 2)
-    assert torch.equal(among(found, answers, 1), predictions(network, images) == answers)
+    assert torch.equal(in_top(found, answers, 1), predictions(network, images) == answers)
 
 
 def test_labels_at_random_are_not_learned():

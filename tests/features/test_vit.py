@@ -15,8 +15,9 @@ from stand_ins import ClipImage, dinov2_state
 from torch.nn import functional as F
 
 from fsgen.errors import FsgenError
-from fsgen.features.backbones import Clip, Dinov2, build
+from fsgen.features.feature_networks import build_metric_extractor
 from fsgen.features.torchvision_shim import import_torchvision
+from fsgen.features.vit import Clip, Dinov2
 
 WIDTH = 128
 
@@ -78,7 +79,7 @@ def test_clip_features_are_clean_fids(clip_file, theirs, picture_folders):
         num_workers=0, batch_size=4, device=torch.device("cpu"), verbose=False,
     )  # fmt: skip
     pictures = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.iterdir())])
-    clip = build("clip", clip_file)
+    clip = build_metric_extractor("clip", clip_file)
     found = clip(torch.from_numpy(pictures).permute(0, 3, 1, 2))
     assert found.shape == (4, 512) and found.dtype == torch.float32 and found.std(dim=0).mean() > 0.01
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-4)
@@ -119,7 +120,7 @@ def check_dinov2(path, depth, width):
     pictures = torch.from_numpy(np.stack(list(map(np.asarray, resized)))).permute(0, 3, 1, 2).double() / 255
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     expected = plain_dinov2({k: v.double() for k, v in state.items()}, (pictures - mean) / std, depth).float()
-    dinov2 = build("dinov2", path)
+    dinov2 = build_metric_extractor("dinov2", path)
     found = dinov2(batch)
     assert found.shape == (2, width) and found.dtype == torch.float32
     assert (found[0] - found[1]).abs().mean() > 0.01
@@ -131,7 +132,9 @@ def check_dinov2(path, depth, width):
 def test_dinov2_features_are_its_equations(small, tmp_path):
     found = check_dinov2(tmp_path / "dinov2.pth", 2, WIDTH)
     save_file(dict(torch.load(tmp_path / "dinov2.pth", weights_only=True)), tmp_path / "d.safetensors")
-    torch.testing.assert_close(build("dinov2", tmp_path / "d.safetensors")(images((300, 260))), found)
+    torch.testing.assert_close(
+        build_metric_extractor("dinov2", tmp_path / "d.safetensors")(images((300, 260))), found
+    )
 
 
 @pytest.mark.slow
@@ -151,24 +154,27 @@ def test_files_must_hold_all_tensors_and_no_others(small, tmp_path, clip_file):
     for name, state in wrong.items():
         torch.save(state, path)
         with pytest.raises(FsgenError, match="cannot be read as these weights") as caught:
-            build("dinov2", path)
+            build_metric_extractor("dinov2", path)
         assert name in caught.value.message and str(path) in caught.value.message
     cut = tmp_path / clip_file.name
     with clip_file.open("rb") as file:
         cut.write_bytes(file.read(1_000_000))
     for name in ("clip", "dinov2"):
         with pytest.raises(FsgenError, match="cannot be read as these weights"):
-            build(name, cut)
+            build_metric_extractor(name, cut)
         with pytest.raises(FsgenError, match="no weight file"):
-            build(name, tmp_path / "absent")
+            build_metric_extractor(name, tmp_path / "absent")
     with pytest.raises(FsgenError, match="cannot be read as these weights"):
-        build("dinov2", clip_file)
+        build_metric_extractor("dinov2", clip_file)
 
 
 def test_building_leaves_the_random_stream_alone(small, tmp_path, clip_file, capfd, recwarn):
     torch.save(dinov2_state(2, WIDTH), tmp_path / "dinov2.pth")
     before = torch.get_rng_state()
-    for network in (build("clip", clip_file), build("dinov2", tmp_path / "dinov2.pth")):
+    for network in (
+        build_metric_extractor("clip", clip_file),
+        build_metric_extractor("dinov2", tmp_path / "dinov2.pth"),
+    ):
         assert not network.network.training
         assert not any(parameter.requires_grad for parameter in network.network.parameters())
     assert torch.equal(torch.get_rng_state(), before)
@@ -178,5 +184,5 @@ def test_building_leaves_the_random_stream_alone(small, tmp_path, clip_file, cap
 def test_without_timm(clip_file, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(FsgenError, match="need the timm package") as caught:
-        build("clip", clip_file)
+        build_metric_extractor("clip", clip_file)
     assert caught.value.hint == "pip install -c constraints.txt 'fsgen[vit]'" and caught.value.exit_code == 2

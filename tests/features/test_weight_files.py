@@ -9,8 +9,9 @@ import pytest
 
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.features import weight_files
-from fsgen.features.backbones import EXTRACTORS, Inception
-from fsgen.features.weight_files import BASE, CATALOGUE, file_for, locate, locate_all, table
+from fsgen.features.feature_networks import METRIC_EXTRACTORS
+from fsgen.features.inception import Inception
+from fsgen.features.weight_files import BASE, CATALOGUE, file_for, list_files, locate_file, locate_files
 
 
 @pytest.fixture
@@ -31,14 +32,14 @@ def test_the_first_place_that_has_it_wins(places):
     for place in reversed(places):
         path = place / CATALOGUE["alexnet"].file
         path.write_bytes(b"x")
-        assert locate("alexnet", places[0]) == path
-    assert locate("alexnet") == places[1] / CATALOGUE["alexnet"].file
+        assert locate_file("alexnet", places[0]) == path
+    assert locate_file("alexnet") == places[1] / CATALOGUE["alexnet"].file
 
 
 def test_absent_files_are_named_with_address_and_place(places):
     (places[1] / CATALOGUE["vgg16"].file).write_bytes(b"x")
     with pytest.raises(FsgenError) as caught:
-        locate_all(["inception", "vgg16", "alexnet"], places[0])
+        locate_files(["inception", "vgg16", "alexnet"], places[0])
     text = str(caught.value)
     for name in ("inception", "alexnet"):
         assert CATALOGUE[name].url in text and str(places[0] / CATALOGUE[name].file) in text
@@ -47,10 +48,10 @@ def test_absent_files_are_named_with_address_and_place(places):
     assert "once: fsgen pull metrics inception alexnet\n" in text
     assert caught.value.exit_code == 2
     with pytest.raises(FsgenError) as caught:
-        locate("inception")
+        locate_file("inception")
     assert str(places[1] / CATALOGUE["inception"].file) in str(caught.value)
     with pytest.raises(FsgenError, match="once: fsgen pull metrics inception clip\n"):
-        locate_all(["inception", "clip"])
+        locate_files(["inception", "clip"])
 
 
 def test_a_download_goes_where_it_is_looked_for(places):
@@ -62,10 +63,10 @@ def test_a_download_goes_where_it_is_looked_for(places):
         return destination
 
     expected = places[1] / CATALOGUE["alexnet"].file
-    assert locate("alexnet", download=download) == expected
-    assert locate("alexnet", download=download) == expected
+    assert locate_file("alexnet", download=download) == expected
+    assert locate_file("alexnet", download=download) == expected
     assert asked == [(CATALOGUE["alexnet"].url, "7be5be79")]
-    assert locate("alexnet", places[0], download) == expected  # fsgen's own copy will do
+    assert locate_file("alexnet", places[0], download) == expected  # fsgen's own copy will do
 
 
 def test_files_and_what_reads_them(places):
@@ -76,7 +77,7 @@ def test_files_and_what_reads_them(places):
     for name in ("clip", "dinov2", "alexnet", "vgg16"):
         assert file_for(name, "legacy_pytorch") == name  # the mode is Inception's
     assert {file_for("inception", mode) for mode in Inception.modes} <= set(CATALOGUE)
-    assert set(BASE) <= set(CATALOGUE) and set(EXTRACTORS) <= set(CATALOGUE)
+    assert set(BASE) <= set(CATALOGUE) and set(METRIC_EXTRACTORS) <= set(CATALOGUE)
 
 
 def test_what_a_file_is_called_holds_the_digits_of_its_checksum():
@@ -87,7 +88,7 @@ def test_what_a_file_is_called_holds_the_digits_of_its_checksum():
 
 def test_the_table_says_what_is_here(places):
     (places[2] / CATALOGUE["dinov2"].file).write_bytes(b"x")
-    rows = {row["name"]: row for row in table()}
+    rows = {row["name"]: row for row in list_files()}
     assert list(rows) == list(CATALOGUE)
     assert rows["dinov2"]["path"] == places[2] / CATALOGUE["dinov2"].file and rows["clip"]["path"] is None
     for name, row in rows.items():
@@ -106,21 +107,21 @@ def raising(error):
 @pytest.mark.parametrize("error", [FsgenError("no route to host"), OSError("no route to host")])
 def test_a_failed_download_says_why_and_what_to_do_instead(places, error):
     with pytest.raises(FsgenError, match="no route to host") as caught:
-        locate("vgg16", places[0], raising(error))
+        locate_file("vgg16", places[0], raising(error))
     assert CATALOGUE["vgg16"].url in str(caught.value) and caught.value.exit_code == 1
     assert "try again" in caught.value.hint
 
 
 def test_an_interruption_is_passed_on(places):
     with pytest.raises(Interrupted):
-        locate("vgg16", places[0], raising(Interrupted("stopped")))
+        locate_file("vgg16", places[0], raising(Interrupted("stopped")))
 
 
 def test_wrong_names_and_folders_are_refused(places):
     with pytest.raises(FsgenError, match="did you mean 'alexnet'"):
-        locate("alexnett")
+        locate_file("alexnett")
     with pytest.raises(FsgenError, match="there is no folder"):
-        locate("alexnet", places[0] / "no")
+        locate_file("alexnet", places[0] / "no")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files have no owner there")

@@ -5,14 +5,8 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from fsgen.errors import FsgenError
-from fsgen.metrics.memorisation import (
-    cross_squares,
-    leakage,
-    leaks,
-    near_copies,
-    near_copy_threshold,
-    nearest,
-)
+from fsgen.metrics.distances import cross_squares, nearest
+from fsgen.metrics.memorisation import leakage, leaks, near_copies, near_copy_threshold
 
 
 @pytest.fixture

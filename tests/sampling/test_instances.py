@@ -9,7 +9,6 @@ from tiny import draw_images, make_source
 import fsgen
 from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError
-from fsgen.features import instance_features as networks
 from fsgen.models import model as models
 from fsgen.sampling import instances, sheets
 from fsgen.training.adapt import resume
@@ -41,7 +40,7 @@ def built(monkeypatch):
             raise FsgenError(f"there are no features '{name}'")
         return MeanColours()
 
-    monkeypatch.setattr(networks, "build", build)
+    monkeypatch.setattr("fsgen.features.feature_networks.build_instance_extractor", build)
     return names
 
 

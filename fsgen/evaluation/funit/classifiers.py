@@ -42,7 +42,7 @@ class Judge:
     def about(self) -> dict[str, Any]:
         """For a report."""
         return {"classes": self.classes, "accuracy": self.classifier.accuracy,
-                "held_out": self.classifier.held_out, "chance": self.chance(1)}  # fmt: skip
+                "held_out": len(self.classifier.test_indices), "chance": self.chance(1)}  # fmt: skip
 
 
 def trained(
@@ -62,7 +62,7 @@ def trained(
             small(pixels.to(request.device)), answers, steps=STEPS, seed=request.seed,
             progress=partial(callbacks.progress, f"classifier of {JUDGES[name]}"),
         )  # fmt: skip
-        held = found.measured[answers[found.measured] >= first]
+        held = found.test_indices[answers[found.test_indices] >= first]
         judges[name] = Judge(found, len(answers.unique()), first, pixels[held], answers[held])
     return judges
 

@@ -20,7 +20,7 @@ from fsgen.evaluation.funit.classifiers import TOP, Judge
 from fsgen.evaluation.funit.splits import Classes, Split
 from fsgen.evaluation.request import Request
 from fsgen.evaluation.scores import REPLICATES
-from fsgen.features.classifier import among
+from fsgen.features.classifier import in_top
 from fsgen.features.dipd import Dipd
 from fsgen.metrics import intervals
 from fsgen.metrics.frechet import frechet, frechet_resampled
@@ -90,7 +90,7 @@ class Eyes:
             said = judge.says(judge.real_images)
             p, draws = said.softmax(dim=1), intervals.draws(len(said), REPLICATES, self.seed)
             for top in (1, TOP):
-                right = among(said, judge.labels, top).numpy()
+                right = in_top(said, judge.labels, top).numpy()
                 found[f"top{top}_{which}"] = intervals.share(right, REPLICATES, self.seed)
             found[f"is_{which}"] = _score(p, draws)
         return {name: found[name] for name in names if name in found}
@@ -124,7 +124,7 @@ class Row:
             said = torch.stack([one.logits[which] for one in self.looked])  # [classes, m, k]
             labels = judge.first + torch.arange(len(said)).repeat_interleave(said.shape[1])
             for top in (1, TOP):
-                right = among(said.flatten(0, 1), labels, top).view(said.shape[:2])
+                right = in_top(said.flatten(0, 1), labels, top).view(said.shape[:2])
                 found[f"top{top}_{which}"] = self._share(right.numpy())
             p = said.softmax(dim=2).flatten(0, 1)
             found[f"is_{which}"] = _score(p, np.tile(counts, (1, len(said))))

@@ -12,14 +12,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fsgen.errors import FsgenError, suggest
-from fsgen.features.extractor import Extractor, centre, each, read_state, reading, undrawn
+from fsgen.features.base_extractor import Extractor, centre, each, read_state, reading, undrawn
 from fsgen.features.torchvision_shim import import_torchvision
 from fsgen.features.weight_files import Download
 
 PREFIX = "timm:"
 
 
-class Timm(Extractor):
+class TimmNetwork(Extractor):
     """The pooled output before the classifier, brought to length one.
 
     Pictures as timm says of that network: input size, interpolation, mean and deviation; of each the whole
@@ -63,7 +63,7 @@ class Timm(Extractor):
         return np.asarray(Image.fromarray(image).resize(self._size, self._filter))
 
 
-def locate(model: str, weights_dir: Path | None = None, download: Download | None = None) -> Path:
+def locate_timm_file(model: str, weights_dir: Path | None = None, download: Download | None = None) -> Path:
     """The weights of timm's ``model``: MODEL.safetensors in ``weights_dir``, else from the Hub.
 
     Args:

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 from fsgen.errors import FsgenError
-from fsgen.features.backbones import Inception, Lpips, build, resize_clean
+from fsgen.features.feature_networks import build_metric_extractor
+from fsgen.features.inception import Inception, resize_clean
+from fsgen.features.lpips_network import Lpips
 from fsgen.features.torchvision_shim import import_torchvision
 from fsgen.features.weight_files import CATALOGUE, file_for
 from fsgen.io.checksums import hash_file
@@ -81,7 +83,7 @@ def test_inception_features_and_distances_are_clean_fids(mode, files, local, pic
     expected = [
         fid.get_folder_features(str(folder), theirs, mode=mode, **ON_CPU) for folder in picture_folders
     ]
-    inception = build("inception", files[mode], mode=mode)
+    inception = build_metric_extractor("inception", files[mode], mode=mode)
     found = [inception(read_folder(folder)) for folder in picture_folders]
     for ours, want in zip(found, expected, strict=True):
         assert ours.shape == (4, 2048) and ours.dtype == torch.float32 and not ours.requires_grad
@@ -108,7 +110,7 @@ def test_distances_of_folders_are_clean_fids(mode, files, local, picture_folders
     monkeypatch.setattr(fid, "build_feature_extractor", extractor)
     folders = map(str, picture_folders)
     expected = fid.compute_fid(*folders, mode=mode, use_dataparallel=False, **ON_CPU)
-    inception = build("inception", files[mode], mode=mode)
+    inception = build_metric_extractor("inception", files[mode], mode=mode)
     found = frechet(*(inception(read_folder(folder)) @ few for folder in picture_folders))
     assert found == pytest.approx(expected, rel=1e-4) and found > 1
 
@@ -122,28 +124,28 @@ def test_the_mode_torchvision_is_torchvisions_own_pooled_features(files, picture
     images = read_folder(picture_folders[1])
     with torch.no_grad():
         whole(torch.nn.functional.interpolate(images / 127.5 - 1, (299, 299), mode="bilinear"))
-    found = build("inception", files["torchvision"], mode="torchvision")(images)
+    found = build_metric_extractor("inception", files["torchvision"], mode="torchvision")(images)
     torch.testing.assert_close(found, pooled[0], rtol=1e-4, atol=1e-4)
 
 
 def test_modes_and_keys_differ(files, tmp_path, monkeypatch, picture_folders):
     images = read_folder(picture_folders[0])
-    networks = {mode: build("inception", path, mode=mode) for mode, path in files.items()}
+    networks = {mode: build_metric_extractor("inception", path, mode=mode) for mode, path in files.items()}
     features = {mode: network(images) for mode, network in networks.items()}
     for a, b in combinations(Inception.modes, 2):
         assert (features[a] - features[b]).abs().mean() > 1e-3, (a, b)
         assert networks[a].key != networks[b].key
-    default = build("inception", files["clean"])
+    default = build_metric_extractor("inception", files["clean"])
     assert (default.name, default.mode, default.key) == ("inception", "clean", networks["clean"].key)
     assert hash_file(files["clean"]) in default.key
     monkeypatch.setattr(Inception, "version", Inception.version + 1)
-    assert build("inception", files["clean"]).key != default.key
+    assert build_metric_extractor("inception", files["clean"]).key != default.key
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_class_probabilities_are_the_files_own_without_bias(files, picture_folders):
     images = read_folder(picture_folders[0])
-    inception = build("inception", files["legacy_tensorflow"], mode="legacy_tensorflow")
+    inception = build_metric_extractor("inception", files["legacy_tensorflow"], mode="legacy_tensorflow")
     with torch.no_grad():
         expected = torch.jit.load(files["clean"])(images, no_output_bias=True)
         biased = torch.jit.load(files["clean"])(images)
@@ -153,7 +155,7 @@ def test_class_probabilities_are_the_files_own_without_bias(files, picture_folde
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-8)
     assert not torch.allclose(found, biased, rtol=1e-2)
 
-    port = build("inception", files["legacy_pytorch"], mode="legacy_pytorch")
+    port = build_metric_extractor("inception", files["legacy_pytorch"], mode="legacy_pytorch")
     weight = torch.load(files["legacy_pytorch"], weights_only=True)["fc.weight"]
     features = port(images)
     torch.testing.assert_close(port.probabilities(features), (features @ weight.T).softmax(dim=1))
@@ -164,7 +166,9 @@ def test_no_inception_score_without_the_layer_of_its_classes(files, tmp_path):
     with pytest.raises(
         FsgenError, match=r"Inception Score cannot be computed from inception_v3_google-"
     ) as e:
-        build("inception", files["torchvision"], mode="torchvision").probabilities(torch.zeros(2, 2048))
+        build_metric_extractor("inception", files["torchvision"], mode="torchvision").probabilities(
+            torch.zeros(2, 2048)
+        )
     assert e.value.exit_code == 2 and "legacy_pytorch" in e.value.hint
 
     class Bare(torch.nn.Module):
@@ -177,28 +181,28 @@ def test_no_inception_score_without_the_layer_of_its_classes(files, tmp_path):
 
     torch.jit.script(Bare()).save(tmp_path / "bare.pt")
     with pytest.raises(FsgenError, match=r"cannot be computed from bare\.pt"):
-        build("inception", tmp_path / "bare.pt").probabilities(torch.zeros(2, 2048))
+        build_metric_extractor("inception", tmp_path / "bare.pt").probabilities(torch.zeros(2, 2048))
 
 
 def test_no_network_is_built_from_the_wrong_name_mode_or_file(files):
     with pytest.raises(FsgenError, match="no feature network 'inceptoin'") as caught:
-        build("inceptoin", files["clean"])
+        build_metric_extractor("inceptoin", files["clean"])
     assert "did you mean 'inception'" in caught.value.hint
     with pytest.raises(FsgenError, match="inception has no mode 'legacy_torch'") as caught:
-        build("inception", files["clean"], mode="legacy_torch")
+        build_metric_extractor("inception", files["clean"], mode="legacy_torch")
     assert "did you mean 'legacy_pytorch'" in caught.value.hint
     for mode, other in (("clean", "torchvision"), ("legacy_pytorch", "torchvision"),
                         ("torchvision", "clean"), ("torchvision", "legacy_pytorch")):  # fmt: skip
         path = files[other]
         with pytest.raises(FsgenError, match="cannot be read as these weights") as caught:
-            build("inception", path, mode=mode)
+            build_metric_extractor("inception", path, mode=mode)
         assert str(path) in caught.value.message and "\n" not in caught.value.message
 
 
 def test_building_is_quiet_and_leaves_the_random_stream_alone(files, capfd, recwarn):
     before = torch.get_rng_state()
     for mode, path in files.items():
-        network = build("inception", path, mode=mode)
+        network = build_metric_extractor("inception", path, mode=mode)
         assert not network.network.training
         assert not any(parameter.requires_grad for parameter in network.network.parameters())
     assert torch.equal(torch.get_rng_state(), before)

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 import fsgen
 from fsgen.errors import FsgenError
-from fsgen.features import bundled, instance_features, weight_files
-from fsgen.features.bundled import Network
+from fsgen.features import bundled, weight_files
+from fsgen.features.bundled import BundledNetwork
+from fsgen.features.feature_networks import build_instance_extractor
 from fsgen.features.resnet import ResNet50
 from fsgen.features.torchvision_shim import import_torchvision
 from fsgen.features.weight_files import CATALOGUE
@@ -109,7 +110,7 @@ def test_resnet50_is_timms(resnet50, size):
 def test_features_are_those_of_the_published_layouts(name, file, resnet50, request):
     path = request.getfixturevalue(file)
     before = torch.get_rng_state()
-    extractor = instance_features.build(name, weights_dir=path.parent)
+    extractor = build_instance_extractor(name, weights_dir=path.parent)
     assert torch.equal(torch.get_rng_state(), before)
     assert (extractor.name, extractor.dim, extractor.file) == (name, 2048, path.name)
     assert not extractor.network.training
@@ -123,9 +124,9 @@ def test_features_are_those_of_the_published_layouts(name, file, resnet50, reque
 
 def test_a_classifier_saved_before_norms_counted(classifier_file):
     state = torch.load(classifier_file, weights_only=True)
-    whole = instance_features.build("resnet50", classifier_file)(pictures(16, 16))
+    whole = build_instance_extractor("resnet50", classifier_file)(pictures(16, 16))
     torch.save({k: v for k, v in state.items() if "num_batches" not in k}, classifier_file)
-    assert torch.equal(instance_features.build("resnet50", classifier_file)(pictures(16, 16)), whole)
+    assert torch.equal(build_instance_extractor("resnet50", classifier_file)(pictures(16, 16)), whole)
 
 
 def test_a_file_must_be_the_network_it_is_taken_for(classifier_file, swav_file):
@@ -133,22 +134,22 @@ def test_a_file_must_be_the_network_it_is_taken_for(classifier_file, swav_file):
     del state["layer3.5.bn2.running_var"]
     torch.save(state | {"layer3.6.bn2.bias": torch.zeros(1)}, classifier_file)
     with pytest.raises(FsgenError, match="cannot be read as these weights") as caught:
-        instance_features.build("resnet50", classifier_file)
+        build_instance_extractor("resnet50", classifier_file)
     assert "layer3.5.bn2.running_var" in caught.value.message
     assert "layer3.6.bn2.bias" in caught.value.message
     with pytest.raises(FsgenError, match="prototypes"):
-        instance_features.build("resnet50", swav_file)
+        build_instance_extractor("resnet50", swav_file)
     swav_file.write_bytes(swav_file.read_bytes()[:100_000])
     with pytest.raises(FsgenError, match="cannot be read as these weights"):
-        instance_features.build("swav", swav_file)
+        build_instance_extractor("swav", swav_file)
     with pytest.raises(FsgenError, match="no weight file"):
-        instance_features.build("swav", swav_file.with_name("absent"))
+        build_instance_extractor("swav", swav_file.with_name("absent"))
 
 
 @pytest.mark.parametrize("name", ["swav", "resnet50"])
 def test_absent_weights_are_named_with_the_remedy(name, tmp_path):
     with pytest.raises(FsgenError, match="weights are not on this machine") as caught:
-        instance_features.build(name, weights_dir=tmp_path)
+        build_instance_extractor(name, weights_dir=tmp_path)
     entry, text = CATALOGUE[name], str(caught.value)
     assert entry.url in text and str(tmp_path / entry.file) in text and f"fsgen pull metrics {name}" in text
     assert caught.value.exit_code == 2
@@ -163,7 +164,7 @@ def test_a_download_is_the_callers_to_allow(classifier_file, tmp_path):
 
     folder = tmp_path / "mine"
     folder.mkdir()
-    extractor = instance_features.build("resnet50", weights_dir=folder, download=download)
+    extractor = build_instance_extractor("resnet50", weights_dir=folder, download=download)
     assert asked == [(CATALOGUE["resnet50"].url, "0676ba61")] and extractor.dim == 2048
 
 
@@ -173,7 +174,7 @@ def test_a_download_is_the_callers_to_allow(classifier_file, tmp_path):
 )
 def test_an_unknown_name_is_answered_with_the_nearest(name, said):
     with pytest.raises(FsgenError, match="there are no features") as caught:
-        instance_features.build(name)
+        build_instance_extractor(name)
     assert said in caught.value.hint
 
 
@@ -192,7 +193,7 @@ def timm_file(tmp_path):
 
 def test_timms_networks_are_asked_as_timm_asks_them(timm_file):
     before = torch.get_rng_state()
-    extractor = instance_features.build(f"timm:{MODEL}", weights_dir=timm_file.parent)
+    extractor = build_instance_extractor(f"timm:{MODEL}", weights_dir=timm_file.parent)
     assert torch.equal(torch.get_rng_state(), before)
     assert (extractor.name, extractor.dim) == (f"timm:{MODEL}", 512)
     network = timm.create_model(MODEL, pretrained=False, num_classes=0).eval()
@@ -207,7 +208,7 @@ def test_timms_networks_are_asked_as_timm_asks_them(timm_file):
     torch.testing.assert_close(extractor(images), expected, rtol=1e-4, atol=1e-5)
     wide = torch.cat([images[..., :20], images, images[..., -20:]], dim=3)
     torch.testing.assert_close(extractor(wide), expected, rtol=1e-4, atol=1e-5)
-    assert extractor.key != instance_features.build(f"timm:{MODEL.split('.')[0]}", timm_file).key
+    assert extractor.key != build_instance_extractor(f"timm:{MODEL.split('.')[0]}", timm_file).key
 
 
 def test_timms_weights_are_all_there_or_refused(timm_file):
@@ -215,33 +216,33 @@ def test_timms_weights_are_all_there_or_refused(timm_file):
     del state["layer1.0.bn1.weight"]
     save_file(state, timm_file)
     with pytest.raises(FsgenError, match=r"layer1\.0\.bn1\.weight"):
-        instance_features.build(f"timm:{MODEL}", timm_file)
+        build_instance_extractor(f"timm:{MODEL}", timm_file)
 
 
 def test_a_network_whose_output_is_wider_than_its_trunk(tmp_path):
     network = shaken(timm.create_model("mobilenetv3_small_050", pretrained=False))
     save_file(network.state_dict(), tmp_path / "m.safetensors")
-    extractor = instance_features.build("timm:mobilenetv3_small_050", tmp_path / "m.safetensors")
+    extractor = build_instance_extractor("timm:mobilenetv3_small_050", tmp_path / "m.safetensors")
     assert extractor(pictures(20, 20)).shape == (3, extractor.dim) and extractor.dim == 1024
 
 
 def test_timms_weights_come_from_the_hubs_cache_or_when_allowed(timm_file, tmp_path, monkeypatch):
     with pytest.raises(FsgenError, match="weights are not on this machine") as caught:
-        instance_features.build(f"timm:{MODEL}")
+        build_instance_extractor(f"timm:{MODEL}")
     assert f"huggingface.co/timm/{MODEL}/resolve/main/model.safetensors" in caught.value.hint
     assert f"{MODEL}.safetensors" in caught.value.hint and "--weights-dir" in caught.value.hint
     assert f"fsgen pull metrics timm:{MODEL}" in caught.value.hint
 
     asked = []
     monkeypatch.setattr("fsgen.io.download.fetch_hub", lambda address: asked.append(address) or timm_file)
-    instance_features.build(f"timm:{MODEL}", download=weight_files.online())
+    build_instance_extractor(f"timm:{MODEL}", download=weight_files.downloader())
     assert asked == [f"hf://timm/{MODEL}/model.safetensors"]
 
     repository = tmp_path / "hub" / f"models--timm--{MODEL}"
     for folder, name, text in (("refs", "main", b"abc"), ("snapshots/abc", "model.safetensors", None)):
         (repository / folder).mkdir(parents=True)
         (repository / folder / name).write_bytes(timm_file.read_bytes() if text is None else text)
-    assert instance_features.build(f"timm:{MODEL}").file == "model.safetensors" and len(asked) == 1
+    assert build_instance_extractor(f"timm:{MODEL}").file == "model.safetensors" and len(asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -254,14 +255,14 @@ def test_timms_weights_come_from_the_hubs_cache_or_when_allowed(timm_file, tmp_p
 )
 def test_what_timm_does_not_have(name, message, hint):
     with pytest.raises(FsgenError, match=message) as caught:
-        instance_features.build(f"timm:{name}")
+        build_instance_extractor(f"timm:{name}")
     assert hint in caught.value.hint
 
 
 def test_without_timm(monkeypatch, timm_file):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(FsgenError, match="need the timm package") as caught:
-        instance_features.build(f"timm:{MODEL}", timm_file)
+        build_instance_extractor(f"timm:{MODEL}", timm_file)
     assert "fsgen[vit]" in caught.value.hint
 
 
@@ -286,7 +287,7 @@ def test_what_ships_is_small_and_free():
 
 
 def test_bundled_features_are_a_plain_networks(drawings):
-    extractor = instance_features.build("bundled")
+    extractor = build_instance_extractor("bundled")
     found = extractor(drawings)
     assert found.shape == (24, 128) and found.dtype == torch.float32
     state = {k: v.double() for k, v in load_file(bundled.FILE).items()}
@@ -299,7 +300,7 @@ def test_bundled_features_are_a_plain_networks(drawings):
 
 
 def test_bundled_features_tell_drawings_apart_whatever_their_size(drawings):
-    extractor = instance_features.build("bundled")
+    extractor = build_instance_extractor("bundled")
     points = extractor(drawings)
     large = F.interpolate(drawings.float(), (256, 256), mode="bicubic").clamp(0, 255).to(torch.uint8)
     wide = F.pad(large, (30, 30), value=255)
@@ -311,7 +312,7 @@ def test_bundled_features_tell_drawings_apart_whatever_their_size(drawings):
 
 def test_bundled_can_be_given_another_file(tmp_path):
     torch.manual_seed(0)
-    save_file(Network().state_dict(), tmp_path / "mine.safetensors")
-    other = instance_features.build("bundled", tmp_path / "mine.safetensors")
-    assert other.key != instance_features.build("bundled").key
-    assert not np.allclose(other(pictures(64, 64)), instance_features.build("bundled")(pictures(64, 64)))
+    save_file(BundledNetwork().state_dict(), tmp_path / "mine.safetensors")
+    other = build_instance_extractor("bundled", tmp_path / "mine.safetensors")
+    assert other.key != build_instance_extractor("bundled").key
+    assert not np.allclose(other(pictures(64, 64)), build_instance_extractor("bundled")(pictures(64, 64)))
