@@ -32,7 +32,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        with in_words(path):
+        with explain_errors(path):
             temporary.touch(mode=0o666, exist_ok=False)
             yield temporary
             with temporary.open("rb+") as file:
@@ -43,7 +43,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
             temporary.unlink()
 
 
-def sweep(folder: Path) -> None:
+def remove_temporaries(folder: Path) -> None:
     """Remove the temporary files in ``folder`` that a killed ``atomic`` left behind."""
     for left in folder.glob(".*"):
         if re.fullmatch(r"\..{1,40}\.[0-9a-f]{8}(\.\w+)?", left.name):
@@ -52,7 +52,7 @@ def sweep(folder: Path) -> None:
 
 
 @contextmanager
-def in_words(path: Path) -> Iterator[None]:
+def explain_errors(path: Path) -> Iterator[None]:
     """Turns what the system says about writing ``path`` into an ``FsgenError``; other errors pass.
 
     Raises:

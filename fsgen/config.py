@@ -12,7 +12,7 @@ from fsgen.errors import FsgenError, suggest
 T = TypeVar("T")
 
 
-def build(kind: type[T], values: dict[str, Any], where: str) -> T:
+def options(kind: type[T], values: dict[str, Any], where: str) -> T:
     """``kind(**values)``; an unknown key fails and suggests the near miss, a wrong type fails by name.
 
     Args:

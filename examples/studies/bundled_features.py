@@ -34,9 +34,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fsgen import rng as random
-from fsgen.data.augment import augment
+from fsgen.data.augment import diff_augment
 from fsgen.data.images import load_images
-from fsgen.data.neighbours import nearest
+from fsgen.data.neighbours import nearest_neighbours
 from fsgen.features.bundled import DIM, GRID, WIDTHS, BundledNetwork
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -124,7 +124,7 @@ def fit(lessons: list[str], policy: list[str], avatars: Path, steps: int, rate: 
         rows = {s: torch.randint(len(shown[s]), (n,), generator=rng) for s, n in SHARES.items()}
         batch = torch.cat([shown[s][rows[s]] for s in SHARES]).float() / 127.5 - 1
         with quick:
-            points = network(torch.cat([augment(batch, policy, rng) for _ in range(views)]))
+            points = network(torch.cat([diff_augment(batch, policy, rng) for _ in range(views)]))
         first = points[: len(batch)]
         losses = {}
         if "layout" in lessons:
@@ -178,7 +178,7 @@ def worth(features, avatars: Path) -> dict[str, float]:
             points = torch.cat([features(part) for part in images.split(250)])
             places = torch.cat([judge(part) for part in images.split(250)])
         apart = torch.cdist(places, places)
-        near = apart.gather(1, nearest(points, NEIGHBOURS).images).mean()
+        near = apart.gather(1, nearest_neighbours(points, NEIGHBOURS).images).mean()
         found[style] = round((near / (apart.sum() / (count * (count - 1)))).item(), 3)
     return found
 

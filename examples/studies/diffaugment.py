@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 import fsgen
 from fsgen import rng as random
-from fsgen.data.augment import augment
+from fsgen.data.augment import diff_augment
 from fsgen.data.image_output import grid, save_png, to_uint8
 from fsgen.data.images import load_images
 from fsgen.methods.diffaugment import DiffAugment
@@ -61,7 +61,7 @@ class Judge:
         self.unseen = load_images(avatars / "sketches64.zip", SIZE, limit=REALS - SHOTS)
         assert not set(self.shots.hashes) & set(self.unseen.hashes)
         self.real_images = self.points(self.unseen.pixels)
-        changed = augment(self.unseen.floats(), POLICY.split(","), random.generator(0, "judge"))
+        changed = diff_augment(self.unseen.floats(), POLICY.split(","), random.generator(0, "judge"))
         self.changed = self.points(to_uint8(changed))
         self.own = self.points(torch.cat([self.shots.pixels, self.shots.pixels.flip(3)]))
         self.near = torch.as_tensor(nearest(self.real_images, self.own).distances).quantile(0.05).item()
@@ -156,7 +156,7 @@ def pictures(out: Path) -> None:
     shots = load_images(out / "shots", SIZE).floats(slice(0, COLUMNS))
     shown = {
         "the hundred": shots,
-        "augmented": augment(shots, POLICY.split(","), random.generator(0, "sheet")),
+        "augmented": diff_augment(shots, POLICY.split(","), random.generator(0, "sheet")),
     } | {arm: fsgen.load(out / arm, device="cpu").sample(2 * COLUMNS) for arm in WHERE}
     left, gap, font = 170, 8, ImageFont.load_default(size=22)
     strips = [grid(images, COLUMNS) for images in shown.values()]

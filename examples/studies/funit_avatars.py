@@ -42,7 +42,7 @@ from torch.nn import functional as F
 
 import fsgen
 from fsgen import rng as random
-from fsgen.data.augment import augment
+from fsgen.data.augment import diff_augment
 from fsgen.data.image_output import grid, save_png, to_uint8
 from fsgen.data.images import load_images
 from fsgen.features.classifier import ClassifierNetwork, fit_classifier
@@ -347,7 +347,7 @@ def _augmented(images: Tensor) -> Tensor:
     flipped = torch.where(
         (torch.rand(len(images), generator=rng) < 0.5)[:, None, None, None], images.flip(3), images
     )
-    return to_uint8(augment(floats(flipped), ["translation"], rng))
+    return to_uint8(diff_augment(floats(flipped), ["translation"], rng))
 
 
 def results() -> dict[str, dict]:

@@ -45,7 +45,7 @@ import fsgen
 from fsgen import rng as random
 from fsgen.data.image_output import grid, picture, save_png, to_uint8
 from fsgen.data.images import load_images
-from fsgen.data.neighbours import nearest
+from fsgen.data.neighbours import nearest_neighbours
 from fsgen.features.feature_networks import build_instance_extractor
 from fsgen.metrics.diversity import mean_pairwise
 from fsgen.metrics.frechet import frechet
@@ -211,7 +211,7 @@ def ratios(points: Tensor, style: Set) -> dict[str, dict[str, float]]:
     """Of samples [n, each, d] after the first n pictures of ``style``, on that style's pictures alone."""
     rows = torch.arange(len(points))
     return {
-        "held out": ratio(points, style.judged, nearest(style.told, NEAR).images[rows], rows),
+        "held out": ratio(points, style.judged, nearest_neighbours(style.told, NEAR).images[rows], rows),
         "held out, by judge": ratio(points, style.judged, by_judge(style, len(rows)), rows),
     }
 
@@ -303,7 +303,7 @@ def pictures(arms: list[str], avatars: Path, out: Path, paths: list[Path]) -> No
     """For each arm and style a sheet of instances: the picture, its 3 nearest, and samples after it."""
     _, held = peeps(avatars, out)
     for name, style in ({"peeps": held} | unseen(avatars, out, paths)).items():
-        near = nearest(style.told, 3).images[:SHOWN]
+        near = nearest_neighbours(style.told, 3).images[:SHOWN]
         for arm in arms:
             model = fsgen.load(out / arm, device="cpu")
             images = drawn_after(model, arm, out, style.told[:SHOWN], SHOWN)

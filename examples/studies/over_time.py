@@ -59,7 +59,7 @@ class Judged:
 
     def look(self) -> None:
         """At the average in the state saved last, and at how far its weights are."""
-        tensors, header = checkpoint.read(self.run / "state" / "latest.safetensors")
+        tensors, header = checkpoint.read_file(self.run / "state" / "latest.safetensors")
         networks = checkpoint.split(tensors)
         model = ready(dataclasses.replace(self.source, networks={"g_ema": networks["g_ema"]}), "cpu")
         weights = ([some[name] for name in self.importance] for some in (networks["g"], self.start))

@@ -11,7 +11,7 @@ from fsgen.cli import common, info
 from fsgen.errors import FsgenError
 
 if TYPE_CHECKING:
-    from fsgen.io.catalog import Entry
+    from fsgen.io.catalog import CatalogEntry
 
 
 def pull(
@@ -61,7 +61,7 @@ def pull(
         raise FsgenError(f"--everything is for the metrics' weights, not for '{source}'")
     from fsgen.importers import pull as engine
 
-    def consent(entry: Entry) -> bool:
+    def consent(entry: CatalogEntry) -> bool:
         common.say(f"{entry.name}: {entry.licence}. {entry.terms}.")
         return yes or (sys.stdin.isatty() and typer.confirm("Do you accept these terms?", err=True))
 

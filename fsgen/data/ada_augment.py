@@ -45,7 +45,7 @@ class Operator:
     """How an operator's parameter comes from random numbers, and which one changes nothing."""
 
     value: Callable[[Tensor, Tensor], Tensor]  # raw [n, numbers], sides (W, H) -> parameter
-    still: float
+    neutral: float
     normal: bool = False  # raw numbers are standard normal; else uniform in [0, 1)
     numbers: int = 1
     gates: int = 1
@@ -74,7 +74,7 @@ OPERATORS = {
 # ---- drawing ---------------------------------------------------------------------------------------------
 
 
-def draw(
+def draw_parameters(
     names: Sequence[str], shape: Sequence[int], p: float, rng: torch.Generator,
     device: torch.device | str = "cpu",
 ) -> Parameters:  # fmt: skip
@@ -105,12 +105,12 @@ def parameter(name: str, raw: Tensor, on: Tensor, shape: Sequence[int]) -> Tenso
     """The parameter of an operator from its random numbers ``raw`` [n, numbers], where it is ``on``."""
     operator = OPERATORS[name]
     value = operator.value(raw, raw.new_tensor([shape[3], shape[2]]))
-    return torch.where(on, value, torch.full_like(value, operator.still))
+    return torch.where(on, value, torch.full_like(value, operator.neutral))
 
 
-def augment(images: Tensor, names: Sequence[str], p: float, rng: torch.Generator) -> Tensor:
-    """``images`` [n, C, H, W] under fresh draws of the operators ``names``: see ``draw``."""
-    return transform(images, draw(names, images.shape, p, rng, images.device))
+def adaptive_augment(images: Tensor, names: Sequence[str], p: float, rng: torch.Generator) -> Tensor:
+    """``images`` [n, C, H, W] under fresh draws of the operators ``names``: see ``draw_parameters``."""
+    return transform(images, draw_parameters(names, images.shape, p, rng, images.device))
 
 
 # ---- applying --------------------------------------------------------------------------------------------
@@ -134,12 +134,12 @@ def transform(images: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
 GEOMETRY: dict[str, Callable[..., Tensor]] = {  # in this order; from places of the output to the input's
     "xflip": lambda i: ada_warp.scaling(1 - 2 * i, 1, i),
     "rotate90": lambda i: ada_warp.rotation(i * (math.pi / 2)),
-    "xint": lambda x, y: ada_warp.translation(-x, -y, x),
+    "xint": lambda x, y: ada_warp.shifting(-x, -y, x),
     "scale": lambda s: ada_warp.scaling(1 / s, 1 / s, s),
     "rotate_pre": ada_warp.rotation,
     "aniso": lambda s: ada_warp.scaling(1 / s, s, s),
     "rotate_post": ada_warp.rotation,
-    "xfrac": lambda x, y: ada_warp.translation(-x, -y, x),
+    "xfrac": lambda x, y: ada_warp.shifting(-x, -y, x),
 }
 
 

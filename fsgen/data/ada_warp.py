@@ -38,7 +38,7 @@ def scaling(x: Any, y: Any, like: Tensor) -> Tensor:
     return affine(x, 0, 0, 0, y, 0, like)
 
 
-def translation(x: Any, y: Any, like: Tensor) -> Tensor:
+def shifting(x: Any, y: Any, like: Tensor) -> Tensor:
     return affine(1, 0, x, 0, 1, y, like)
 
 
@@ -59,9 +59,9 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
     (height, width), one = images.shape[2:], matrices[:, 0, 0]
     left, top, right, bottom = _margins(matrices, height, width)
     x = _twice(F.pad(images, (left, right, top, bottom), mode="reflect"))
-    m = translation((left - right) / 2, (top - bottom) / 2, one) @ matrices
+    m = shifting((left - right) / 2, (top - bottom) / 2, one) @ matrices
     m = scaling(2, 2, one) @ m @ scaling(0.5, 0.5, one)
-    m = translation(-0.5, -0.5, one) @ m @ translation(0.5, 0.5, one)
+    m = shifting(-0.5, -0.5, one) @ m @ shifting(0.5, 0.5, one)
     canvas = 2 * (height + EDGE), 2 * (width + EDGE)
     m = scaling(2 / x.shape[3], 2 / x.shape[2], one) @ m @ scaling(canvas[1] / 2, canvas[0] / 2, one)
     grid = F.affine_grid(m[:, :2], [len(x), x.shape[1], *canvas], align_corners=False)

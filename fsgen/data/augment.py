@@ -71,7 +71,7 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def draw(
+def draw_arguments(
     operator: str, shape: Sequence[int], rng: torch.Generator, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
     """Random arguments of ``operator`` for images of ``shape`` (n, C, H, W), each [n] on ``device``.
@@ -119,10 +119,10 @@ def operators(policy: Sequence[str]) -> list[str]:
     return [operator for name in policy for operator in POLICIES[name]]
 
 
-def augment(x: Tensor, policy: Sequence[str], rng: torch.Generator) -> Tensor:
+def diff_augment(x: Tensor, policy: Sequence[str], rng: torch.Generator) -> Tensor:
     """``x`` [n, C, H, W] under fresh draws of each of the ``policy``'s operators, one after another."""
     for operator in operators(policy):
-        x = OPERATORS[operator](x, **draw(operator, x.shape, rng, x.device))
+        x = OPERATORS[operator](x, **draw_arguments(operator, x.shape, rng, x.device))
     return x
 
 

@@ -57,16 +57,16 @@ def decode(
     Raises:
         Exception: whatever Pillow raises on a damaged file or too large a picture; see ``reason``.
     """
-    with PATIENCE:
+    with PILLOW_LIMITS:
         image = Image.open(io.BytesIO(data), formats=_formats())
         size = image.size
-        with _GIANTS if size[0] * size[1] > _GIANT else nullcontext():
+        with _GIANT_LOCK if size[0] * size[1] > _GIANT else nullcontext():
             picture = _square(image, resolution, fit)
     values = torch.from_numpy(np.array(picture.convert("L" if channels == 1 else "RGB")))
     return values[None] if channels == 1 else values.permute(2, 0, 1), size
 
 
-def recipe() -> str:
+def decoder_version() -> str:
     """Whatever the pixels of a file depend on besides its bytes and the arguments of ``decode``."""
     return f"{_RECIPE}; Pillow {PIL.__version__}: {' '.join(_formats())}"
 
@@ -82,7 +82,7 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-class _Patience:
+class _PillowLimits:
     """Pillow without warnings and with its limit on pixels at ours (it raises beyond twice the number).
 
     Both belong to the whole process: the first thread in changes them, the last one out puts them back.
@@ -108,9 +108,9 @@ class _Patience:
                 self._filters.__exit__(None, None, None)
 
 
-PATIENCE = _Patience()
+PILLOW_LIMITS = _PillowLimits()
 """To be held over many calls of ``decode``, which takes it for each of them."""
-_GIANTS = threading.Lock()
+_GIANT_LOCK = threading.Lock()
 
 
 def _formats() -> list[str]:

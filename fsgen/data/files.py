@@ -22,7 +22,7 @@ _MOST_BYTES = 4 << 30  # of one file
 
 
 @dataclass(frozen=True)
-class Item:
+class ImageFile:
     """One file that should hold an image."""
 
     name: str  # relative to the folder or archive, with "/"; always printable as UTF-8
@@ -30,7 +30,7 @@ class Item:
     member: zipfile.ZipInfo | None = None
 
 
-def find_images(path: Path | str) -> list[Item]:
+def find_images(path: Path | str) -> list[ImageFile]:
     """The image files at ``path``, known by their suffix, sorted by name; hidden ones are left out.
 
     Args:
@@ -50,7 +50,7 @@ def find_images(path: Path | str) -> list[Item]:
     elif path.suffix.lower() not in SUFFIXES and (path.suffix.lower() == ".zip" or zipfile.is_zipfile(path)):
         found = _in_archive(path)
     else:
-        found = [Item(_printable(path.name), path)]
+        found = [ImageFile(_printable(path.name), path)]
     if not found:
         raise FsgenError(
             f"there is no image in {path}", hint=f"put some there; fsgen looks for {', '.join(SUFFIXES)}"
@@ -59,7 +59,7 @@ def find_images(path: Path | str) -> list[Item]:
 
 
 @contextmanager
-def opener(first: Item) -> Iterator[Callable[[Item], BinaryIO]]:
+def opener(first: ImageFile) -> Iterator[Callable[[ImageFile], BinaryIO]]:
     """A function that opens ``first`` or others found with it, in any thread; an archive is opened once.
 
     The function raises whatever the file system and ``zipfile`` do, and ValueError for what is no file or
@@ -72,7 +72,7 @@ def opener(first: Item) -> Iterator[Callable[[Item], BinaryIO]]:
         yield lambda item: archive.open(_modest(item.member))
 
 
-def _in_folder(folder: Path) -> list[Item]:
+def _in_folder(folder: Path) -> list[ImageFile]:
     def refuse(error: OSError) -> None:
         raise FsgenError(f"the folder {error.filename} cannot be read: {error.strerror}") from error
 
@@ -85,11 +85,11 @@ def _in_folder(folder: Path) -> list[Item]:
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [Path(parent, name) for name in files if _looks_like_image(name)]
-        found += [Item(_printable(path.relative_to(folder).as_posix()), path) for path in paths]
+        found += [ImageFile(_printable(path.relative_to(folder).as_posix()), path) for path in paths]
     return found
 
 
-def _in_archive(path: Path) -> list[Item]:
+def _in_archive(path: Path) -> list[ImageFile]:
     with _archive(path) as archive:
         members = archive.infolist()
     found = []
@@ -97,7 +97,7 @@ def _in_archive(path: Path) -> list[Item]:
         parts = PurePosixPath(member.filename).parts
         hidden = any(part.startswith(".") and part.strip(".") for part in parts) or "__MACOSX" in parts
         if not member.is_dir() and not hidden and _looks_like_image(member.filename):
-            found.append(Item(_printable(member.filename), path, member))
+            found.append(ImageFile(_printable(member.filename), path, member))
     return found
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from fsgen.data.decode import Fit
-from fsgen.data.files import SUFFIXES, Item, find_images
-from fsgen.data.streaming import digest, open_images
+from fsgen.data.files import SUFFIXES, ImageFile, find_images
+from fsgen.data.streaming import hash_images, open_images
 from fsgen.errors import Code, FsgenError
 
-__all__ = ["SUFFIXES", "ImageSet", "Item", "find_images", "load_images"]
+__all__ = ["SUFFIXES", "ImageFile", "ImageSet", "find_images", "load_images"]
 
 _BATCH = 32
 
@@ -34,7 +34,7 @@ class ImageSet:
     @property
     def digest(self) -> str:
         """SHA-256 over the sorted hashes: which images these are, whatever they are called."""
-        return digest(self.hashes)
+        return hash_images(self.hashes)
 
     def floats(self, rows: slice | Tensor | list[int] = slice(None)) -> Tensor:
         """Float32 [n, C, R, R] in [-1, 1] of the images at ``rows`` (a slice or indices)."""

@@ -22,14 +22,14 @@ Search = Callable[[Tensor, int], Tensor]
 """([b, d], count) -> the ``count`` nearest rows of all, [b, count], in no certain order."""
 
 
-class Near(NamedTuple):
+class Nearest(NamedTuple):
     """The nearest of each of N images among the others."""
 
     images: Tensor  # [N, k] int64, nearest first
     distances: Tensor  # [N, k] Euclidean, of features of length one; the last column is the radius
 
 
-def normalised(features: Tensor) -> Tensor:
+def unit_length(features: Tensor) -> Tensor:
     """[N, d] -> [N, d] float32, each row of length one.
 
     Raises:
@@ -46,7 +46,7 @@ def normalised(features: Tensor) -> Tensor:
     return (rows / lengths).float()
 
 
-def nearest(features: Tensor, k: int) -> Near:
+def nearest_neighbours(features: Tensor, k: int) -> Nearest:
     """The ``k`` nearest neighbours of each image among the others; an image is never its own neighbour.
 
     faiss searches where it is installed, else torch. Either proposes candidates in float32, more where it
@@ -65,21 +65,21 @@ def nearest(features: Tensor, k: int) -> Near:
             f"{n} images have no {k} neighbours each" if k > 0 else f"{k} neighbours are none",
             hint=f"ask for {n - 1} at most" if n > 1 else "give more images",
         )
-    rows = normalised(features)
+    rows = unit_length(features)
     search, count = _search(rows), min(n, k + 1 + SPARE)
     step = max(1, CELLS // max(n, count * rows.shape[1]))
     parts = [_nearest(rows, numbers, search, count, k) for numbers in torch.arange(n).split(step)]
-    return Near(torch.cat([part.images for part in parts]), torch.cat([part.distances for part in parts]))
+    return Nearest(torch.cat([part.images for part in parts]), torch.cat([part.distances for part in parts]))
 
 
-def _nearest(rows: Tensor, numbers: Tensor, search: Search, count: int, k: int) -> Near:
+def _nearest(rows: Tensor, numbers: Tensor, search: Search, count: int, k: int) -> Nearest:
     """The neighbours of the images ``numbers`` [b] among ``count`` candidates each, or more."""
     candidates = search(rows[numbers], count)
     gap = (rows[numbers, None].double() - rows[candidates]).norm(dim=2)  # [b, count]
     farthest = gap.amax(dim=1)
     gap = gap.masked_fill(candidates == numbers[:, None], torch.inf)  # by number: twins are neighbours
     order = _order(gap, candidates)[:, :k]
-    near = Near(candidates.gather(1, order), gap.gather(1, order).float())
+    near = Nearest(candidates.gather(1, order), gap.gather(1, order).float())
     unsure = gap.gather(1, order[:, -1:])[:, 0].square() + SLACK >= farthest.square()
     if count < len(rows):  # else every image was a candidate
         for i in unsure.nonzero().flatten().tolist():
@@ -119,23 +119,23 @@ class Pairs(NamedTuple):
     images: Tensor  # [n] int64
 
 
-def by_instance(near: Tensor, instances: Tensor, ranks: Tensor) -> Pairs:
+def pairs_by_instance(near: Tensor, instances: Tensor, ranks: Tensor) -> Pairs:
     """For each of ``instances`` its neighbour of the rank in ``ranks``; never the instance itself.
 
     Args:
-        near: [N, k], ``Near.images``.
+        near: [N, k], ``Nearest.images``.
         instances: [n] numbers of images.
         ranks: [n] in [0, k).
     """
     return Pairs(instances, near[instances, ranks])
 
 
-def by_image(near: Tensor, images: Tensor, ranks: Tensor) -> Pairs:
+def pairs_by_image(near: Tensor, images: Tensor, ranks: Tensor) -> Pairs:
     """The other way round: for each of ``images`` an instance among its neighbours. Shapes as before."""
     return Pairs(near[images, ranks], images)
 
 
-def of_class(labels: Tensor, classes: Tensor, ranks: Tensor) -> Tensor:
+def images_of_class(labels: Tensor, classes: Tensor, ranks: Tensor) -> Tensor:
     """The image of each rank among those of its class, in the order of their numbers: [n].
 
     Args:
@@ -148,16 +148,16 @@ def of_class(labels: Tensor, classes: Tensor, ranks: Tensor) -> Tensor:
     return order[first + ranks]
 
 
-def draw_instances(near: Tensor, n: int, rng: torch.Generator) -> Pairs:
+def draw_pairs(near: Tensor, n: int, rng: torch.Generator) -> Pairs:
     """``n`` pairs, each instance as likely as the others and each of its neighbours as well."""
     instances = torch.randint(len(near), (n,), generator=rng)
-    return by_instance(near, instances, torch.randint(near.shape[1], (n,), generator=rng))
+    return pairs_by_instance(near, instances, torch.randint(near.shape[1], (n,), generator=rng))
 
 
-def draw_classes(near: Tensor, labels: Tensor, n: int, rng: torch.Generator) -> Pairs:
+def draw_pairs_by_class(near: Tensor, labels: Tensor, n: int, rng: torch.Generator) -> Pairs:
     """``n`` pairs, each class as likely as the others, however many images it has."""
     present, counts = labels.unique(return_counts=True)
     chosen = torch.randint(len(present), (n,), generator=rng)
     ranks = (torch.rand(n, generator=rng, dtype=torch.float64) * counts[chosen]).long()
-    images = of_class(labels, present[chosen], ranks)
-    return by_image(near, images, torch.randint(near.shape[1], (n,), generator=rng))
+    images = images_of_class(labels, present[chosen], ranks)
+    return pairs_by_image(near, images, torch.randint(near.shape[1], (n,), generator=rng))

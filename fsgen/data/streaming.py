@@ -17,14 +17,14 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 from torch import Tensor
 
-from fsgen.data.decode import PATIENCE, Fit, decode, reason, recipe
-from fsgen.data.files import Item, find_images, opener
+from fsgen.data.decode import PILLOW_LIMITS, Fit, decode, decoder_version, reason
+from fsgen.data.files import ImageFile, find_images, opener
 from fsgen.errors import Code, FsgenError
 
 THREADS = min(4, os.cpu_count() or 1)
 _TURN = 8  # files that a thread takes at once
 _CHUNK = 1 << 20  # bytes
-_Open = Callable[[Item], BinaryIO]
+_Open = Callable[[ImageFile], BinaryIO]
 _Look = Callable[[bytes], tuple[Tensor, tuple[int, int]]]
 T, R = TypeVar("T"), TypeVar("R")
 
@@ -33,7 +33,7 @@ T, R = TypeVar("T"), TypeVar("R")
 class _File:
     """A file that should hold an image, and what is known of it by now."""
 
-    item: Item
+    item: ImageFile
     sha256: str | None = None  # of its bytes
     size: tuple[int, int] | None = None  # (width, height): it was decoded
     fault: str | None = None  # why it cannot be
@@ -58,7 +58,7 @@ class ImageStream:
     """
 
     def __init__(
-        self, path: Path | str, items: list[Item], say: Callable[[str], None] | None, limit: int | None
+        self, path: Path | str, items: list[ImageFile], say: Callable[[str], None] | None, limit: int | None
     ) -> None:
         self._path, self._say = path, say or (lambda line: None)
         self._files = [_File(item) for item in items]
@@ -88,10 +88,10 @@ class ImageStream:
     @property
     def digest(self) -> str:
         """SHA-256 over the sorted hashes: which images these are, whatever they are called."""
-        return digest(self.hashes)
+        return hash_images(self.hashes)
 
     @property
-    def ordered(self) -> str:
+    def pixel_hash(self) -> str:
         """SHA-256 that names the pixels of ``batches``, given its arguments: a key for what they lead to.
 
         It covers the bytes of all readable files in their order, the limit and the decoder; it is the same
@@ -100,10 +100,10 @@ class ImageStream:
         self._hash([file for file in self._files if file.sha256 is None and file.fault is None])
         limit = "" if self._limit == len(self._files) else str(self._limit)
         hashes = [file.sha256 for file in self._files if file.sha256 is not None]
-        return hashlib.sha256("\n".join([recipe(), limit, *hashes]).encode()).hexdigest()
+        return hashlib.sha256("\n".join([decoder_version(), limit, *hashes]).encode()).hexdigest()
 
     @property
-    def odd(self) -> int:
+    def resized(self) -> int:
         """How many of the images decoded so far were not squares of the resolution asked for last."""
         square = (self._resolution, self._resolution)
         return sum(file.size not in (None, square) for file in self._images())
@@ -140,7 +140,7 @@ class ImageStream:
         if ready:
             yield torch.stack(ready)
 
-    def learned(self) -> dict[str, Any]:
+    def scan_state(self) -> dict[str, Any]:
         """What passes have found out so far, as plain values for ``recall``."""
         files = []
         for file in self._files:
@@ -150,7 +150,7 @@ class ImageStream:
                 files.append([file.sha256, file.size and list(file.size), file.fault])
         return {"resolution": self._resolution, "files": files}
 
-    def recall(self, learned: Mapping[str, Any]) -> bool:
+    def load_scan_state(self, learned: Mapping[str, Any]) -> bool:
         """Take over what an earlier pass has ``learned``, and say what it skipped.
 
         False, and nothing changes, where it was about other files.
@@ -187,7 +187,7 @@ class ImageStream:
         again = [file for row, file in enumerate(known) if row in wanted]
         new = [file for file in self._files if file.size is None and file.fault is None]
         queue, row = again + (new if len(known) < end else []), len(known)
-        with opener(self._files[0].item) as open_, PATIENCE:
+        with opener(self._files[0].item) as open_, PILLOW_LIMITS:
             work = partial(_seen, open_=open_, look=look)
             with closing(_parallel(work, queue, ahead)) as results:
                 for index, (file, seen) in enumerate(results):
@@ -266,7 +266,7 @@ def open_images(
     return ImageStream(path, find_images(path), say, limit)
 
 
-def digest(hashes: Iterable[str]) -> str:
+def hash_images(hashes: Iterable[str]) -> str:
     """SHA-256 over the sorted hashes."""
     return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 

@@ -54,11 +54,13 @@ def beware(
         )
     if pile.skipped:
         notes.warn(f"{len(pile.skipped)} files of --real could not be read")
-    if pile.odd:
+    if pile.resized:
         side = real_images.resolution
-        notes.warn(f"{pile.odd} of {len(pile)} reals are not {side} x {side}: made square and resized")
-    if subject.pile is not None and subject.pile.odd:
-        notes.warn(f"{subject.pile.odd} of {subject.n} images are of another size: made square and resized")
+        notes.warn(f"{pile.resized} of {len(pile)} reals are not {side} x {side}: made square and resized")
+    if subject.pile is not None and subject.pile.resized:
+        notes.warn(
+            f"{subject.pile.resized} of {subject.n} images are of another size: made square and resized"
+        )
 
 
 def flags(metrics: dict[str, dict[str, float]]) -> list[dict[str, Any]]:

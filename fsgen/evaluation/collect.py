@@ -84,15 +84,15 @@ class Sight:
         """Features of exactly these images that were computed before, by space."""
         found = {}
         for space in self.networks.features:
-            entry = feature_cache.read(self._key(subject, space), self.callbacks.say)
-            if entry is not None and (subject.pile is None or subject.pile.recall(entry.about)):
+            entry = feature_cache.lookup(self._key(subject, space), self.callbacks.say)
+            if entry is not None and (subject.pile is None or subject.pile.load_scan_state(entry.about)):
                 found[space] = entry.features
         return found
 
     def _keep(self, subject: Subject, features: dict[str, Tensor]) -> None:
-        about = {} if subject.pile is None else subject.pile.learned()
+        about = {} if subject.pile is None else subject.pile.scan_state()
         for space, values in features.items():
-            feature_cache.write(self._key(subject, space), values, about, self.callbacks.say)
+            feature_cache.store(self._key(subject, space), values, about, self.callbacks.say)
 
     def _key(self, subject: Subject, space: str) -> dict[str, str]:
         network = self.networks.features[space]

@@ -98,7 +98,7 @@ def _now(
 
 def _left(path: Path, device: str) -> tuple[dict[str, Any], Exhibits]:
     """What ``fsgen eval`` left in the folder ``path``, with pictures of the model made anew."""
-    report = report_json.read(path) if path.is_dir() else None
+    report = report_json.read_report(path) if path.is_dir() else None
     if not report or "evaluation" not in report:
         raise FsgenError(
             f"{path} was not evaluated yet",
@@ -121,5 +121,5 @@ def _left(path: Path, device: str) -> tuple[dict[str, Any], Exhibits]:
 
 
 def _ran(run: Run | None) -> dict[str, Any]:
-    kept = {} if run is None else report_json.read(run.path) or {}
+    kept = {} if run is None else report_json.read_report(run.path) or {}
     return {"run": kept["run"]} if "run" in kept else {}

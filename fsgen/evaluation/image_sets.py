@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fsgen.data.files import SUFFIXES, Item, find_images
+from fsgen.data.files import SUFFIXES, ImageFile, find_images
 from fsgen.data.image_output import to_uint8
 from fsgen.data.streaming import ImageStream, open_images
 from fsgen.errors import FsgenError
@@ -79,7 +79,7 @@ def of_files(
                 images = torch.where(heads[:, None, None, None], images.flip(3), images)
             yield images
 
-    key = f"files {pile.ordered} at {resolution} px, {channels} channels, {fit}"
+    key = f"files {pile.pixel_hash} at {resolution} px, {channels} channels, {fit}"
     key += "" if flip is None else f", flipped by seed {flip}"
     about = {"kind": "images", **described(pile)}
     return Subject(name, kind, len(pile), resolution, channels, batches, key, about, pile=pile)
@@ -141,7 +141,7 @@ def _two(pile: ImageStream, resolution: int) -> bool:
     return sum(map(len, pile.batches(resolution, 2, rows=range(2)))) == 2
 
 
-def _side(items: list[Item]) -> int:
+def _side(items: list[ImageFile]) -> int:
     """The shorter side of the first image that opens; all of a generator's images have one size."""
     for item in items:
         try:

@@ -53,8 +53,8 @@ def write(found: Evaluation, folder: Path, *, study: bool = False) -> list[Path]
     run = Run.at(found.path)
     parts = {"title": found.path, "evaluation": found.plain()}
     if run is not None and folder != run.path:
-        parts |= {"run": (report_json.read(run.path) or {}).get("run")}
-    report = report_json.write(folder, parts)
+        parts |= {"run": (report_json.read_report(run.path) or {}).get("run")}
+    report = report_json.update(folder, parts)
     _write(written[1], page.render(report, exhibits(found, report, run)))
     if study:
         written.append(folder / "study.html")

@@ -44,7 +44,7 @@ class _Budget:
         return leaf.tensor()
 
 
-def sort(data: Any, layout: str, name: str, size: int, *, networks: bool = True) -> Foreign:
+def collect_networks(data: Any, layout: str, name: str, size: int, *, networks: bool = True) -> Foreign:
     """Networks to tensors and settings, loose values to extras, and the rest dropped.
 
     Args:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fsgen.errors import FsgenError
-from fsgen.importers.layouts import sort
+from fsgen.importers.layouts import collect_networks
 from fsgen.importers.restricted_unpickler import (
     COMMON,
     DAMAGE,
@@ -135,7 +135,7 @@ def read_nvidia(path: str | Path) -> Foreign:
             ("numpy", "ndarray"): None,
         }
         data = Machine(path.name, allowed, steps=steps).run(raw)
-        return sort(data, "nvidia-pkl", path.name, len(raw))
+        return collect_networks(data, "nvidia-pkl", path.name, len(raw))
 
 
 def read_torch(path: str | Path, *, networks: bool = True) -> Foreign:
@@ -152,9 +152,11 @@ def read_torch(path: str | Path, *, networks: bool = True) -> Foreign:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 size = _checked_size(archive, path)
-                return sort(_zipped(archive, path.name), "torch", path.name, size, networks=networks)
+                return collect_networks(
+                    _zipped(archive, path.name), "torch", path.name, size, networks=networks
+                )
         with _mapped(path) as raw:
-            return sort(_legacy(raw, path.name), "torch", path.name, len(raw), networks=networks)
+            return collect_networks(_legacy(raw, path.name), "torch", path.name, len(raw), networks=networks)
 
 
 def read_safetensors(path: str | Path) -> Foreign:

@@ -21,13 +21,13 @@ from fsgen.importers import archives, pickles
 from fsgen.interfaces import Converted, Family, Foreign, Spec
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import home, make_folder, sources_dir
-from fsgen.io.catalog import Entry, catalog
-from fsgen.io.checksums import hash_file, recorded
+from fsgen.io.catalog import CatalogEntry, catalog
+from fsgen.io.checksums import hash_file, recorded_hash
 from fsgen.io.download import drive_id, fetch, fetch_any
 from fsgen.models import model as models
 from fsgen.models.model import Model
 
-Consent = Callable[[Entry], bool]
+Consent = Callable[[CatalogEntry], bool]
 """Whether the person accepts an entry's non-commercial terms."""
 
 
@@ -134,7 +134,7 @@ def pull_metrics(
 def _checked(name: str, path: Path, fetched: bool) -> PulledWeights:
     """The file of ``name`` in the catalogue, once it is seen to be the published one."""
     entry, found = weight_files.CATALOGUE[name], hash_file(path)
-    for expected in (entry.sha256, recorded(entry.url) or ""):
+    for expected in (entry.sha256, recorded_hash(entry.url) or ""):
         if not found.startswith(expected):
             raise FsgenError(
                 f"{path} is not the published file: its SHA-256 is {found}, not {expected}",
@@ -155,7 +155,7 @@ def _timm(name: str, download: weight_files.Download, callbacks: Callbacks) -> P
 
 
 def import_file(
-    path: Path, *, title: str, entry: Entry | None = None, beside: bool = True
+    path: Path, *, title: str, entry: CatalogEntry | None = None, beside: bool = True
 ) -> tuple[Model, tuple[str, ...]]:
     """The model in a foreign or native file, and notes on what was absent, inferred or computed.
 
@@ -230,7 +230,7 @@ def _networks(converted: Converted) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _file(source: str, entry: Entry | None, callbacks: Callbacks) -> Path:
+def _file(source: str, entry: CatalogEntry | None, callbacks: Callbacks) -> Path:
     """The file itself, fetched where it is not on this machine."""
     address = entry.url if entry else source
     if not entry and (Path(source).is_file() or archives.is_archive(source)):

@@ -13,7 +13,7 @@ from fsgen.errors import FsgenError, suggest
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogEntry:
     """One published generator. What is true of the file itself is found out when it is imported."""
 
     name: str
@@ -28,12 +28,12 @@ class Entry:
     sha256: str | None = None  # hex; None where none is published
 
 
-def catalog() -> dict[str, Entry]:
+def catalog() -> dict[str, CatalogEntry]:
     """All entries by name, in the file's order."""
     return dict(_entries())
 
 
-def find(name: str) -> Entry:
+def find(name: str) -> CatalogEntry:
     """The entry called ``name``.
 
     Raises:
@@ -46,13 +46,13 @@ def find(name: str) -> Entry:
 
 
 @cache
-def _entries() -> MappingProxyType[str, Entry]:
+def _entries() -> MappingProxyType[str, CatalogEntry]:
     text = files("fsgen.io").joinpath("catalog.toml").read_text("utf-8")
     return MappingProxyType({name: _entry(name, table) for name, table in tomllib.loads(text).items()})
 
 
-def _entry(name: str, table: dict[str, Any]) -> Entry:
-    stray = set(table) - {field.name for field in fields(Entry)}
+def _entry(name: str, table: dict[str, Any]) -> CatalogEntry:
+    stray = set(table) - {field.name for field in fields(CatalogEntry)}
     if stray:  # the file ships with the package: this is a mistake of ours, not of the user's
         raise ValueError(f"catalog.toml: {name} has unknown keys {sorted(stray)}")
-    return Entry(name, **{**table, "tags": tuple(table["tags"])})
+    return CatalogEntry(name, **{**table, "tags": tuple(table["tags"])})

@@ -25,7 +25,7 @@ from fsgen.errors import FsgenError
 FORMAT = "fsgen/1"
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, dtypes, shapes and values: the identity of a checkpoint.
 
     The file's own bytes are not: safetensors does not fix the order of its header.
@@ -38,7 +38,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+def write_file(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write atomically: the file at ``path`` is the old one or the new one, never a part.
 
     ``header`` holds plain values; it is stored as JSON.
@@ -64,7 +64,7 @@ def header(path: Path) -> dict[str, Any] | None:
     return None if text is None else _parsed(text, path)
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, header) of a native file, on the CPU.
 
     Raises:

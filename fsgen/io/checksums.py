@@ -33,29 +33,29 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def ledger() -> Path:
+def ledger_path() -> Path:
     """The file that holds the checksums of what was downloaded without a published one."""
     return home() / "downloads.json"
 
 
 def _ledger() -> dict[str, dict[str, Any]]:
     try:
-        return json.loads(ledger().read_text("utf-8"))
+        return json.loads(ledger_path().read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise FsgenError(
-            f"{ledger()}, which holds the checksums of earlier downloads, is damaged",
+            f"{ledger_path()}, which holds the checksums of earlier downloads, is damaged",
             hint="mend it, or delete it to record them anew",
         ) from error
 
 
-def recorded(address: str) -> str | None:
+def recorded_hash(address: str) -> str | None:
     """The SHA-256 of what ``address`` gave the first time; None where that is not known."""
     return _ledger().get(address, {}).get("sha256")
 
 
-def check(address: str, path: Path, sha256: str | None) -> None:
+def verify(address: str, path: Path, sha256: str | None) -> None:
     """Hold ``path`` to ``sha256``, else to what ``address`` gave the first time; record that where it is new.
 
     Where only the leading digits of ``sha256`` are known, it is held to both.
@@ -78,42 +78,42 @@ def check(address: str, path: Path, sha256: str | None) -> None:
         today = datetime.now(UTC).date().isoformat()
         known[address] = {"sha256": found, "bytes": path.stat().st_size, "date": today}
         make_folder(home())
-        with atomic(ledger()) as temporary:
+        with atomic(ledger_path()) as temporary:
             temporary.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", "utf-8")
     elif before["sha256"] != found:
         raise FsgenError(
             f"the file at {address} has changed since {before['date']}: its SHA-256 was {before['sha256']} "
             f"and is now {found}",
-            hint=f"if the change is meant, delete the entry of that address from {ledger()} and try again",
+            hint=f"if the change is intended, delete its entry from {ledger_path()} and try again",
         )
 
 
-def is_here(address: str, dest: Path, sha256: str | None) -> bool:
-    known = sha256 if sha256 and len(sha256) == _DIGITS else recorded(address) or sha256
+def is_downloaded(address: str, dest: Path, sha256: str | None) -> bool:
+    known = sha256 if sha256 and len(sha256) == _DIGITS else recorded_hash(address) or sha256
     return known is not None and dest.is_file() and hash_file(dest).startswith(known.lower())
 
 
-def part_of(dest: Path) -> Path:
+def part_path(dest: Path) -> Path:
     return dest.with_name(dest.name + ".part")
 
 
-def note_of(part: Path) -> Path:
+def note_path(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
 def discard(part: Path) -> None:
     part.unlink(missing_ok=True)
-    note_of(part).unlink(missing_ok=True)
+    note_path(part).unlink(missing_ok=True)
 
 
-def accepted(address: str, part: Path, dest: Path, sha256: str | None) -> Path:
+def accept(address: str, part: Path, dest: Path, sha256: str | None) -> Path:
     """``part``, complete, checked and moved to ``dest``; thrown away where it is the wrong file."""
     try:
-        check(address, part, sha256)
+        verify(address, part, sha256)
     except FsgenError:
         discard(part)
         raise
-    with disk(part):
+    with disk_errors(part):
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(dest)
@@ -122,7 +122,7 @@ def accepted(address: str, part: Path, dest: Path, sha256: str | None) -> Path:
 
 
 @contextmanager
-def disk(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turns the disk's errors in writing ``path`` into words."""
     try:
         yield
@@ -134,14 +134,14 @@ def disk_error(error: Exception, path: Path) -> FsgenError | None:
     """``error`` in words if it is about the disk or the folder of ``path``, else None."""
     number = getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return full(path)
+        return disk_full(path)
     if number not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
         return None
     hint = "choose a folder you may write to, or change its permissions"
     return FsgenError(f"{path.name} cannot be written into {path.parent}: {os.strerror(number)}", hint=hint)
 
 
-def full(path: Path, need: str = "") -> FsgenError:
+def disk_full(path: Path, need: str = "") -> FsgenError:
     return FsgenError(
         f"the disk is full: {path.parent} has no room for {path.name.removesuffix('.part')}{need}",
         hint="free some space and try again: the download goes on where it stopped",

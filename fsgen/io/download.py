@@ -25,7 +25,17 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 import fsgen
 from fsgen.errors import Code, FsgenError
 from fsgen.io.cache_folders import make_folder
-from fsgen.io.checksums import accepted, check, discard, disk, disk_error, full, is_here, note_of, part_of
+from fsgen.io.checksums import (
+    accept,
+    discard,
+    disk_error,
+    disk_errors,
+    disk_full,
+    is_downloaded,
+    note_path,
+    part_path,
+    verify,
+)
 
 Progress = Callable[[int, "int | None"], None]
 """Called with (bytes so far, bytes in all, or None where the server doesn't say)."""
@@ -62,12 +72,12 @@ def fetch(
     """
     _check_scheme(url)
     dest = Path(dest)
-    if is_here(url, dest, sha256):
+    if is_downloaded(url, dest, sha256):
         return dest
     make_folder(dest.parent)
-    part = part_of(dest)
+    part = part_path(dest)
     _transfer(url, part, progress or _ignore, say or (lambda line: None))
-    return accepted(url, part, dest, sha256)
+    return accept(url, part, dest, sha256)
 
 
 def fetch_hub(
@@ -107,7 +117,7 @@ def fetch_hub(
         raise FsgenError(f"the Hub has no file {address}", hint=hint) from error
     except (hub.HfHubHTTPError, OSError) as error:
         raise disk_error(error, Path(getattr(error, "filename", None) or file)) or _no_hub(address) from error
-    check(address, path, sha256)
+    verify(address, path, sha256)
     return path
 
 
@@ -129,7 +139,7 @@ def fetch_drive(
     if key is None:
         raise FsgenError(f"{address} is no Google Drive id or link")
     dest = Path(dest)
-    if is_here(f"drive:{key}", dest, sha256):
+    if is_downloaded(f"drive:{key}", dest, sha256):
         return dest
     link = f"https://drive.google.com/file/d/{key}/view"
     try:
@@ -137,7 +147,7 @@ def fetch_drive(
     except ImportError as error:
         hint = f"pip install fsgen[drive], or fetch {link} in a browser and give the file's path"
         raise FsgenError(f"{dest.name} is on Google Drive ({link}), which needs gdown", hint=hint) from error
-    part = part_of(dest)
+    part = part_path(dest)
     make_folder(dest.parent)
     if say:
         say(f"{dest.name} from {link}")
@@ -149,7 +159,7 @@ def fetch_drive(
         raise disk_error(error, part) or _no_drive(dest, link, error) from error
     if not part.is_file():
         raise _no_drive(dest, link, "no file came")
-    return accepted(f"drive:{key}", part, dest, sha256)
+    return accept(f"drive:{key}", part, dest, sha256)
 
 
 def fetch_any(
@@ -289,7 +299,7 @@ def _receive(url: str, part: Path, progress: Progress, say: Say) -> None:
 def _resumable(url: str, part: Path) -> tuple[int, str]:
     """(bytes we hold, the server's name for the version they belong to), or (0, "")."""
     with suppress(OSError, ValueError, KeyError):
-        note = json.loads(note_of(part).read_text("utf-8"))
+        note = json.loads(note_path(part).read_text("utf-8"))
         if note["url"] == url and note["validator"]:
             return _size(part), note["validator"]
     return 0, ""
@@ -314,20 +324,20 @@ def _begin(url: str, response: HTTPResponse, part: Path) -> None:
     """Start over, noting the version: a strong ETag, or the date. Without either there is no resuming."""
     etag = response.headers.get("ETag") or ""
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified") or ""
-    with disk(part):
+    with disk_errors(part):
         discard(part)
-        note_of(part).write_text(json.dumps({"url": url, "validator": validator}), "utf-8")
+        note_path(part).write_text(json.dumps({"url": url, "validator": validator}), "utf-8")
 
 
 def _check_room(part: Path, total: int | None, start: int) -> None:
     need = (total or 0) - start
     if need > shutil.disk_usage(part.parent).free:
-        raise full(part, f", {need / 1e6:.0f} MB more")
+        raise disk_full(part, f", {need / 1e6:.0f} MB more")
 
 
 def _copy(response: HTTPResponse, part: Path, done: int, total: int | None, progress: Progress) -> int:
     """The response's body, appended to ``part``; the size reached."""
-    with disk(part):
+    with disk_errors(part):
         file = part.open("ab")
     with file:
         while True:
@@ -337,7 +347,7 @@ def _copy(response: HTTPResponse, part: Path, done: int, total: int | None, prog
                 raise _Lost("the connection broke off") from error
             if not chunk:
                 return done
-            with disk(part):
+            with disk_errors(part):
                 file.write(chunk)
                 file.flush()
             done += len(chunk)

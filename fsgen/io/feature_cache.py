@@ -32,32 +32,32 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Entry:
+class CachedFeatures:
     """What was kept."""
 
     features: Tensor  # float32 [n, d]
     about: dict[str, Any]  # the plain values that were kept beside them
 
 
-def folder() -> Path:
+def features_dir() -> Path:
     """Where the entries are."""
     return home() / "features"
 
 
-def place(key: Mapping[str, Any]) -> Path:
+def entry_path(key: Mapping[str, Any]) -> Path:
     """The file of an entry."""
-    return folder() / f"{_sha256({'format': FORMAT, 'key': dict(key)})}.safetensors"
+    return features_dir() / f"{_sha256({'format': FORMAT, 'key': dict(key)})}.safetensors"
 
 
-def read(key: Mapping[str, Any], say: Say | None = None) -> Entry | None:
-    """What ``write`` kept under ``key``, or None.
+def lookup(key: Mapping[str, Any], say: Say | None = None) -> CachedFeatures | None:
+    """What ``store`` kept under ``key``, or None.
 
     Args:
         key: plain values that name everything the features depend on: which images, at which resolution,
             through which network.
         say: told in one line where there is an entry that is damaged.
     """
-    path = place(key)
+    path = entry_path(key)
     version = _version(path)
     if version is None:
         return None
@@ -65,7 +65,7 @@ def read(key: Mapping[str, Any], say: Say | None = None) -> Entry | None:
         entry = _opened(path, dict(key))
     except Exception:  # readers raise nearly anything on a damaged file, and none of it matters here
         if _version(path) != version:  # another process replaced it between two looks of the reader's
-            return read(key, say)
+            return lookup(key, say)
         if say:
             say(f"the cached features in {path} are damaged: computing them again")
         return None
@@ -74,23 +74,23 @@ def read(key: Mapping[str, Any], say: Say | None = None) -> Entry | None:
     return entry
 
 
-def write(key: Mapping[str, Any], features: Tensor, about: Mapping[str, Any], say: Say | None = None) -> bool:
+def store(key: Mapping[str, Any], features: Tensor, about: Mapping[str, Any], say: Say | None = None) -> bool:
     """Keep ``features`` under ``key``, in place of entries not used for long; whether that worked.
 
     Args:
-        key: as for ``read``.
+        key: as for ``lookup``.
         features: float32 [n, d].
-        about: plain values to keep beside them, such as ``Pile.learned()``.
+        about: plain values to keep beside them, such as ``Pile.scan_state()``.
         say: told in one line why they could not be kept.
     """
     if features.dtype != torch.float32 or features.ndim != 2:
         raise ValueError(f"expected float32 [n, d], got {features.dtype} {list(features.shape)}")
-    path, tensors = place(key), {"features": features}
+    path, tensors = entry_path(key), {"features": features}
     content = json.loads(json.dumps({"kind": FORMAT, "key": dict(key), "about": dict(about)}))
     try:
         make_folder(path.parent)
         _make_room(path, features.nbytes)
-        checkpoint.write(path, tensors, {**content, "seal": _seal(content, tensors)})
+        checkpoint.write_file(path, tensors, {**content, "seal": _seal(content, tensors)})
     except (FsgenError, OSError, SafetensorError) as error:
         if say:
             reason = error.message if isinstance(error, FsgenError) else str(error)
@@ -99,20 +99,20 @@ def write(key: Mapping[str, Any], features: Tensor, about: Mapping[str, Any], sa
     return True
 
 
-def _opened(path: Path, key: dict[str, Any]) -> Entry:
+def _opened(path: Path, key: dict[str, Any]) -> CachedFeatures:
     """The entry in ``path``, checked.
 
     Raises:
         Exception: it is damaged, of another kind, or another entry's.
     """
-    mapped, header = checkpoint.read(path)
+    mapped, header = checkpoint.read_file(path)
     tensors = {name: tensor.clone() for name, tensor in mapped.items()}  # what is checked is what is used
     content = {name: header[name] for name in ("kind", "key", "about")}
     if content["kind"] != FORMAT or content["key"] != json.loads(json.dumps(key)):
         raise ValueError("another entry")
     if header["seal"] != _seal(content, tensors):
         raise ValueError("changed since it was written")
-    return Entry(tensors["features"], content["about"])
+    return CachedFeatures(tensors["features"], content["about"])
 
 
 def _version(path: Path) -> tuple[int, int] | None:
@@ -126,7 +126,7 @@ def _version(path: Path) -> tuple[int, int] | None:
 
 def _seal(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over everything in an entry."""
-    return _sha256({**content, "tensors": checkpoint.digest(tensors)})
+    return _sha256({**content, "tensors": checkpoint.hash_tensors(tensors)})
 
 
 def _sha256(values: Mapping[str, Any]) -> str:

@@ -49,18 +49,18 @@ NAME = "report.json"
 SCHEMA = "fsgen-report/1"
 
 
-def write(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
+def update(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
     """Write ``parts`` into the report of ``folder``, atomically; what it held under other names stays."""
     report = {
         "schema": SCHEMA, "fsgen": fsgen.__version__, "date": date.today().isoformat(), "title": folder.name,
-        **(read(folder) or {}), **parts,
+        **(read_report(folder) or {}), **parts,
     }  # fmt: skip
     with atomic(folder / NAME) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read_report(folder: Path) -> dict[str, Any] | None:
     """The parts of the report in ``folder``: ``run``, ``evaluation``; None where there is no report.
 
     Raises:

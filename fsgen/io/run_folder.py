@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fsgen import config as configs
-from fsgen.atomic import atomic, in_words, sweep
+from fsgen.atomic import atomic, explain_errors, remove_temporaries
 from fsgen.errors import FsgenError
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import make_folder
@@ -110,7 +110,7 @@ class Run:
             raise FsgenError(f"there is no run in {path}", hint=f"a run's folder holds a {CONFIG}")
         run = cls(path)
         for folder in (path, *(path / name for name in FOLDERS)):
-            sweep(folder)  # what a killed save left behind may be large
+            remove_temporaries(folder)  # what a killed save left behind may be large
         return run
 
     @property
@@ -131,20 +131,20 @@ class Run:
 
     def save(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         """Replace the training state on disk, whole or not at all; ``header`` holds its step."""
-        checkpoint.write(self._state, tensors, {"kind": "state", **header})
+        checkpoint.write_file(self._state, tensors, {"kind": "state", **header})
 
     def saved(self) -> SavedState | None:
         """The training state that was saved last; None where nothing was yet."""
         if not self._state.is_file():
             return None
-        tensors, header = checkpoint.read(self._state)
+        tensors, header = checkpoint.read_file(self._state)
         return SavedState(checkpoint.split(tensors), header, self._state)
 
     # ---- what happened -------------------------------------------------------------------------------
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """One line of JSON."""
-        with in_words(self._log), self._log.open("a", encoding="utf-8") as file:
+        with explain_errors(self._log), self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
     def history(self) -> list[dict[str, float]]:

@@ -118,10 +118,10 @@ class ADA(Method):
 
     def view(self, images: Tensor, who: ImageKind, rng: torch.Generator) -> Tensor:
         from fsgen.data.ada_augment import POLICIES as names
-        from fsgen.data.ada_augment import augment
+        from fsgen.data.ada_augment import adaptive_augment
 
         p = float(self.p)
-        return augment(images, names[self.options.policy], p, rng) if p else images
+        return adaptive_augment(images, names[self.options.policy], p, rng) if p else images
 
     def meters(self) -> dict[str, Tensor]:
         return {"ada_p": self.p}

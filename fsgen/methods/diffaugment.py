@@ -52,6 +52,6 @@ class DiffAugment(Method):
                 raise FsgenError(f"diffaugment has no policy '{part}'", hint=suggest(part, list(OPS)))
 
     def view(self, images: Tensor, who: ImageKind, rng: torch.Generator) -> Tensor:
-        from fsgen.data.augment import augment
+        from fsgen.data.augment import diff_augment
 
-        return augment(images, self.policy, rng) if who in SHOWN[self.options.where] else images
+        return diff_augment(images, self.policy, rng) if who in SHOWN[self.options.where] else images

@@ -189,6 +189,6 @@ def _part(net: nn.Module) -> None:
 
 
 def _make(kind: type[Method], values: dict[str, Any]) -> Method:
-    from fsgen.config import build
+    from fsgen import config
 
-    return kind(build(kind.Options, values, where=f"method {kind.name}"))
+    return kind(config.options(kind.Options, values, where=f"method {kind.name}"))

@@ -72,7 +72,7 @@ def read(path: Path, about: dict[str, Any]) -> dict[str, Tensor] | None:
     if not path.is_file():
         return None
     try:
-        diagonal, header = checkpoint.read(path)
+        diagonal, header = checkpoint.read_file(path)
     except FsgenError:
         return None
     return diagonal if all(header.get(key) == value for key, value in about.items()) else None
@@ -80,4 +80,4 @@ def read(path: Path, about: dict[str, Any]) -> dict[str, Tensor] | None:
 
 def write(result: Fisher, path: Path) -> None:
     """Write a Fisher where the user asked for it: safetensors with its convention in the header."""
-    checkpoint.write(path, result.diagonal, {**result.about, "fsgen": fsgen.__version__})
+    checkpoint.write_file(path, result.diagonal, {**result.about, "fsgen": fsgen.__version__})

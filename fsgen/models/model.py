@@ -37,7 +37,7 @@ class Model:
     @property
     def hash(self) -> str:
         """SHA-256 of the tensors."""
-        return checkpoint.digest(self._tensors())
+        return checkpoint.hash_tensors(self._tensors())
 
     def _tensors(self) -> dict[str, Tensor]:
         return checkpoint.join({**self.networks, "extra": self.extra})
@@ -84,7 +84,7 @@ class Model:
     def save(self, path: Path) -> None:
         """Write the native checkpoint, atomically."""
         about = {"family": self.family.name, "spec": self.spec, **self.about}
-        checkpoint.write(path, self._tensors(), about)
+        checkpoint.write_file(path, self._tensors(), about)
 
     def _bare(self, which: str) -> nn.Module:
         """G or D with room for its weights, which are about to be filled in: none are drawn before."""
@@ -193,7 +193,7 @@ def load(name: str | Path) -> Model:
         FsgenError: not found, truncated, not native, or of a family this fsgen does not know.
     """
     path = find(str(name))
-    tensors, header = checkpoint.read(path)
+    tensors, header = checkpoint.read_file(path)
     about = {key: value for key, value in header.items() if key != "format"}
     if "spec" not in about:
         raise FsgenError(f"{path} is no model but a file of fsgen's of another kind: {about.get('kind')}")

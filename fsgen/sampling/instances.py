@@ -61,7 +61,7 @@ def features_of(
     for part in images.split(BATCH):
         rows.append(extractor(part.expand(-1, 3, -1, -1)))
         progress(sum(map(len, rows)), len(images))
-    return neighbours.normalised(torch.cat(rows))
+    return neighbours.unit_length(torch.cat(rows))
 
 
 def neighbours_for(images: int, asked: int | None) -> int:
@@ -96,7 +96,7 @@ class Instances:
     ) -> Instances:  # fmt: skip
         """A single image is its own neighbour."""
         alone = torch.zeros(1, 1, dtype=torch.int64)
-        near = neighbours.nearest(features, k).images if len(features) > 1 else alone
+        near = neighbours.nearest_neighbours(features, k).images if len(features) > 1 else alone
         return cls(features, near, None if labels is None else torch.tensor(labels), flipped)
 
     def stored(self, seed: int) -> Tensor:
@@ -116,7 +116,7 @@ class Instances:
             inputs = g.draw(n, rng)
             seed = int(torch.randint(2**62, [], generator=rng, device=rng.device))
             own = torch.Generator().manual_seed(seed)
-            pairs = neighbours.draw_instances(self.near, n, own)
+            pairs = neighbours.draw_pairs(self.near, n, own)
             y = inputs.y
             if y is not None and self.labels is not None:
                 y = nn.functional.one_hot(self.labels[pairs.images], y.shape[1]).to(y)

@@ -140,7 +140,7 @@ def resume(run: str | Path, *, steps: int | None = None, callbacks: Callbacks | 
     callbacks = callbacks or Callbacks()
     folder = Run.open(Path(run))
     config = folder.config()
-    settings = configs.build(Settings, config.get("run", {}), where=f"[run] in {folder.path / 'config.toml'}")
+    settings = configs.options(Settings, config.get("run", {}), where=f"[run] in {folder.path}/config.toml")
     can_go_on(folder, steps)
     if steps is not None:
         settings = dataclasses.replace(settings, steps=steps)

@@ -13,7 +13,7 @@ import torch
 
 from fsgen.data.images import ImageSet
 from fsgen.features.discriminator_features import embed
-from fsgen.io.catalog import Entry, catalog
+from fsgen.io.catalog import CatalogEntry, catalog
 from fsgen.metrics.distances import nearest
 from fsgen.models.model import Model
 from fsgen.sampling.sampler import draw_images
@@ -58,7 +58,7 @@ def announce(model: Model, shots: ImageSet, device: torch.device, say: Callable[
 
 def _others(model: Model) -> str:
     """One catalogue entry a subject, the smallest that is not smaller than ``model``."""
-    smallest: dict[str, Entry] = {}
+    smallest: dict[str, CatalogEntry] = {}
     for entry in sorted(catalog().values(), key=lambda entry: entry.resolution):
         if entry.resolution >= model.spec["resolution"] and entry.name != model.about.get("title"):
             smallest.setdefault(entry.tags[0], entry)

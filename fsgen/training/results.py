@@ -91,7 +91,7 @@ def write(
         plots.by_layer(change, run.plots / "change.png", "mean |change| / mean |weight|")
     if any("ewc" in line for line in history):
         plots.penalty(history, run.plots / "penalty.png")
-    report_json.write(run.path, {"run": {
+    report_json.update(run.path, {"run": {
         "model": {"file": run.model.name, "hash": adapted.hash},
         **facts(source, settings, options, shots, seconds),
         "steps": state.step,

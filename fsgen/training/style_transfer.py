@@ -54,7 +54,7 @@ def go(job: Job) -> Path:
     )
     redrawn = {"folder": REDRAWN, "count": count, "target": name}
     grid_name = str(grid.relative_to(run.path))
-    report_json.write(run.path, {"run": {"model": None, "pictures": redrawn, **facts, "grid": grid_name}})
+    report_json.update(run.path, {"run": {"model": None, "pictures": redrawn, **facts, "grid": grid_name}})
     return run.path
 
 

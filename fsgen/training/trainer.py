@@ -240,7 +240,7 @@ def read_shots(model: Model, images: str | Path, fit: str, callbacks: Callbacks)
 def resolved(model: Model, changes: Mapping[str, Any]) -> Any:
     base = dataclasses.asdict(model.family.recipe(model.spec))
     known = {key: value for key, value in changes.items() if value is not None}
-    resolved = configs.build(model.family.Recipe, base | known, where=f"the recipe of {model.family.name}")
+    resolved = configs.options(model.family.Recipe, base | known, where=f"the recipe of {model.family.name}")
     if resolved.batch < 1 or not 0 < resolved.lr < math.inf:
         raise FsgenError("--batch is at least 1 and --lr is above 0")
     return resolved

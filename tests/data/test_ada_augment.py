@@ -145,7 +145,7 @@ def test_a_hole_is_half_as_wide_and_noise_as_strong_as_it_says():
     expected = torch.ones(1, 1, 8, 16)
     expected[:, :, 6:, :8] = 0
     assert torch.equal(out, expected)
-    drawn = ada_augment.draw(("noise",), (4000, 1, 4, 4), 1.0, rng())["noise"]
+    drawn = ada_augment.draw_parameters(("noise",), (4000, 1, 4, 4), 1.0, rng())["noise"]
     assert drawn.square().mean().sqrt().item() == pytest.approx(0.1, rel=0.05)
     assert drawn.flatten(1).std(dim=1).quantile(0.5).item() == pytest.approx(0.0674, rel=0.1)  # median of |n|
 
@@ -155,11 +155,11 @@ def test_a_hole_is_half_as_wide_and_noise_as_strong_as_it_says():
 
 def test_each_is_on_with_its_probability():
     n, p, names = 8000, 0.3, ada_augment.POLICIES["bgcfnc"]
-    drawn = ada_augment.draw(names, (n, 1, 16, 16), p, rng())
+    drawn = ada_augment.draw_parameters(names, (n, 1, 16, 16), p, rng())
     assert set(drawn) == set(ada_augment.OPERATORS)
     unmoved = {"xflip": 1 / 2, "rotate90": 1 / 4, "lumaflip": 1 / 2, "xint": 1 / 4 * 1 / 4}  # though on
     for name, values in drawn.items():
-        still = ada_augment.OPERATORS[name].still
+        still = ada_augment.OPERATORS[name].neutral
         share = (values.flatten(1)[:, :2] != still).any(dim=1).double().mean().item()
         expected = ada_augment.chance(name, p) * (1 - unmoved.get(name, 0))
         if name == "imgfilter":
@@ -168,15 +168,15 @@ def test_each_is_on_with_its_probability():
     turned = (drawn["rotate_pre"] != 0) | (drawn["rotate_post"] != 0)
     assert turned.double().mean().item() == pytest.approx(p, abs=0.02)
     assert all(
-        (v == ada_augment.OPERATORS[k].still).all()
-        for k, v in ada_augment.draw(ada_augment.BGC, (9, 3, 4, 4), 0, rng()).items()
+        (v == ada_augment.OPERATORS[k].neutral).all()
+        for k, v in ada_augment.draw_parameters(ada_augment.BGC, (9, 3, 4, 4), 0, rng()).items()
     )
-    always = ada_augment.draw(("scale", "rotate_pre"), (99, 3, 4, 4), 1.2, rng())
+    always = ada_augment.draw_parameters(("scale", "rotate_pre"), (99, 3, 4, 4), 1.2, rng())
     assert (always["scale"] != 1).all() and (always["rotate_pre"] != 0).all()
 
 
 def test_draws_have_the_papers_ranges():
-    drawn = ada_augment.draw(ada_augment.BGC, (20000, 3, 64, 32), 1.0, rng())
+    drawn = ada_augment.draw_parameters(ada_augment.BGC, (20000, 3, 64, 32), 1.0, rng())
     for name, ends in {"xflip": (0, 1), "rotate90": (0, 3), "lumaflip": (0, 1)}.items():
         assert (drawn[name].min(), drawn[name].max()) == ends
     assert drawn["xint"].abs().amax(dim=0).tolist() == [4, 8]  # an eighth of the width, of the height
@@ -191,12 +191,16 @@ def test_draws_have_the_papers_ranges():
 
 
 def test_draws_hang_on_the_generator_alone_and_not_on_the_size():
-    a, b = (ada_augment.draw(ada_augment.BGC, (5, 3, side, side), 0.7, rng(3)) for side in (32, 64))
+    a, b = (
+        ada_augment.draw_parameters(ada_augment.BGC, (5, 3, side, side), 0.7, rng(3)) for side in (32, 64)
+    )
     for name in ada_augment.BGC:
         factor = 2 if name == "xfrac" else 1
         if name != "xint":  # whole pixels
             torch.testing.assert_close(a[name] * factor, b[name])
     x = torch.randn(5, 3, 24, 24, generator=rng())
-    out = ada_augment.augment(x, ada_augment.POLICIES["bgcfnc"], 0.7, rng(3))
-    assert torch.equal(out, ada_augment.augment(x, ada_augment.POLICIES["bgcfnc"], 0.7, rng(3)))
-    assert not torch.allclose(out, ada_augment.augment(x, ada_augment.POLICIES["bgcfnc"], 0.7, rng(4)))
+    out = ada_augment.adaptive_augment(x, ada_augment.POLICIES["bgcfnc"], 0.7, rng(3))
+    assert torch.equal(out, ada_augment.adaptive_augment(x, ada_augment.POLICIES["bgcfnc"], 0.7, rng(3)))
+    assert not torch.allclose(
+        out, ada_augment.adaptive_augment(x, ada_augment.POLICIES["bgcfnc"], 0.7, rng(4))
+    )

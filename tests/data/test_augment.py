@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsgen.data.augment import OPERATORS, POLICIES, augment, draw, operators
+from fsgen.data.augment import OPERATORS, POLICIES, diff_augment, draw_arguments, operators
 from fsgen.errors import FsgenError
 
 
@@ -57,7 +57,7 @@ def naive(operator, x, draws, size=None):
 )
 def test_operators_equal_a_loop_over_pixels(operator, height, width, channels, seed):
     x = images(2, channels, height, width, seed)
-    draws = draw(operator, x.shape, torch.Generator().manual_seed(seed))
+    draws = draw_arguments(operator, x.shape, torch.Generator().manual_seed(seed))
     torch.testing.assert_close(OPERATORS[operator](x, **draws), naive(operator, x, draws))
 
 
@@ -75,7 +75,9 @@ def test_translation_and_cutout_beyond_the_drawn_range():
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_gradients_and_gradients_of_gradients(operator):
     x = images(n=2, height=5, width=4).requires_grad_()
-    draws = {k: v.double() for k, v in draw(operator, x.shape, torch.Generator().manual_seed(1)).items()}
+    draws = {
+        k: v.double() for k, v in draw_arguments(operator, x.shape, torch.Generator().manual_seed(1)).items()
+    }
 
     def curved(x):  # the operators are linear: something must bend for the second derivative not to vanish
         return OPERATORS[operator](x.tanh(), **draws).square()
@@ -98,7 +100,7 @@ RANGES = {
 @pytest.mark.parametrize("operator, name", RANGES)
 def test_draws_reach_the_ends_of_their_ranges_and_no_further(operator, name):
     low, high = RANGES[operator, name]
-    values = draw(operator, (20000, 3, 20, 29), torch.Generator().manual_seed(0))[name]
+    values = draw_arguments(operator, (20000, 3, 20, 29), torch.Generator().manual_seed(0))[name]
     assert values.shape == (20000,)
     if values.is_floating_point():
         assert low <= values.min() < low + 0.001 * (high - low)
@@ -112,7 +114,7 @@ def test_draws_reach_the_ends_of_their_ranges_and_no_further(operator, name):
 @pytest.mark.parametrize("policy", POLICIES)
 def test_each_policy_changes_every_image_in_its_own_way(policy):
     x = images(n=8, height=32, width=16)[:1].repeat(8, 1, 1, 1)
-    out = augment(x, [policy], torch.Generator().manual_seed(3))
+    out = diff_augment(x, [policy], torch.Generator().manual_seed(3))
     assert out.shape == x.shape and out.dtype == x.dtype
     assert not any(torch.equal(one, x[0]) for one in out)
     assert len({one.numpy().tobytes() for one in out}) > 6
@@ -124,15 +126,15 @@ def test_augment_is_its_operators_in_the_order_named():
         rng = torch.Generator().manual_seed(5)
         expected = x
         for operator in operators(policy):
-            expected = OPERATORS[operator](expected, **draw(operator, x.shape, rng))
-        assert torch.equal(augment(x, policy, torch.Generator().manual_seed(5)), expected)
+            expected = OPERATORS[operator](expected, **draw_arguments(operator, x.shape, rng))
+        assert torch.equal(diff_augment(x, policy, torch.Generator().manual_seed(5)), expected)
     assert operators(["color"]) == ["brightness", "saturation", "contrast"]
-    assert torch.equal(augment(x, [], torch.Generator()), x)
+    assert torch.equal(diff_augment(x, [], torch.Generator()), x)
 
 
 def test_unknown_names_suggest_the_nearest():
     with pytest.raises(FsgenError, match="did you mean 'color'") as caught:
-        augment(images(), ["colour"], torch.Generator())
+        diff_augment(images(), ["colour"], torch.Generator())
     assert caught.value.exit_code == 2
     with pytest.raises(FsgenError, match="did you mean 'cutout'"):
-        draw("cutouts", (1, 3, 8, 8), torch.Generator())
+        draw_arguments("cutouts", (1, 3, 8, 8), torch.Generator())

@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from fsgen.data import neighbours
-from fsgen.data.neighbours import by_image, by_instance, draw_classes, draw_instances, nearest, of_class
+from fsgen.data.neighbours import (
+    draw_pairs,
+    draw_pairs_by_class,
+    images_of_class,
+    nearest_neighbours,
+    pairs_by_image,
+    pairs_by_instance,
+)
 from fsgen.errors import FsgenError
 
 
@@ -60,7 +67,7 @@ def engine(request, monkeypatch):
 def test_neighbours_are_those_of_brute_force(engine, n, k, monkeypatch):
     monkeypatch.setattr(neighbours, "CELLS", 1000)  # several pieces
     rows = features(n)
-    found = nearest(rows, k)
+    found = nearest_neighbours(rows, k)
     order, distances = by_force(rows, k)
     assert found.images.tolist() == order
     torch.testing.assert_close(found.distances.double(), torch.from_numpy(distances), atol=1e-6, rtol=1e-5)
@@ -69,7 +76,7 @@ def test_neighbours_are_those_of_brute_force(engine, n, k, monkeypatch):
 def test_a_twin_is_a_neighbour_and_oneself_is_none(engine):
     rows = features(60)
     rows[20:50] = rows[3] * 2  # more of them than are asked for: the first by number come first
-    found = nearest(rows, 5)
+    found = nearest_neighbours(rows, 5)
     assert found.images[3].tolist() == [20, 21, 22, 23, 24]
     assert found.images[20].tolist() == [3, 21, 22, 23, 24]
     assert found.distances[3].tolist() == pytest.approx([0] * 5, abs=1e-6)
@@ -81,7 +88,7 @@ def test_distances_too_near_for_float32_keep_their_order(engine):
     shuffled = torch.randperm(41, generator=torch.Generator().manual_seed(0))
     rows = torch.stack([angles.cos(), angles.sin()], dim=1)[shuffled]
     first = int((shuffled == 0).nonzero())
-    assert shuffled[nearest(rows, 9).images[first]].tolist() == list(range(1, 10))
+    assert shuffled[nearest_neighbours(rows, 9).images[first]].tolist() == list(range(1, 10))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +96,7 @@ def test_distances_too_near_for_float32_keep_their_order(engine):
 )
 def test_too_few_images_are_refused(n, k, words):
     with pytest.raises(FsgenError, match=words):
-        nearest(features(n), k)
+        nearest_neighbours(features(n), k)
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
@@ -97,32 +104,32 @@ def test_features_without_a_direction_are_refused(value):
     rows = features(4)
     rows[2] = value
     with pytest.raises(FsgenError, match="image 2 "):
-        nearest(rows, 2)
+        nearest_neighbours(rows, 2)
 
 
 def test_images_of_a_class_are_counted_in_the_order_of_their_numbers():
     labels = torch.tensor([7, 2, 7, 2, 2, 7, 5])
-    found = of_class(labels, torch.tensor([7, 7, 2, 5]), torch.tensor([0, 2, 1, 0]))
+    found = images_of_class(labels, torch.tensor([7, 7, 2, 5]), torch.tensor([0, 2, 1, 0]))
     assert found.tolist() == [0, 5, 3, 6]
 
 
 def test_pairs_are_an_instance_and_an_image_near_it():
     near = torch.tensor([[1, 2], [0, 2], [1, 0]])
     rows, ranks = torch.tensor([0, 2, 2]), torch.tensor([1, 0, 1])
-    assert [part.tolist() for part in by_instance(near, rows, ranks)] == [[0, 2, 2], [2, 1, 0]]
-    assert [part.tolist() for part in by_image(near, rows, ranks)] == [[2, 1, 0], [0, 2, 2]]
+    assert [part.tolist() for part in pairs_by_instance(near, rows, ranks)] == [[0, 2, 2], [2, 1, 0]]
+    assert [part.tolist() for part in pairs_by_image(near, rows, ranks)] == [[2, 1, 0], [0, 2, 2]]
 
 
 def test_draws_reach_all_alike_and_repeat():
-    near = nearest(features(12), 3).images
+    near = nearest_neighbours(features(12), 3).images
     labels = torch.tensor([4] * 10 + [9] * 2)
     n = 24_000
-    one, other = (draw_instances(near, n, torch.Generator().manual_seed(1)) for _ in range(2))
+    one, other = (draw_pairs(near, n, torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(one.images, other.images) and torch.equal(one.instances, other.instances)
     counts = torch.zeros(12, 12).index_put_((one.instances, one.images), torch.ones(n), accumulate=True)
     expected = torch.zeros(12, 12).scatter_(1, near, n / 36)
     assert ((counts - expected).abs() <= 5 * expected.sqrt()).all()  # five standard deviations
-    pairs = draw_classes(near, labels, n, torch.Generator().manual_seed(1))
+    pairs = draw_pairs_by_class(near, labels, n, torch.Generator().manual_seed(1))
     assert (near[pairs.images] == pairs.instances[:, None]).any(dim=1).all()
     counts = torch.bincount(pairs.images, minlength=12)
     expected = torch.tensor([n / 20] * 10 + [n / 4] * 2)  # half of them of either class

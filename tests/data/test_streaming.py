@@ -177,7 +177,7 @@ def test_only_a_few_batches_are_held(tmp_path, monkeypatch):
 def test_nothing_is_decoded_for_hashes_and_read_once_for_loading(folder, monkeypatch):
     monkeypatch.setattr(module, "decode", lambda *_, **__: pytest.fail("decoded"))
     pile = open_images(folder)
-    assert len(pile.hashes) == len(pile.names) == 15 and pile.ordered and pile.digest and not pile.odd
+    assert len(pile.hashes) == len(pile.names) == 15 and pile.pixel_hash and pile.digest and not pile.resized
     monkeypatch.undo()
     reads = []
     monkeypatch.setattr(module, "_hashed", lambda *_, **__: pytest.fail("read for its hash alone"))
@@ -200,38 +200,38 @@ def test_pillow_is_left_as_it_was(folder):
 
 
 def test_ordered_names_the_pixels(folder, monkeypatch):
-    first = open_images(folder).ordered
+    first = open_images(folder).pixel_hash
     pile = open_images(folder)
     gather(pile)
-    assert pile.ordered == first == open_images(folder, limit=99).ordered
-    others = [open_images(folder, limit=4).ordered]
+    assert pile.pixel_hash == first == open_images(folder, limit=99).pixel_hash
+    others = [open_images(folder, limit=4).pixel_hash]
     (folder / "00.png").rename(folder / "zz.png")
     moved = open_images(folder)
     gather(moved)
-    others.append(moved.ordered)
+    others.append(moved.pixel_hash)
     assert moved.digest == pile.digest
     (folder / "zz.png").write_bytes(colour(201))
-    others.append(open_images(folder).ordered)
-    monkeypatch.setattr(module, "recipe", lambda: "another Pillow")
-    others.append(open_images(folder).ordered)
+    others.append(open_images(folder).pixel_hash)
+    monkeypatch.setattr(module, "decoder_version", lambda: "another Pillow")
+    others.append(open_images(folder).pixel_hash)
     assert len({first, *others}) == 5
 
 
 def test_odd_counts_images_that_were_squared_or_resized(tmp_path):
     sizes = [(R, R), (R, R + 1), (2 * R, 2 * R), (R, R), (3, 3)]
     pile = open_images(fill(tmp_path / "a", {f"{i}.png": colour(i, size) for i, size in enumerate(sizes)}))
-    assert pile.odd == 0
+    assert pile.resized == 0
     gather(pile)
-    assert pile.odd == 3
+    assert pile.resized == 3
     list(pile.batches(2 * R, 4))
-    assert pile.odd == 4
+    assert pile.resized == 4
 
 
 def test_a_big_jpeg_decoded_at_a_fraction_keeps_its_own_size(tmp_path):
     beyond = encoded(Image.new("L", (8300, 8200), 90), "JPEG")
     pile = open_images(fill(tmp_path / "a", {"a.jpg": beyond, "b.png": colour(1)}))
-    assert gather(pile).shape == (2, 3, R, R) and pile.odd == 1
-    assert pile.learned()["files"][0][1] == [8300, 8200]
+    assert gather(pile).shape == (2, 3, R, R) and pile.resized == 1
+    assert pile.scan_state()["files"][0][1] == [8300, 8200]
 
 
 # ---- what a pass finds out is kept
@@ -243,8 +243,8 @@ def test_what_was_learned_is_recalled_in_place_of_a_pass(place, limit):
     pile = open_images(place, limit=limit)
     gather(pile)
     fresh = open_images(place, say=said.append, limit=limit)
-    assert fresh.recall(json.loads(json.dumps(pile.learned())))
-    for what in ("names", "hashes", "skipped", "digest", "ordered", "odd"):
+    assert fresh.load_scan_state(json.loads(json.dumps(pile.scan_state())))
+    for what in ("names", "hashes", "skipped", "digest", "pixel_hash", "resized"):
         assert getattr(fresh, what) == getattr(pile, what), what
     assert len(said) == len(pile.skipped) and len(fresh) == len(pile)
     assert torch.equal(gather(fresh), gather(pile))
@@ -255,9 +255,9 @@ def test_a_pass_that_broke_off_teaches_its_part(folder):
     next(batches := pile.batches(R, 5))
     batches.close()
     fresh = open_images(folder)
-    assert fresh.recall(pile.learned()) and fresh.learned() == pile.learned()
+    assert fresh.load_scan_state(pile.scan_state()) and fresh.scan_state() == pile.scan_state()
     assert 1 <= len(fresh.skipped) < 4 and torch.equal(gather(fresh), every)
-    assert fresh.recall(pile.learned()) and len(fresh) == 11  # less than is known by now
+    assert fresh.load_scan_state(pile.scan_state()) and len(fresh) == 11  # less than is known by now
 
 
 @pytest.mark.parametrize("change", ["altered", "removed", "mended"])
@@ -271,8 +271,8 @@ def test_what_was_learned_of_others_is_not_believed(folder, change):
     else:
         (folder / "03 cut.png").write_bytes(colour(98))
     fresh = open_images(folder)
-    assert not fresh.recall(pile.learned())
-    assert fresh.skipped == [] and fresh.odd == 0
+    assert not fresh.load_scan_state(pile.scan_state())
+    assert fresh.skipped == [] and fresh.resized == 0
 
 
 # ---- what goes wrong
@@ -289,23 +289,23 @@ def test_a_file_that_changes_between_passes_is_an_error(folder):
         assert caught.value.exit_code == 1 and caught.value.hint
     fill(folder, contents())
     pile = open_images(folder)
-    assert pile.ordered
+    assert pile.pixel_hash
     (folder / "06.png").write_bytes(colour(200))  # hashed, not decoded yet
     with pytest.raises(FsgenError, match=r"06\.png"):
         gather(pile)
 
 
 def test_files_that_cannot_even_be_read_are_skipped_and_change_no_hash(folder):
-    before = open_images(folder).ordered
+    before = open_images(folder).pixel_hash
     (folder / "00 broken.png").symlink_to(folder / "absent")
     (folder / "dir.png").mkdir()
     pile = open_images(folder)
-    assert pile.ordered == before
+    assert pile.pixel_hash == before
     assert pile.skipped == [("00 broken.png", "not a regular file")]  # a folder is no file to begin with
     gather(pile)
     assert len(pile) == 11 and len(pile.skipped) == 5
     fresh = open_images(folder)
-    assert fresh.recall(pile.learned()) and fresh.skipped == pile.skipped
+    assert fresh.load_scan_state(pile.scan_state()) and fresh.skipped == pile.skipped
 
 
 @pytest.mark.parametrize("bad", [b"hello", None])

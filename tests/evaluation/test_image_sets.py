@@ -56,7 +56,7 @@ def test_images_of_a_folder_are_taken_at_the_size_of_the_first(tmp_path):
     Image.fromarray(np.zeros((50, 40, 3), np.uint8)).save(tmp_path / "z.png")
     subject = image_sets.open_files(tmp_path, None, "crop", lambda line: None)
     assert (subject.n, subject.resolution) == (4, 20)
-    assert torch.equal(whole(subject, 2), load_images(tmp_path, 20).pixels) and subject.pile.odd == 1
+    assert torch.equal(whole(subject, 2), load_images(tmp_path, 20).pixels) and subject.pile.resized == 1
     assert image_sets.open_files(tmp_path, 2, "crop", lambda line: None).n == 2
     with pytest.raises(FsgenError, match="one image"):
         image_sets.open_files(tmp_path / "z.png", None, "crop", lambda line: None)

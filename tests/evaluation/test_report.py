@@ -69,9 +69,9 @@ def test_every_part_of_a_report_is_documented(run, real_images):
 
 def test_a_report_elsewhere_takes_the_run_along(run, real_images, tmp_path):
     write(evaluate(run, real=real_images, samples=12), folder(run, tmp_path / "deep" / "report", study=False))
-    report = report_json.read(tmp_path / "deep" / "report")
+    report = report_json.read_report(tmp_path / "deep" / "report")
     assert report["run"]["steps"] == 2 and report["evaluation"]["path"] == str(run)
-    assert "evaluation" not in report_json.read(run)
+    assert "evaluation" not in report_json.read_report(run)
 
 
 def test_a_page_shows_what_was_seen(run, real_images):

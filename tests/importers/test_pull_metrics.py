@@ -14,7 +14,7 @@ from fsgen.features.weight_files import BASE, CATALOGUE
 from fsgen.importers.pull import pull_metrics
 from fsgen.io import download
 from fsgen.io.cache_folders import weights_dir
-from fsgen.io.checksums import ledger
+from fsgen.io.checksums import ledger_path
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_what_is_absent_is_fetched_once(server, everything, names):
         body = server.bodies[one.name]
         assert one.path == weights_dir() / CATALOGUE[one.name].file and one.path.read_bytes() == body
         assert (one.bytes, one.sha256) == (len(body), sha(body))
-        assert json.loads(ledger().read_text())[CATALOGUE[one.name].url]["sha256"] == sha(body)
+        assert json.loads(ledger_path().read_text())[CATALOGUE[one.name].url]["sha256"] == sha(body)
         assert (one.path.name, len(body), len(body)) in shown
     assert server.asked == [(name, 0) for name in names]
 

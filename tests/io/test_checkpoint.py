@@ -26,39 +26,39 @@ def tensors(draw):
 @given(st.dictionaries(NAMES, tensors(), max_size=4), st.dictionaries(NAMES, st.integers(), max_size=3))
 def test_what_is_written_is_read(tmp_path_factory, values, header):
     path = tmp_path_factory.mktemp("c") / "x.safetensors"
-    checkpoint.write(path, values, header)
-    found, about = checkpoint.read(path)
+    checkpoint.write_file(path, values, header)
+    found, about = checkpoint.read_file(path)
     assert {name: (t.dtype, t.shape) for name, t in found.items()} == {
         name: (t.dtype, t.shape) for name, t in values.items()
     }
     assert all(torch.equal(found[name], value) for name, value in values.items())
     assert about == {"format": checkpoint.FORMAT, **header}
-    assert checkpoint.digest(found) == checkpoint.digest(values)
+    assert checkpoint.hash_tensors(found) == checkpoint.hash_tensors(values)
 
 
 def test_digest_sees_names_shapes_types_and_values_but_no_order():
     one = {"a": torch.zeros(2, 3), "b": torch.ones(1)}
-    assert checkpoint.digest(dict(reversed(one.items()))) == checkpoint.digest(one)
+    assert checkpoint.hash_tensors(dict(reversed(one.items()))) == checkpoint.hash_tensors(one)
     others = [
         {"a": torch.zeros(2, 3), "c": torch.ones(1)},
         {"a": torch.zeros(3, 2), "b": torch.ones(1)},
         {"a": torch.zeros(2, 3), "b": torch.ones(1, dtype=torch.float64)},
         {"a": torch.zeros(2, 3), "b": -torch.ones(1)},
     ]
-    digests = {checkpoint.digest(other) for other in others}
-    assert len(digests) == 4 and checkpoint.digest(one) not in digests
+    digests = {checkpoint.hash_tensors(other) for other in others}
+    assert len(digests) == 4 and checkpoint.hash_tensors(one) not in digests
 
 
 def test_others_may_read_what_they_may_read_elsewhere(tmp_path):
     (tmp_path / "plain").touch()
-    checkpoint.write(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {})
+    checkpoint.write_file(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {})
     assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 @pytest.mark.parametrize("keep", [0, 4, 20, 100])
 def test_a_truncated_file_is_refused_by_name(tmp_path, keep):
     path = tmp_path / "cut.safetensors"
-    checkpoint.write(path, {"a": torch.zeros(100)}, {})
+    checkpoint.write_file(path, {"a": torch.zeros(100)}, {})
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(FsgenError, match=r"cut\.safetensors"):
-        checkpoint.read(path)
+        checkpoint.read_file(path)

@@ -19,7 +19,7 @@ import pytest
 
 from fsgen.errors import FsgenError
 from fsgen.io import download
-from fsgen.io.checksums import ledger
+from fsgen.io.checksums import ledger_path
 from fsgen.io.download import drive_id, fetch, fetch_any, fetch_drive, fetch_hub
 
 BODY = bytes(range(256)) * 4000
@@ -123,7 +123,7 @@ def test_a_file_its_progress_and_its_record(server, tmp_path):
     assert fetch(f"{server.url}/a.pkl", dest, progress=lambda *at: seen.append(at)) == dest
     assert dest.read_bytes() == BODY and files(dest.parent) == {"a.pkl"}
     assert seen[-1] == (len(BODY), len(BODY)) and seen == sorted(seen) and len(seen) > 5
-    assert json.loads(ledger().read_text())[f"{server.url}/a.pkl"]["sha256"] == sha(BODY)
+    assert json.loads(ledger_path().read_text())[f"{server.url}/a.pkl"]["sha256"] == sha(BODY)
     asked = len(server.asked)
     fetch(f"{server.url}/a.pkl", dest)
     assert len(server.asked) == asked, "fetched what was here"
@@ -135,7 +135,7 @@ def test_a_file_its_progress_and_its_record(server, tmp_path):
 def test_a_published_checksum_needs_no_record(server, tmp_path):
     for digest in (sha(BODY), sha(BODY).upper()):
         fetch(f"{server.url}/a.pkl", tmp_path / "a", sha256=digest)
-    assert len(server.asked) == 1 and not ledger().exists()
+    assert len(server.asked) == 1 and not ledger_path().exists()
 
 
 @pytest.mark.parametrize(
@@ -224,16 +224,16 @@ def test_a_later_change(server, tmp_path):
     fetch(f"{server.url}/a.pkl", tmp_path / "a")
     server.files["/a.pkl"] = File(body=b"new", etag='"two"')
     text = refusal(fetch, f"{server.url}/a.pkl", tmp_path / "b")
-    assert "has changed since" in text and str(ledger()) in text
+    assert "has changed since" in text and str(ledger_path()) in text
     assert files(tmp_path) == {"a"}
-    ledger().unlink()
+    ledger_path().unlink()
     assert fetch(f"{server.url}/a.pkl", tmp_path / "b").read_bytes() == b"new"
 
 
 def test_a_damaged_record_is_not_ignored(server, tmp_path):
     fetch(f"{server.url}/a.pkl", tmp_path / "a")
-    ledger().write_text("{")
-    assert str(ledger()) in refusal(fetch, f"{server.url}/a.pkl", tmp_path / "b")
+    ledger_path().write_text("{")
+    assert str(ledger_path()) in refusal(fetch, f"{server.url}/a.pkl", tmp_path / "b")
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_hub(server, tmp_path):
     assert older[0] == "other"
     for (code, said), (_, _, word) in zip(refusals, errors.values(), strict=True):
         assert code == 2 and word in said
-    recorded = json.loads(ledger().read_text())
+    recorded = json.loads(ledger_path().read_text())
     assert recorded["hf://owner/repo/dir/a.pt"]["sha256"] == sha(text.encode())
     here, away = run("hf://owner/repo/dir/a.pt", "hf://owner/repo/b.pt", HF_HUB_OFFLINE="1")
     assert here[0] == text

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from fsgen.data.streaming import open_images
 from fsgen.io import checkpoint, feature_cache
-from fsgen.io.feature_cache import folder, place, read, write
+from fsgen.io.feature_cache import entry_path, features_dir, lookup, store
 
 KEY = {"images": "files abc at 64 px", "network": "inception clean 1 def", "device": "cpu"}
 ABOUT = {"resolution": 64, "files": [["abc", [64, 64], None], ["def", None, "cut short"]]}
@@ -32,7 +32,7 @@ def some(seed=0, shape=(7, 5)):
 
 
 def entries():
-    return sorted(path for path in folder().iterdir())
+    return sorted(path for path in features_dir().iterdir())
 
 
 # ---- hit and miss
@@ -40,32 +40,32 @@ def entries():
 
 def test_what_was_kept_is_found_again():
     said = []
-    assert read(KEY, said.append) is None and not folder().exists()
-    assert write(KEY, some(), ABOUT, said.append)
-    entry = read(dict(reversed(KEY.items())), said.append)
+    assert lookup(KEY, said.append) is None and not features_dir().exists()
+    assert store(KEY, some(), ABOUT, said.append)
+    entry = lookup(dict(reversed(KEY.items())), said.append)
     assert torch.equal(entry.features, some()) and entry.features.dtype == torch.float32
     assert entry.about == ABOUT and said == []
-    assert write(KEY, some(1), {}) and torch.equal(read(KEY).features, some(1)) and len(entries()) == 1
+    assert store(KEY, some(1), {}) and torch.equal(lookup(KEY).features, some(1)) and len(entries()) == 1
 
 
 @pytest.mark.parametrize("name", [*KEY, "more"])
 def test_any_other_key_is_a_miss(name, monkeypatch):
-    write(KEY, some(), ABOUT)
-    assert read(KEY | {name: "other"}) is None
+    store(KEY, some(), ABOUT)
+    assert lookup(KEY | {name: "other"}) is None
     monkeypatch.setattr(feature_cache, "FORMAT", "fsgen-features/2")
-    assert read(KEY) is None
+    assert lookup(KEY) is None
 
 
 def test_only_matrices_of_float32_are_kept():
     for wrong in (some().double(), some()[0]):
         with pytest.raises(ValueError, match="float32"):
-            write(KEY, wrong, ABOUT)
+            store(KEY, wrong, ABOUT)
 
 
 def test_what_was_read_stays_when_its_file_goes():
-    write(KEY, some(shape=(400, 400)), ABOUT)
-    entry = read(KEY)
-    with place(KEY).open("rb+") as file:
+    store(KEY, some(shape=(400, 400)), ABOUT)
+    entry = lookup(KEY)
+    with entry_path(KEY).open("rb+") as file:
         file.truncate(10)
     assert torch.equal(entry.features, some(shape=(400, 400)))
 
@@ -78,12 +78,12 @@ def test_a_set_of_images_and_its_features_come_back_together(tmp_path):
 
     def features(said):
         pile = open_images(shots, say=said.append)
-        key = KEY | {"images": pile.ordered}
-        entry = read(key)
-        if entry is not None and pile.recall(entry.about):
+        key = KEY | {"images": pile.pixel_hash}
+        entry = lookup(key)
+        if entry is not None and pile.load_scan_state(entry.about):
             return entry.features, pile, "kept"
         computed = torch.cat([batch.float().mean(dim=(2, 3)) for batch in pile.batches(8, 3)])
-        write(key, computed, pile.learned())
+        store(key, computed, pile.scan_state())
         return computed, pile, "computed"
 
     heard, again = [], []
@@ -91,7 +91,7 @@ def test_a_set_of_images_and_its_features_come_back_together(tmp_path):
     second, recalled, how_again = features(again)
     assert (how, how_again) == ("computed", "kept") and torch.equal(first, second)
     assert recalled.hashes == pile.hashes and len(pile) == len(first) == 4
-    assert heard == again and recalled.skipped == pile.skipped and recalled.odd == pile.odd == 4
+    assert heard == again and recalled.skipped == pile.skipped and recalled.resized == pile.resized == 4
     (shots / "0 damaged.png").write_bytes(b"no image either")
     assert features([])[2] == "computed"
 
@@ -134,23 +134,23 @@ def another_programs(path):
 
 
 def a_checkpoint(path):
-    checkpoint.write(path, {"features": some()}, {"family": "stylegan2"})
+    checkpoint.write_file(path, {"features": some()}, {"family": "stylegan2"})
 
 
 def another_entry(path):
     other = KEY | {"images": "others"}
-    write(other, some(1), ABOUT)
-    place(other).replace(path)
+    store(other, some(1), ABOUT)
+    entry_path(other).replace(path)
 
 
 def unsealed(path):
-    _, header = checkpoint.read(path)
-    checkpoint.write(path, {"features": some(2)}, {k: v for k, v in header.items() if k != "seal"})
+    _, header = checkpoint.read_file(path)
+    checkpoint.write_file(path, {"features": some(2)}, {k: v for k, v in header.items() if k != "seal"})
 
 
 def other_tensors(path):
-    _, header = checkpoint.read(path)
-    checkpoint.write(path, {"features": some(2)}, header)
+    _, header = checkpoint.read_file(path)
+    checkpoint.write_file(path, {"features": some(2)}, header)
 
 
 DAMAGE = [
@@ -161,25 +161,25 @@ DAMAGE = [
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_entry_is_named_once_not_believed_and_replaced(damage):
-    write(KEY, some(), ABOUT)
-    damage(place(KEY))
+    store(KEY, some(), ABOUT)
+    damage(entry_path(KEY))
     said = []
-    assert read(KEY, said.append) is None
-    assert said == [f"the cached features in {place(KEY)} are damaged: computing them again"]
-    assert read(KEY) is None  # silently, where nobody listens
-    assert write(KEY, some(), ABOUT, said.append) and len(said) == 1
-    assert torch.equal(read(KEY, said.append).features, some()) and len(said) == 1
+    assert lookup(KEY, said.append) is None
+    assert said == [f"the cached features in {entry_path(KEY)} are damaged: computing them again"]
+    assert lookup(KEY) is None  # silently, where nobody listens
+    assert store(KEY, some(), ABOUT, said.append) and len(said) == 1
+    assert torch.equal(lookup(KEY, said.append).features, some()) and len(said) == 1
 
 
 def test_whatever_byte_is_flipped_nothing_else_is_read():
-    write(KEY, some(shape=(2, 2)), ABOUT)
-    whole = place(KEY).read_bytes()
+    store(KEY, some(shape=(2, 2)), ABOUT)
+    whole = entry_path(KEY).read_bytes()
     believed = 0
     for index in range(len(whole)):
         data = bytearray(whole)
         data[index] ^= 1
-        place(KEY).write_bytes(data)
-        entry = read(KEY)
+        entry_path(KEY).write_bytes(data)
+        entry = lookup(KEY)
         believed += entry is not None
         assert entry is None or (torch.equal(entry.features, some(shape=(2, 2))) and entry.about == ABOUT)
     assert believed < 30  # such as blanks, and what names the file's format
@@ -191,32 +191,32 @@ def test_whatever_byte_is_flipped_nothing_else_is_read():
 def test_a_place_that_cannot_be_written_to_costs_one_line(tmp_path, monkeypatch):
     said = []
     (tmp_path / "home").write_text("a file where a folder should be")
-    assert not write(KEY, some(), ABOUT, said.append) and len(said) == 1
-    assert "not kept" in said[0] and str(folder()) in said[0]
-    assert read(KEY, said.append) is None
+    assert not store(KEY, some(), ABOUT, said.append) and len(said) == 1
+    assert "not kept" in said[0] and str(features_dir()) in said[0]
+    assert lookup(KEY, said.append) is None
     (tmp_path / "home").unlink()
-    write(KEY, some(), ABOUT)
-    os.utime(place(KEY), (1, 1))
-    place(KEY).unlink()
-    place(KEY).mkdir()  # no file can take its place
-    assert read(KEY) is None and not write(KEY, some(), ABOUT, said.append) and len(said) == 2
+    store(KEY, some(), ABOUT)
+    os.utime(entry_path(KEY), (1, 1))
+    entry_path(KEY).unlink()
+    entry_path(KEY).mkdir()  # no file can take its place
+    assert lookup(KEY) is None and not store(KEY, some(), ABOUT, said.append) and len(said) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_folder_is_still_read():
-    write(KEY, some(), ABOUT)
-    folder().chmod(0o500)
+    store(KEY, some(), ABOUT)
+    features_dir().chmod(0o500)
     said = []
     try:
-        assert torch.equal(read(KEY, said.append).features, some()) and said == []
-        assert not write(KEY | {"more": 1}, some(), ABOUT, said.append) and len(said) == 1
+        assert torch.equal(lookup(KEY, said.append).features, some()) and said == []
+        assert not store(KEY | {"more": 1}, some(), ABOUT, said.append) and len(said) == 1
     finally:
-        folder().chmod(0o700)
+        features_dir().chmod(0o700)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
 def test_a_disk_that_refuses_costs_one_line_and_no_entry(number, monkeypatch):
-    write(KEY, some(), ABOUT)
+    store(KEY, some(), ABOUT)
 
     def refuse(tensors, path, metadata):
         Path(path).write_bytes(b"half of it")
@@ -224,9 +224,9 @@ def test_a_disk_that_refuses_costs_one_line_and_no_entry(number, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "save_file", refuse)
     said = []
-    assert not write(KEY, some(1), ABOUT, said.append)
+    assert not store(KEY, some(1), ABOUT, said.append)
     assert len(said) == 1 and said[0].startswith("the features are not kept for next time: ")
-    assert entries() == [place(KEY)] and torch.equal(read(KEY).features, some())
+    assert entries() == [entry_path(KEY)] and torch.equal(lookup(KEY).features, some())
 
 
 # ---- how much is kept
@@ -234,31 +234,31 @@ def test_a_disk_that_refuses_costs_one_line_and_no_entry(number, monkeypatch):
 
 def keep(name, when, size=1000):
     key = KEY | {"images": name}
-    write(key, some(shape=(size // 4, 1)), {})
-    os.utime(place(key), (when, when))
+    store(key, some(shape=(size // 4, 1)), {})
+    os.utime(entry_path(key), (when, when))
     return key
 
 
 def test_what_was_not_used_for_longest_goes_first(monkeypatch):
     now = time.time()
     a, b, c = (keep(name, now - age) for name, age in (("a", 300), ("b", 200), ("c", 100)))
-    one = place(a).stat().st_size
+    one = entry_path(a).stat().st_size
     monkeypatch.setattr(feature_cache, "LIMIT", 3 * one)
-    assert read(a) is not None  # used just now: b is the oldest
+    assert lookup(a) is not None  # used just now: b is the oldest
     d = keep("d", now)
-    assert [read(key) is not None for key in (a, b, c, d)] == [True, False, True, True]
+    assert [lookup(key) is not None for key in (a, b, c, d)] == [True, False, True, True]
     assert sum(path.stat().st_size for path in entries()) <= feature_cache.LIMIT
-    before = place(c).stat().st_mtime
-    assert write(d, some(1, shape=(250, 1)), {})  # in place of itself
-    assert all(read(key) is not None for key in (a, c, d)) and place(c).stat().st_mtime > before
+    before = entry_path(c).stat().st_mtime
+    assert store(d, some(1, shape=(250, 1)), {})  # in place of itself
+    assert all(lookup(key) is not None for key in (a, c, d)) and entry_path(c).stat().st_mtime > before
 
 
 def test_more_than_the_cache_may_hold_is_not_kept(monkeypatch):
     a = keep("a", time.time())
     monkeypatch.setattr(feature_cache, "LIMIT", 2000)
     said = []
-    assert not write(KEY, some(shape=(600, 1)), {}, said.append) and "larger than" in said[0]
-    assert read(a) is not None
+    assert not store(KEY, some(shape=(600, 1)), {}, said.append) and "larger than" in said[0]
+    assert lookup(a) is not None
 
 
 # ---- other processes
@@ -268,7 +268,7 @@ def write_often(seed):
     said = []
     for turn in range(60):
         values = torch.full((50, 40), seed + turn / 100)
-        write({"images": "shared"}, values, {"seed": seed, "turn": turn}, said.append)
+        store({"images": "shared"}, values, {"seed": seed, "turn": turn}, said.append)
     os._exit(len(said))
 
 
@@ -280,7 +280,7 @@ def write_and_die():
         os.kill(os.getpid(), signal.SIGKILL)
 
     checkpoint.save_file = save
-    write({"images": "shared"}, some(1), {})
+    store({"images": "shared"}, some(1), {})
 
 
 def forked(work, *arguments):
@@ -294,27 +294,27 @@ def test_two_processes_may_write_the_same_entry():
     said, found, key = [], 0, {"images": "shared"}
     both = [forked(write_often, seed) for seed in (1, 2)]
     while any(process.is_alive() for process in both):
-        entry = read(key, said.append)
+        entry = lookup(key, said.append)
         if entry is not None:
             found += 1
             about = entry.about
             assert torch.equal(entry.features, torch.full((50, 40), about["seed"] + about["turn"] / 100))
     assert [process.exitcode for process in both] == [0, 0] and said == []
-    assert found and read(key).about["turn"] == 59 and len(entries()) == 1
+    assert found and lookup(key).about["turn"] == 59 and len(entries()) == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_a_writer_that_is_killed_leaves_the_entry_and_nothing_for_long():
     key = {"images": "shared"}
-    write(key, some(), ABOUT)
+    store(key, some(), ABOUT)
     process = forked(write_and_die)
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert torch.equal(read(key).features, some())
-    [left] = [path for path in entries() if path != place(key)]
-    write(KEY, some(), {})
+    assert torch.equal(lookup(key).features, some())
+    [left] = [path for path in entries() if path != entry_path(key)]
+    store(KEY, some(), {})
     assert left.exists()  # somebody may still be writing it
     old = time.time() - 2 * 24 * 3600
     os.utime(left, (old, old))
-    write(KEY, some(), {})
-    assert entries() == sorted([place(key), place(KEY)])
+    store(KEY, some(), {})
+    assert entries() == sorted([entry_path(key), entry_path(KEY)])

@@ -250,7 +250,7 @@ def test_a_run_leaves_the_sources_keys_and_goes_on_as_if_never_stopped(tmp_path,
             adapt(tmp_path / f"{stop}", tiny, drawings, callbacks=Callbacks(stop=lambda it=left: next(it)))
         resume(tmp_path / f"{stop}")
         for name in ("model.safetensors", "state/latest.safetensors"):
-            same = [checkpoint.digest(load_file(run / name)) for run in (whole, tmp_path / f"{stop}")]
+            same = [checkpoint.hash_tensors(load_file(run / name)) for run in (whole, tmp_path / f"{stop}")]
             assert same[0] == same[1], name
 
 

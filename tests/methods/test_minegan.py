@@ -99,7 +99,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, tiny, drawings, mine)
             )
         resume(tmp_path / f"{stop}")
         for name in ("model.safetensors", "state/latest.safetensors"):
-            same = [checkpoint.digest(load_file(run / name)) for run in (whole, tmp_path / f"{stop}")]
+            same = [checkpoint.hash_tensors(load_file(run / name)) for run in (whole, tmp_path / f"{stop}")]
             assert same[0] == same[1], name
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from cases import Case, close, each, each_part, stated
 
-from fsgen.data.augment import OPERATORS, draw, operators
+from fsgen.data.augment import OPERATORS, draw_arguments, operators
 
 # The case's name of each draw -> ours. Draws are stored as float32, whole numbers too.
 DRAWS = {
@@ -65,7 +65,7 @@ def test_default_cutout_and_ranges_are_the_published_ones(case):
     published = {"translation": shift == 1 / 8, "cutout": ranges.get("cutout_size", whole) == whole}
     rng = torch.Generator().manual_seed(0)
     for step in (name for name, is_default in published.items() if is_default):
-        many = draw(step, (20000, *shape[1:]), rng)
+        many = draw_arguments(step, (20000, *shape[1:]), rng)
         for theirs, ours in DRAWS[step].items():
             if (values := tensors.get(f"{step}.{theirs}", torch.empty(0))).numel() > 1:
                 assert (many[ours].min(), many[ours].max()) == (values.min(), values.max())

@@ -21,7 +21,7 @@ class Set:
 
     def __init__(self, case: Case) -> None:
         self.io, config = case.tensors(), case.info["config"]
-        self.near = neighbours.nearest(self.io["features_raw"], config["k_nn"])
+        self.near = neighbours.nearest_neighbours(self.io["features_raw"], config["k_nn"])
         self.seed, self.classes = config["seed_for_sampling"], config["n_classes"]
 
     def ranks(self, n: int) -> Tensor:
@@ -32,7 +32,7 @@ class Set:
         n = len(self.io["instance_balance.labels"])
         np.random.seed(self.seed)
         instances = torch.from_numpy(np.random.randint(0, len(self.near.images), size=n))
-        return neighbours.by_instance(self.near.images, instances, self.ranks(n))
+        return neighbours.pairs_by_instance(self.near.images, instances, self.ranks(n))
 
     @cached_property
     def nnclass_balance(self) -> neighbours.Pairs:
@@ -44,18 +44,18 @@ class Set:
             for c in classes
         ]
         within, ranks = torch.tensor(drawn).T
-        images = neighbours.of_class(labels, torch.from_numpy(classes), within)
-        return neighbours.by_image(self.near.images, images, ranks)
+        images = neighbours.images_of_class(labels, torch.from_numpy(classes), within)
+        return neighbours.pairs_by_image(self.near.images, images, ranks)
 
     @cached_property
     def real_batch(self) -> neighbours.Pairs:
         n = len(self.io["real_batch.label"])
         np.random.seed(self.seed)
-        return neighbours.by_instance(self.near.images, torch.arange(n), self.ranks(n))
+        return neighbours.pairs_by_instance(self.near.images, torch.arange(n), self.ranks(n))
 
 
 KNN: Outputs = (
-    (r"features_normalised", lambda run, m: neighbours.normalised(run.io["features_raw"])),
+    (r"features_normalised", lambda run, m: neighbours.unit_length(run.io["features_raw"])),
     (r"neighbours", lambda run, m: run.near.images),
     (r"radius", lambda run, m: run.near.distances[:, -1]),
     (r"kth_values", lambda run, m: F.pad(run.near.distances, (1, 0))),  # theirs begins with the image itself
@@ -63,7 +63,7 @@ KNN: Outputs = (
     (r"(\w+_balance)\.labels", lambda run, m: run.io["labels"][getattr(run, m[1]).images]),
     (
         r"(\w+_balance)\.features_first\d+",
-        lambda run, m: neighbours.normalised(run.io["features_raw"])[getattr(run, m[1]).instances],
+        lambda run, m: neighbours.unit_length(run.io["features_raw"])[getattr(run, m[1]).instances],
     ),
     (r"real_batch\.neighbour_index", lambda run, m: run.real_batch.images),
     (r"real_batch\.label", lambda run, m: run.io["labels"][run.real_batch.images]),

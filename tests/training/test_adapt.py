@@ -34,7 +34,7 @@ def adapt(images, out, source, method="finetune", steps=2, **options):
 
 def weights(run):
     """The adapted model's identity."""
-    return checkpoint.digest(load_file(run / "model.safetensors"))
+    return checkpoint.hash_tensors(load_file(run / "model.safetensors"))
 
 
 # ---- what a run leaves -------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def away(monkeypatch):
 
 
 def weights(run):
-    return checkpoint.digest(load_file(run / "model.safetensors"))
+    return checkpoint.hash_tensors(load_file(run / "model.safetensors"))
 
 
 def told(run):
@@ -175,8 +175,8 @@ def test_a_single_image(tmp_path, tiny):
 
 def test_a_source_without_a_critic(tmp_path, drawings):
     source = make_source(tmp_path / "source.safetensors")
-    tensors, header = checkpoint.read(source)
-    checkpoint.write(source, {key: t for key, t in tensors.items() if not key.startswith("d.")}, header)
+    tensors, header = checkpoint.read_file(source)
+    checkpoint.write_file(source, {key: t for key, t in tensors.items() if not key.startswith("d.")}, header)
     message = refused(tmp_path, drawings, source, method="finetune", stop="auto")
     assert "looks through the source's discriminator" in message
 

@@ -90,7 +90,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path, tiny, estimates, damage):
     before = len(estimates)
     assert equal(fisher(tiny).diagonal, first.diagonal)
     assert len(estimates) == before + 1
-    assert equal(checkpoint.read(path)[0], first.diagonal)
+    assert equal(checkpoint.read_file(path)[0], first.diagonal)
     fisher(tiny)
     assert len(estimates) == before + 1
 
@@ -147,7 +147,7 @@ def test_by_layer(tiny):
 def test_written_where_asked_with_its_convention(tmp_path, tiny):
     found = fisher(tiny)
     engine.write(found, tmp_path / "f.safetensors")
-    tensors, header = checkpoint.read(tmp_path / "f.safetensors")
+    tensors, header = checkpoint.read_file(tmp_path / "f.safetensors")
     assert equal(tensors, found.diagonal)
     assert header["convention"] == fisher_cache.CONVENTION and header["samples"] == 3 and header["seed"] == 0
     assert header["proxy"] == "adversarial" and header["source_hash"] == models.load(tiny).hash

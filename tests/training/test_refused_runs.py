@@ -87,9 +87,9 @@ def test_a_state_of_another_version_of_the_method_is_refused(tmp_path, tiny, dra
     with pytest.raises(Interrupted):
         adapt(drawings, run, tiny, "ewc", callbacks=After(2).callbacks)
     state = run / "state" / "latest.safetensors"
-    tensors, header = checkpoint.read(state)
+    tensors, header = checkpoint.read_file(state)
     name = next(name for name in tensors if name.startswith("method.ewc.fisher."))
-    checkpoint.write(state, {"method.ewc.f": tensors.pop(name), **tensors}, header)
+    checkpoint.write_file(state, {"method.ewc.f": tensors.pop(name), **tensors}, header)
     before = snapshot(run)
     with pytest.raises(FsgenError, match="does not fit this version of ewc: there is no '") as caught:
         resume(run)
