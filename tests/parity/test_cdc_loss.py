@@ -11,15 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from cases import Case, cases, close
+from cases import Case, case_at, close
 from sg2 import generator, outputs, parts, renamed
 from torch import Tensor, nn
 
 from fsgen.families.stylegan2 import convert
 from fsgen.interfaces import Inputs
 from fsgen.methods.cdc import CDC, divergence, relations
-
-KIND = "cdc-loss"
 
 
 class Correspondence:
@@ -104,7 +102,7 @@ def injected(**draws: Tensor) -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def run_of(folder: Path) -> Correspondence:
-    return Correspondence(next(case for case in cases(KIND) if case.folder == folder))
+    return Correspondence(case_at(folder))
 
 
 @pytest.mark.parametrize("case, name", outputs("cdc-loss"))

@@ -9,16 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from cases import Case, cases, close
+from cases import Case, case_at, close
 from sg2 import FAMILY, outputs, parts, renamed, settings
 from torch import Tensor
 
 from fsgen.families.stylegan2 import convert
 from fsgen.interfaces import Inputs, StepContext
-from fsgen.methods.cdc import CDC, SIDE
+from fsgen.methods.cdc import CDC
 from fsgen.nn.layers import EqualConv
 
-KIND = "cdc-patch"
 G_OF_NO_INTEREST = {
     "z_dim": 2, "w_dim": 2, "g_embed_dim": 0, "mapping_layers": 1, "mapping_lr_mul": 1.0, "g_clamp": None,
     "g_widths": {str(4 << i): 1 for i in range(9)},
@@ -40,10 +39,10 @@ class Patches:
         self.method = CDC()
         self.method.spec = spec
         self.method.fit(None, self.d)  # changes nothing of D's own
-        heads = {int(key.split(".")[1]) for key in self.parts["extra"]}
-        self.heads = [self.head(p) for p in sorted(heads)]
-        self.d.cdc.load_state_dict(self.heads[0].state_dict())
-        self.heads[0] = self.d.cdc
+        self.heads = {p: self.head(p) for p in {int(key.split(".")[1]) for key in self.parts["extra"]}}
+        if self.d.cdc.weight.shape == self.heads[0].weight.shape:
+            self.d.cdc.load_state_dict(self.heads[0].state_dict())
+            self.heads[0] = self.d.cdc
 
     def head(self, p: int) -> EqualConv:
         weight, bias = (self.parts["extra"][f"new_conv.{p}.{part}"] for part in ("0.weight", "1.bias"))
@@ -51,13 +50,20 @@ class Patches:
         head.load_state_dict({"weight": weight, "bias": bias})
         return head
 
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """What patches may be taken of, by the published rule: the widest maps of 32 and 16 px."""
+        width = self.case.info["config"]["top_width"]
+        return [x for x in self.d.taps(images) if x.shape[1] == width and x.shape[2] in (32, 16)]
+
     def judge(self, p: int | None, images: Tensor) -> Tensor:
-        """Logits of the whole picture, of the published default's patches, or of other maps'."""
+        """Logits of the whole picture, of the published default's patches, or of other maps'.
+
+        The method takes the default's, but where a case's widest map of 32 px is not the first one.
+        """
         self.method.anchored = p is None
-        if not p:
+        if p is None or (p == 0 and self.heads[0] is self.d.cdc):
             return self.method.discriminator(self.d)(images, Inputs())
-        maps = [x for x in self.d.taps(images) if x.shape[2] <= SIDE]
-        return self.heads[p](maps[p])
+        return self.heads[p](self.maps(images)[p])
 
     def r1(self, p: int) -> Tensor:
         """By the family, with a weight of one."""
@@ -78,7 +84,7 @@ class Patches:
 
 @lru_cache(maxsize=1)
 def run_of(folder: Path) -> Patches:
-    return Patches(next(case for case in cases(KIND) if case.folder == folder))
+    return Patches(case_at(folder))
 
 
 @pytest.mark.parametrize("case, name", outputs("cdc-patch"))

@@ -4,24 +4,46 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import pytest
 import torch
-from cases import Case, cases, close
+from cases import Case, case_at, close
 from sg2 import generator, outputs, parts
 from torch import Tensor
 
 from fsgen.interfaces import Inputs
 from fsgen.methods.minegan import MineGAN
 
-KIND = "minegan-miner"
-CONSTANT = {  # of the conv miner: ours -> the reference's
-    "code": "input.input", "layers.0.weight": "conv1.weight", "layers.0.bias": "relu1.bias",
-    "layers.1.weight": "conv2.weight", "layers.1.bias": "relu2.bias", "layers.2.weight": "conv3.weight",
-}  # fmt: skip
+
+def constant_miner(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The reference's miner of the constant by our names."""
+    found = {"code": state["input.input"][0]}
+    for key, value in state.items():
+        if match := re.fullmatch(r"(?:conv|relu)(\d+)\.(weight|bias)", key):
+            found[f"layers.{int(match[1]) - 1}.{match[2]}"] = value
+    assert len(found) == len(state)
+    return found
+
+
+def options_of(weights: dict[str, dict[str, Tensor]], mine: str) -> MineGAN.Options:
+    """The sizes of the case's miners, as far as they are options."""
+    miner, constant = weights["miner"], weights.get("miner_semantic", {})
+    hidden, inputs = miner["transform.0.weight"].shape
+    sizes = {"hidden": "auto" if hidden == inputs else str(hidden)}
+    if constant:
+        convs = [constant[key] for key in sorted(constant) if re.fullmatch(r"conv\d+\.weight", key)]
+        sizes |= {"code": constant["input.input"].shape[1]}
+        sizes |= {"widths": ",".join(str(conv.shape[0]) for conv in convs[:-1])}
+    known, usual = (
+        {field.name for field in fields(MineGAN.Options)},
+        {"hidden": "auto", "code": 8, "widths": "32,128"},
+    )
+    if any(value != usual[name] and name not in known for name, value in sizes.items()):
+        pytest.skip(f"no option for {sizes}")
+    return MineGAN.Options(mine=mine, **{name: value for name, value in sizes.items() if name in known})
 
 
 class Mined:
@@ -31,14 +53,12 @@ class Mined:
         self.case, self.io = case, case.tensors()
         weights = parts(case)
         self.g = generator(case, weights["g"])
-        self.method = MineGAN(MineGAN.Options(mine=mine))
+        self.method = MineGAN(options_of(weights, mine))
         self.method.fit(self.g, None)
         miner = {key.removeprefix("transform."): value for key, value in weights["miner"].items()}
         self.g.minegan.load_state_dict(miner)
         if mine == "both":
-            constant = {ours: weights["miner_semantic"][theirs] for ours, theirs in CONSTANT.items()}
-            assert len(constant) == len(weights["miner_semantic"])
-            constant["code"] = constant["code"][0]
+            constant = constant_miner(weights["miner_semantic"])
             self.g.synthesis.b4.parametrizations.const[0].load_state_dict(constant)
 
     def mined(self, z: Tensor) -> Tensor:
@@ -72,7 +92,7 @@ class Mined:
 
 @lru_cache(maxsize=2)
 def run_of(folder: Path, mine: str) -> Mined:
-    return Mined(next(case for case in cases(KIND) if case.folder == folder), mine=mine)
+    return Mined(case_at(folder), mine=mine)
 
 
 OUTPUTS: tuple[tuple[str, str, Callable[[Mined, re.Match], Tensor]], ...] = (

@@ -96,7 +96,7 @@ def test_decisions(case):
 
 @pytest.mark.parametrize("case", KIND)
 def test_the_lines_between_them(case, monkeypatch):
-    for label, wanted in case.info["thresholds"].items():
+    for label, wanted in case.info.get("thresholds", {}).items():
         freeze, prune = (float(text) for text in re.fullmatch(r"q([\d.]+)_([\d.]+)", label).groups())
         found = {}
 
@@ -160,9 +160,9 @@ def test_two_rounds_of_training(case):
 
 @pytest.mark.parametrize("case", KIND)
 def test_what_is_not_trained(case):
-    method = Round.of(case, 40, 0.1)
+    method = Round.of(case, *case.info["config"]["percentiles"][0])
     for who in ("g", "d"):
-        keys = case.info[f"not_in_optimiser_{who}"]
+        keys = case.info.get(f"not_in_optimiser_{who}", [])
         for key, name in named(case, who, keys).items():
             assert key not in keys or not method.trains(FAMILY, method.context.spec, who, name), key
 
