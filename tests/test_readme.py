@@ -19,7 +19,7 @@ COMMANDS = [
     for line in block.replace("\\\n", " ").splitlines()
     if line.startswith("fsgen ")
 ]
-# Needs the network or a terminal: shown in the README, proved elsewhere (tests/engine/test_pull.py).
+# Needs the network or a terminal: shown in the README, tested elsewhere (tests/importers/test_pull.py).
 ELSEWHERE = ("fsgen pull ffhq", "fsgen adapt --resume")
 QUICK = {
     "adapt": ["--steps", "2", "--ewc-samples", "2"],
