@@ -97,6 +97,11 @@ def biggan_in_files_beside_the_case(folder, info):
     info["files"] = [file.rename(folder / file.name).name for file in files]
 
 
+@of("icgan/icgan-ckpt")
+def biggan_without_a_discriminator(folder, info):
+    (folder / info["folder"] / "D_best0.pth").unlink()
+
+
 @of("dcgan/dcgan-32-csinva")
 def dcgan_with_a_generator_alone(folder, info):
     state = {key: value for key, value in load_file(folder / WEIGHTS).items() if key.startswith("netG.")}
