@@ -164,7 +164,7 @@ class GeneratorRun(Run):
         return (self.trained[0] - stated(text, r"- ([\d.]+)\)", 0.25)).square().mean()
 
 
-MADE: Outputs = (
+G_OUTPUTS: Outputs = (
     (r"eval\.image", lambda run, m: run.seen["image"]),
     (r"eval\.act\.(.+)", lambda run, m: run.seen[m[1]]),
     (r"cond_embedding|eval\.class_embedding", lambda run, m: run.condition),
@@ -182,7 +182,7 @@ def generator_of(folder: Path) -> GeneratorRun:
 
 @pytest.mark.parametrize("case, name", outputs(*G_KINDS))
 def test_generator(case, name):
-    compared(MADE, generator_of(case.folder), case, name)
+    compared(G_OUTPUTS, generator_of(case.folder), case, name)
 
 
 @pytest.mark.parametrize("case", each(*G_KINDS))
@@ -269,7 +269,7 @@ class DiscriminatorRun(Run):
         return torch.autograd.grad(self.exact.loss(), self.exact.fake, retain_graph=True)[0]
 
 
-JUDGED: Outputs = (
+D_OUTPUTS: Outputs = (
     (r"eval\.logits_(real|fake)", lambda run, m: run.net(run.shown(m[1]), run.told(m[1]))),
     (
         r"eval\.logits_real_images_with_fake_(?:labels|condition)",
@@ -290,10 +290,10 @@ def discriminator_of(folder: Path) -> DiscriminatorRun:
 
 @pytest.mark.parametrize("case, name", outputs(*D_KINDS))
 def test_discriminator(case, name):
-    compared(JUDGED, discriminator_of(case.folder), case, name)
+    compared(D_OUTPUTS, discriminator_of(case.folder), case, name)
 
 
-LOST: Outputs = (
+D_LOSSES: Outputs = (
     (r"hinge_d_real", lambda run, m: FAMILY.loss_d(run.logits("real"), -BEYOND)),
     (r"hinge_d_fake", lambda run, m: FAMILY.loss_d(BEYOND, run.logits("fake"))),
     (r"hinge_g_on_same_fake_logits", lambda run, m: FAMILY.loss_g(run.logits("fake"))),
@@ -306,7 +306,7 @@ def test_numbers_of_a_discriminator(case):
     """Losses and norms of gradients: what stands in case.json."""
     run, losses = discriminator_of(case.folder), case.info.get("train_losses", {})
     for name, value in losses.items():
-        close(computed(LOST, run, case, name), value)
+        close(computed(D_LOSSES, run, case, name), value)
     same_norms(run)
     if not losses and "train_grad_l2_norm" not in case.info:
         pytest.skip("the case has no numbers of training")
@@ -326,6 +326,6 @@ def same_norms(run: Run) -> None:
         close(run.gradients[run.names[key]].norm(), value, grad=True)
 
 
-@pytest.mark.parametrize("kinds, patterns", [(G_KINDS, MADE), (D_KINDS, JUDGED)])
+@pytest.mark.parametrize("kinds, patterns", [(G_KINDS, G_OUTPUTS), (D_KINDS, D_OUTPUTS)])
 def test_every_pattern_finds_a_tensor_of_some_case(kinds, patterns):
     skip_unused((pattern for pattern, _ in patterns), (n for case in cases(*kinds) for n in case.names()))

@@ -56,8 +56,9 @@ def test_all_networks_of_a_checkpoint_are_read(case):
         if state is not None:
             net.load_state_dict(state)
     assert spec["resolution"] == config["resolution"]
-    assert bool(spec["c_dim"]) == config["class_cond"] and bool(spec["h_dim"]) == config["instance_cond"]
-    if converted.d is not None or foreign.settings.get("G"):  # else a fresh D takes G's unit
+    assert bool(spec["c_dim"]) == config.get("class_cond", True)
+    assert bool(spec["h_dim"]) == config.get("instance_cond", False)
+    if "D_ch" in config and (converted.d is not None or foreign.settings.get("G")):  # else by G's unit
         published = FAMILY.fresh(config["resolution"], width=config["D_ch"])
         assert spec["d_widths"] == published["d_widths"]
     if place(case).is_dir():

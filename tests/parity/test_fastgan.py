@@ -69,7 +69,7 @@ def compared(
 # ---- G ---------------------------------------------------------------------------------------------------
 
 
-class Maker:
+class GeneratorRun:
     """G of one case in evaluation and after one pass in training."""
 
     def __init__(self, case: Case) -> None:
@@ -115,7 +115,7 @@ def sized(pictures: tuple[Tensor, Tensor], side: int) -> Tensor:
     return next(x for x in pictures if x.shape[-1] == side)
 
 
-MADE: tuple[tuple[str, Callable[[Maker, re.Match], Tensor]], ...] = (
+G_OUTPUTS: tuple[tuple[str, Callable[[GeneratorRun, re.Match], Tensor]], ...] = (
     (r"image_(\d+)(?:_stride\d+|_crop)?", lambda run, m: sized(run.evaluated, int(m[1]))),
     (r"train_image_(\d+)(?:_stride\d+)?", lambda run, m: sized(run.trained[1], int(m[1]))),
     (r"train_after\.(.+)", lambda run, m: run.after(m[1])),
@@ -123,27 +123,27 @@ MADE: tuple[tuple[str, Callable[[Maker, re.Match], Tensor]], ...] = (
 
 
 @lru_cache(maxsize=1)  # the tests of one case follow one another
-def maker_of(folder: Path) -> Maker:
-    return Maker(case_at(folder))
+def generator_of(folder: Path) -> GeneratorRun:
+    return GeneratorRun(case_at(folder))
 
 
 @pytest.mark.parametrize("case, name", outputs("fastgan-generator"))
 def test_generator(case, name):
-    compared(MADE, maker_of(case.folder), case, name)
+    compared(G_OUTPUTS, generator_of(case.folder), case, name)
 
 
 @pytest.mark.parametrize("case", each("fastgan-generator"))
 def test_the_spec_is_read_off_the_tensors(case):
-    config, spec = case.info["config"], maker_of(case.folder).converted.spec
+    config, spec = case.info["config"], generator_of(case.folder).converted.spec
     assert (spec["resolution"], spec["z_dim"]) == (config["im_size"], config["nz"])
     assert spec["g_widths"] == convert.g_widths(config["im_size"], config["ngf"])["g_widths"]
-    assert spec["channels"] == config["nc"] and spec["sle"]
+    assert spec["channels"] == config.get("nc", 3) and spec["sle"]
 
 
 # ---- D ---------------------------------------------------------------------------------------------------
 
 
-class Judge:
+class DiscriminatorRun:
     """D of one case, whole or in part, and what it says to the case's pictures."""
 
     def __init__(self, case: Case) -> None:
@@ -155,7 +155,7 @@ class Judge:
         widths = convert.d_widths(resolution, self.config["ndf"]) | decoder_widths(state)
         if "stem.0.conv.weight" in state and "decode_part.out.weight" in state:
             assert convert.infer_d(state, resolution) == widths
-        spec = {"resolution": resolution, "channels": self.config["nc"], "sle": True, **widths}
+        spec = {"resolution": resolution, "channels": self.config.get("nc", 3), "sle": True, **widths}
         self.d = networks.Discriminator(spec)
         self.absent = load_parts(self.d, state)  # some cases leave decoders out, or everything else
         self.d.eval()
@@ -231,7 +231,7 @@ def by_picture(values: Tensor) -> Tensor:
     return torch.cat([half.reshape(-1, PATCHES) for half in values.chunk(2)], dim=1)
 
 
-JUDGED: tuple[tuple[str, Callable[[Judge, re.Match], Tensor]], ...] = (
+D_OUTPUTS: tuple[tuple[str, Callable[[DiscriminatorRun, re.Match], Tensor]], ...] = (
     (r"logits_(real|fake)", lambda run, m: published_order(run.logits[m[1]])),
     (r"logits_list", lambda run, m: published_order(run.d(run.listed()))),
     (r"real_feat_(\d+|last|small)(?:_after_se)?", lambda run, m: run.seen(m[1])),
@@ -246,13 +246,13 @@ JUDGED: tuple[tuple[str, Callable[[Judge, re.Match], Tensor]], ...] = (
 
 
 @lru_cache(maxsize=1)
-def judge_of(folder: Path) -> Judge:
-    return Judge(case_at(folder))
+def discriminator_of(folder: Path) -> DiscriminatorRun:
+    return DiscriminatorRun(case_at(folder))
 
 
 @pytest.mark.parametrize("case, name", outputs("fastgan-discriminator"))
 def test_discriminator(case, name):
-    compared(JUDGED, judge_of(case.folder), case, name)
+    compared(D_OUTPUTS, discriminator_of(case.folder), case, name)
 
 
 # ---- checkpoint files ------------------------------------------------------------------------------------
@@ -266,11 +266,12 @@ def files(case: Case) -> list[str]:
 @lru_cache(maxsize=2)
 def converted(folder: Path) -> list[Converted]:
     """The files of a case, one or several: some have an averaged G alone, some the live one as well."""
-    return [FAMILY.convert(read_foreign(folder / file)) for file in files(case_at(folder))]
+    place = folder / case_at(folder).info.get("folder", "")
+    return [FAMILY.convert(read_foreign(place / file)) for file in files(case_at(folder))]
 
 
 @pytest.mark.parametrize("case, name", outputs("fastgan-checkpoint"))
-def test_pictures_of_a_checkpoint(case, name):
+def test_images_of_a_checkpoint(case, name):
     """By every file that has the network in question."""
     match = re.fullmatch(r"image_(\d+)(?:_stride\d+|_crop)?_(ema|live)", name)
     assert match, f"{case.label} has {name}, which no test compares"

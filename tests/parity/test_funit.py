@@ -55,7 +55,7 @@ def spec_of(case: Case, channels: int) -> Spec:
     }
 
 
-class Translator:
+class GeneratorRun:
     """G of one case, whole or in part."""
 
     def __init__(self, case: Case) -> None:
@@ -81,7 +81,7 @@ class Translator:
         return len(self.io["batch.class_images"]) // len(self.io["batch.content"])
 
 
-TRANSLATED: Outputs = (
+G_OUTPUTS: Outputs = (
     (r"content_code", lambda run, m: run.g.content(run.io["content"])),
     (r"class_codes", lambda run, m: run.g.style(run.io["class_images"])[:, :, None, None]),
     (r"class_code", lambda run, m: run.code[:, :, None, None]),
@@ -94,20 +94,20 @@ TRANSLATED: Outputs = (
 
 
 @lru_cache(maxsize=1)  # the tests of one case follow one another
-def translator_of(folder: Path) -> Translator:
-    return Translator(case_at(folder))
+def generator_of(folder: Path) -> GeneratorRun:
+    return GeneratorRun(case_at(folder))
 
 
 @pytest.mark.parametrize("case, name", outputs("funit-g"))
 def test_generator(case, name):
-    run = translator_of(case.folder)
+    run = generator_of(case.folder)
     with torch.no_grad():
-        close(compared(TRANSLATED, run, name), run.io[name], atol=case.info.get("suggested_atol"))
+        close(compared(G_OUTPUTS, run, name), run.io[name], atol=case.info.get("suggested_atol"))
 
 
 @pytest.mark.parametrize("case", each("funit-g"))
 def test_architecture_is_inferred(case):
-    run = translator_of(case.folder)
+    run = generator_of(case.folder)
     affine = case.info.get("num_adain_params")
     assert affine in (None, 4 * run.spec["decoder_blocks"] * run.spec["content_widths"][-1])
     if run.absent:
@@ -121,7 +121,7 @@ def test_architecture_is_inferred(case):
 @pytest.mark.parametrize("case", each("funit-g"))
 def test_slices_of_the_affine_parameters(case):
     """Each of them reaches the layer that the case names, as a shift or as a scale."""
-    run = translator_of(case.folder)
+    run = generator_of(case.folder)
     at = torch.arange(run.g.mlp[-1].out_features).reshape(run.g.affine)
     for entry in case.info.get("adain_slices", []):
         match = re.search(r"\.model\.(\d+)\.model\.(\d+)\.norm", entry["layer"])
@@ -132,7 +132,7 @@ def test_slices_of_the_affine_parameters(case):
 # ---- D ---------------------------------------------------------------------------------------------------
 
 
-class Judge:
+class DiscriminatorRun:
     """D of one case, whole or its head alone, and what it says to the case's images."""
 
     def __init__(self, case: Case) -> None:
@@ -181,7 +181,7 @@ class Judge:
         return losses.r1(self.real_logits / self.real_logits.numel(), self.real)
 
 
-JUDGED: Outputs = (
+D_OUTPUTS: Outputs = (
     (r"logits_(real|fake)", lambda run, m: run.patches(m[1])),
     (r"logits_real_all_classes", lambda run, m: run.d.head(run.features("real"))),
     (r"features_(real|fake)", lambda run, m: run.features(m[1])),
@@ -189,7 +189,7 @@ JUDGED: Outputs = (
     (r"pooled_features_(real|fake)", lambda run, m: run.features(m[1]).mean(dim=(2, 3))),
     (r"grad_penalty\.grad_x", lambda run, m: run.gradient),
 )
-LOST: Outputs = (
+D_LOSSES: Outputs = (
     (r"dis_real_hinge .*", lambda run, m: losses.hinge(run.real_logits)),
     (r"dis_fake_hinge .*", lambda run, m: losses.hinge(-run.fake_logits)),
     (r"gen .*", lambda run, m: FAMILY.loss_g(run.fake_logits)),
@@ -205,22 +205,22 @@ def unactivated(features: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=1)
-def judge_of(folder: Path) -> Judge:
-    return Judge(case_at(folder))
+def discriminator_of(folder: Path) -> DiscriminatorRun:
+    return DiscriminatorRun(case_at(folder))
 
 
 @pytest.mark.parametrize("case, name", outputs("funit-d"))
 def test_discriminator(case, name):
-    run = judge_of(case.folder)
+    run = discriminator_of(case.folder)
     grad = "grad" in name
     atol = None if grad else case.info.get("suggested_atol")
-    close(compared(JUDGED, run, name), run.io[name], grad=grad, atol=atol)
+    close(compared(D_OUTPUTS, run, name), run.io[name], grad=grad, atol=atol)
 
 
 @pytest.mark.parametrize("case, name, value", numbers("funit-d", "losses"))
 def test_numbers_of_the_discriminator(case, name, value):
     grad = "grad" in name
-    close(compared(LOST, judge_of(case.folder), name), value,
+    close(compared(D_LOSSES, discriminator_of(case.folder), name), value,
           grad=grad, atol=None if grad else case.info.get("suggested_atol"))  # fmt: skip
 
 
@@ -233,7 +233,7 @@ NORMS: Outputs = (
 @pytest.mark.parametrize("case", each("funit-d"))
 def test_gradients_of_the_discriminator(case):
     """Their norms, which stand in case.json: grad_l2_norm_of_LOSS."""
-    run = judge_of(case.folder)
+    run = discriminator_of(case.folder)
     tables = {key: norms for key, norms in case.info.items() if key.startswith("grad_l2_norm_of_")}
     if not tables:
         pytest.skip("the case has no norms")
@@ -243,7 +243,7 @@ def test_gradients_of_the_discriminator(case):
 
 
 @pytest.mark.parametrize("kind, within, table", [
-    ("funit-g", None, TRANSLATED), ("funit-d", None, JUDGED), ("funit-d", "losses", LOST),
+    ("funit-g", None, G_OUTPUTS), ("funit-d", None, D_OUTPUTS), ("funit-d", "losses", D_LOSSES),
 ])  # fmt: skip
 def test_every_pattern_finds_something_in_some_case(kind, within, table):
     of_kind = cases(kind)

@@ -121,7 +121,7 @@ def step_of(folder: Path) -> Step:
 
 
 @pytest.mark.parametrize("case, name", outputs("funit-losses"))
-def test_pictures_and_gradients_of_a_step(case, name):
+def test_images_and_gradients_of_a_step(case, name):
     run = step_of(case.folder)
     close(compared(STEPPED, run, name), run.io[name], grad="grad" in name)
 
