@@ -1,10 +1,10 @@
-"""What a training step and a Fisher cost on this machine, compared inside one run.
+"""Time training steps and Fisher estimates on this machine, interleaved in one process.
 
     python examples/bench/cost.py [--steps 200] [--methods "finetune;ewc"] [--batch 4] [--out cost.json]
 
-Steps of each method are interleaved, so that whatever else the machine does hits all alike; medians are given
-with the 10th and 90th percentile. With --batch all take so many images a step; without it each takes its own
-number, bsa all of the ten. The Fisher is timed vectorised over samples and one sample at a time.
+Steps of the methods are interleaved, so that other load on the machine affects all alike. Prints medians
+with the 10th and 90th percentile. --batch sets the images a step for all methods; without it each uses its
+own number (bsa all ten). The Fisher estimate is timed vectorised over samples and one sample at a time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BATCH = 16  # of Fisher samples
 def stepper(
     model: models.Model, name: str, device: torch.device, batch: int | None
 ) -> tuple[Callable[[], float], int]:
-    """A function that does one more step of a run of its own and tells how long it took; images a step."""
+    """Prepare a run; return a function that does one step and returns its seconds, and the batch size."""
     methods = Stack.parse(
         name, {"ewc": {"lambda": 500, "samples": BATCH}} if "ewc" in name.split(",") else {}
     )
@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--source", default="peeps64")
-    parser.add_argument("--methods", default=METHODS, help="stacks of them, with ; between")
+    parser.add_argument("--methods", default=METHODS, help="methods or stacks of methods, separated by ;")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)

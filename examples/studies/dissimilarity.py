@@ -1,4 +1,4 @@
-"""How far a target may be from the source: peeps64 to sketches, pixel faces, doodles, and to no faces at all.
+"""Adapt peeps64 to targets at different distances: sketches, pixel faces, doodles, and shapes without faces.
 
     python examples/studies/dissimilarity.py run --avatars DIR --shapes DIR --out RUNS
     python examples/studies/dissimilarity.py table
@@ -7,10 +7,10 @@
 The three targets are rows of field.jsonl, so field.py comes first; the fourth are DiceBear's shapes (npm,
 @dicebear/collection 9.4.3; 64 px, 5,010 of seeds "shape0" and on), the first ten of them the shots.
 
-"away" is how far the shots are from the source's samples, in units of the samples' own distances, as
-`fsgen adapt` sees it through the source's critic (it warns from 2.1 on); "between" the Frechet distance of
-5,000 pictures of the source's domain and 5,000 of the target's. ``picture`` draws dissimilarity.png: ten
-shapes, then the same latents through the source and through what each method made of it.
+"away" is the distance of the shots from the source's samples, in units of the distances among samples, as
+`fsgen adapt` measures it in the features of the source's discriminator (it warns from 2.1 on); "between" is
+the Frechet distance between 5,000 images of the source's domain and 5,000 of the target's. ``picture`` draws
+dissimilarity.png: ten shapes, then the same latents through the source and each adapted model.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SHOTS, SHOWN = 10, 10
 
 
 def apart(shapes: Path, out: Path) -> tuple[Path, Path]:
-    """The other shapes, and the first ten: folders."""
+    """Copy the first ten shapes and the others to two folders; return the others' folder and the ten's."""
     folders = out / "shapes", out / "ten_shapes"
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,8 +62,8 @@ def run(avatars: Path, shapes: Path, out: Path, seeds: list[int]) -> None:
             if method != "source":
                 made = out / f"{method}-{seed}"
                 adapted(ten, made, method, seed)
-            figures = judges["shapes"].figures(drawn(made))
-            write(RESULTS, {"target": "shapes", "method": method, "seed": seed, **figures})
+            scores = judges["shapes"].scores(drawn(made))
+            write(RESULTS, {"target": "shapes", "method": method, "seed": seed, **scores})
 
 
 def table() -> None:
