@@ -12,7 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from fsgen.errors import FsgenError
-from fsgen.interfaces import Converted, Family, Foreign, Inputs, NetworkName, Networks, Spec, StepContext
+from fsgen.interfaces import (
+    Converted,
+    Family,
+    Foreign,
+    Inputs,
+    NetworkName,
+    Networks,
+    Spec,
+    StepContext,
+    Trait,
+)
 from fsgen.nn import losses
 
 SPREAD = 12**0.5  # a uniform z of unit variance: a smaller one drowns in the label, one picture a class
@@ -145,7 +155,7 @@ class CGAN(Family):
     """Mirza & Osindero 2014, "Conditional Generative Adversarial Nets"."""
 
     name = "cgan"
-    traits: ClassVar[frozenset[str]] = frozenset({"latent", "discriminator", "classes"})
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.LATENT, Trait.DISCRIMINATOR, Trait.CLASSES})
     Recipe = Recipe
     embeddings = ("y.weight", "y.linear.weight")  # of G, of D
 
@@ -193,13 +203,13 @@ class CGAN(Family):
         return g(inputs, rng=rng, dropout=recipe.dropout)
 
     def discriminator_loss(self, context: StepContext, fakes: Tensor) -> dict[str, Tensor]:
-        real_logits = self._judge(context, context.view(context.real_images, "real"), "dropout real")
-        context.judged(real_logits)
-        fake_logits = self._judge(context, context.view(fakes, "fake_d"), "dropout fake d")
+        real_logits = self._judge(context, context.augment(context.real_images, "real"), "dropout real")
+        context.real_logits = real_logits.detach()
+        fake_logits = self._judge(context, context.augment(fakes, "fake_d"), "dropout fake d")
         return {"d": self.loss_d(real_logits, fake_logits)}
 
     def generator_loss(self, context: StepContext, fakes: Tensor) -> dict[str, Tensor]:
-        return {"g": self.loss_g(self._judge(context, context.view(fakes, "fake_g"), "dropout fake g"))}
+        return {"g": self.loss_g(self._judge(context, context.augment(fakes, "fake_g"), "dropout fake g"))}
 
     def _judge(self, context: StepContext, images: Tensor, purpose: str) -> Tensor:
         return context.d(images, context.inputs, rng=context.rng(purpose), dropout=context.recipe.dropout)

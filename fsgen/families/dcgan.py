@@ -29,6 +29,7 @@ from fsgen.interfaces import (
     Networks,
     Spec,
     StepContext,
+    Trait,
 )
 from fsgen.nn import losses
 from fsgen.nn.batchnorm import add_counters, refresh_stats
@@ -164,7 +165,8 @@ class Recipe:
     r1_every: int = 0  # no lazy regulariser
     path_every: int = 0
     # The published code keeps no average; 0 steps would be that: g_ema = g. With statistics of its own
-    # (``settle``) the average is as near to digits by Frechet distance, and likelier by Parzen windows.
+    # (``refresh_statistics``) the average is as near to digits by Frechet distance, and likelier by Parzen
+    # windows.
     ema_half_life: float = 100.0
     ema_rampup: float = 0.25  # half-life at most this share of the steps so far
 
@@ -181,9 +183,10 @@ class DCGAN(Family):
     """Radford et al. 2016, "Unsupervised Representation Learning with Deep Convolutional GANs"."""
 
     name = "dcgan"
-    traits: ClassVar[frozenset[str]] = frozenset(
-        {"latent", "discriminator", "stages", "resolutions", "taps", "filters", "classes", "scales"}
-    )
+    traits: ClassVar[frozenset[Trait]] = frozenset({
+        Trait.LATENT, Trait.DISCRIMINATOR, Trait.STAGES, Trait.RESOLUTIONS, Trait.TAPS, Trait.FILTERS,
+        Trait.CLASSES, Trait.SCALES,
+    })  # fmt: skip
     Recipe = Recipe
     embeddings = ("embed.weight",)
 
@@ -281,7 +284,7 @@ class DCGAN(Family):
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
         return g(inputs)
 
-    def settle(self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]) -> None:
+    def refresh_statistics(self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]) -> None:
         """Measure the statistics of batch normalisation anew, over 1,024 inputs."""
         rng = torch.Generator().manual_seed(0)
         device = next(g.parameters()).device

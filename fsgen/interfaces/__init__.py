@@ -1,26 +1,54 @@
-"""What families, methods and the engine say to one another.
+"""The contract between families, methods and training.
 
 Data flows one way: the family draws ``Inputs`` and turns them into images; the method looks at both and adds
-terms to the loss; the engine owns the loop. This package imports no torch, so that a method's options can be
-read for ``--help`` without it.
+terms to the loss; training owns the loop. Importing this package imports no torch, so that a method's options
+can be read for ``--help`` without it.
 """
 
 from fsgen.interfaces.families import (
     Converted,
+    Draw,
     Family,
     Filters,
     Foreign,
     ImageKind,
-    Inputs,
     Layer,
     NetworkName,
     Networks,
     Spec,
     StepContext,
+    TrainingRecipe,
+    Trait,
 )
-from fsgen.interfaces.methods import CLAIMS, Method, MethodContext, TrainingState, TrialRun
+from fsgen.interfaces.inputs import Inputs
+from fsgen.interfaces.methods import (
+    Claim,
+    Judge,
+    Method,
+    MethodContext,
+    NoOptions,
+    Rng,
+    Technique,
+    TrainingFree,
+    TrainingState,
+    TrialRun,
+    combined,
+)
+from fsgen.interfaces.networks import (
+    Discriminator,
+    Generator,
+    LatentGenerator,
+    Module,
+    StyleGenerator,
+    TappedDiscriminator,
+    TappedGenerator,
+    Translator,
+)
 
 __all__ = [
-    "CLAIMS", "Converted", "Family", "Filters", "Foreign", "ImageKind", "Inputs", "Layer", "Method",
-    "MethodContext", "NetworkName", "Networks", "Spec", "StepContext", "TrainingState", "TrialRun",
+    "Claim", "Converted", "Discriminator", "Draw", "Family", "Filters", "Foreign", "Generator", "ImageKind",
+    "Inputs", "Judge", "LatentGenerator", "Layer", "Method", "MethodContext", "Module", "NetworkName",
+    "Networks", "NoOptions", "Rng", "Spec", "StepContext", "StyleGenerator", "TappedDiscriminator",
+    "TappedGenerator", "Technique", "TrainingFree", "TrainingRecipe", "TrainingState", "Trait", "Translator",
+    "TrialRun", "combined",
 ]  # fmt: skip

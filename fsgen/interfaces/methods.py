@@ -1,181 +1,244 @@
-"""What a method says of itself, and what the engine hands to it."""
+"""What a method provides, and what training hands to it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast
 
-from fsgen.interfaces.families import Family, ImageKind, Inputs, NetworkName, Spec, StepContext
+from fsgen.interfaces.families import Family, ImageKind, NetworkName, Spec, StepContext, Trait
+from fsgen.interfaces.inputs import Inputs
+from fsgen.interfaces.networks import Discriminator, Generator, Module
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-CLAIMS = frozenset({"what latents are drawn", "how weights are held", "which weights of G stay",
-                    "which weights of D stay", "what judges", "the loss"})  # fmt: skip
-"""What a method may claim: see ``Method.claims``."""
+Rng = Callable[[str], "torch.Generator"]
+"""purpose -> generator of this step"""
+
+Judge = Callable[..., "Tensor"]
+"""(images, inputs) -> logits"""
+
+
+class Claim(StrEnum):
+    """What only one method of a stack may decide."""
+
+    LATENTS = "what latents are drawn"  # which inputs G is trained on
+    FREEZING = "how weights are held"  # a penalty or a parametrisation of the weights
+    WEIGHTS_G = "which weights of G stay"
+    WEIGHTS_D = "which weights of D stay"
+    DISCRIMINATOR = "what judges"  # what computes the logits
+    LOSS = "the loss"  # in place of the adversarial loss
+
+    __hash__ = str.__hash__
 
 
 @dataclass(frozen=True)
 class TrialRun:
     """A short training from theta_S that is thrown away."""
 
-    g: nn.Module  # the moving average
-    d: nn.Module
+    g: Generator  # the moving average
+    d: Discriminator
     change: Mapping[str, Tensor]  # theta - theta_S by parameter name of G
-    pull: Mapping[str, Tensor]  # root mean square of the gradient of each that was trained, as Adam has it
+    pull: Mapping[str, Tensor]  # root mean square of the gradient of each trained parameter (Adam's)
 
 
 @dataclass
 class TrainingState:
-    """All that changes while training; what a resumed run must get back exactly."""
+    """Everything that changes in training; a resumed run gets it back exactly."""
 
-    g: nn.Module
-    d: nn.Module
-    g_ema: nn.Module
+    g: Any  # the family's generator
+    d: Any  # its discriminator
+    g_ema: Any  # the moving average of g
     opt_g: torch.optim.Optimizer
     opt_d: torch.optim.Optimizer
-    free: dict[str, dict[str, nn.Parameter]]  # of "g" and of "d": what is trained, by name
+    trained: dict[NetworkName, dict[str, nn.Parameter]]  # the trained parameters of each network, by name
     scalars: dict[str, Tensor] = field(default_factory=dict)  # running means of the family's regularisers
     step: int = 0  # steps done
+    real_logits: Tensor | None = None  # of the discriminator's last step
+
+
+class TrialRuns(Protocol):
+    def __call__(self, steps: int, method: Method[Any] | None = None) -> TrialRun:
+        """Train for ``steps`` from theta_S with ``method``, or plainly."""
+
+
+class Information(Protocol):
+    def __call__(
+        self, g: Any, d: Any, samples: int, seed: int, *, report_progress: bool = False
+    ) -> dict[NetworkName, dict[str, Tensor]]:
+        """The diagonal Fisher information of both networks as they are, by parameter name."""
+
+
+class FrozenNetworks(Protocol):
+    def __call__(self, name: str, **options: Any) -> Callable[[Tensor], dict[str, Tensor]]:
+        """The frozen network called ``name``: images [n, C, H, W] in [-1, 1] -> feature maps by layer.
+
+        Raises:
+            FsgenError: its weights are not on this machine.
+        """
 
 
 @dataclass(frozen=True)
 class MethodContext:
-    """What a method may ask of the engine before step 0."""
+    """What a method may use before step 0."""
 
     family: Family
     spec: Spec
-    source: nn.Module  # G at theta_S, frozen
-    layers: dict[str, list[str]]
-    recipe: Any
+    source: Any  # G at theta_S, frozen
+    recipe: Any  # the family's
     steps: int
-    shots: int
+    shots: int  # how many images
     device: torch.device
     seed: int
-    fisher: Callable[[int, str], Mapping[str, Tensor]]  # (samples, proxy) -> diagonal by parameter name
-    trial_run: Callable[..., TrialRun]  # (steps, a method or none) -> what so many steps of it do
-    information: Callable[
-        ..., dict[NetworkName, dict[str, Tensor]]
-    ]  # (g, d, samples, seed) -> Fisher of both
-    say: Callable[[str], None]  # a line for the person at the terminal
-    pretrained: frozenset[NetworkName] = frozenset({"g", "d"})  # which networks a source has trained
-    vgg: Callable[..., Callable[[Tensor], dict[str, Tensor]]] | None = None  # see ``fsgen.features.vgg``
+    fisher: Callable[[int, str], Mapping[str, Tensor]]  # (samples, proxy) -> diagonal by parameter name of G
+    trial_run: TrialRuns
+    information: Information
+    frozen_network: FrozenNetworks
+    say: Callable[[str], None]  # a line for the user
+    pretrained: frozenset[NetworkName] = frozenset({"g", "d"})  # networks that the source has trained
 
 
-class Method:
-    """What to train, what to add to the loss and what the critic sees. The defaults change nothing.
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a method without options."""
 
-    In the order in which they are called: ``enter`` (or, in a resumed run, ``restore``), ``fit``, ``trains``;
-    in each step ``before``, ``draw``, ``critic``, ``view``, ``judged``, then ``objective`` and ``terms``,
-    and ``hold`` before each optimiser moves; ``leave`` at the end, and ``feed`` whenever a picture of the
-    finished model is drawn. ``state`` must hold all that ``enter`` worked out and ``judged`` or ``before``
-    changed; what a method puts into the networks with ``fit`` is saved with them.
 
-    In a stack weights are trained if every method trains them, terms add up, views and draws are composed in
-    the order given, and two methods with a claim in common are refused.
+OptionsT = TypeVar("OptionsT")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def combined(how: Literal["each", "all", "merged", "chained", "stored"]) -> Callable[[F], F]:
+    """Declare how a stack combines a hook of its methods, in the order given.
+
+    each: call them all. all: True if all return True. merged: unite the returned dicts. chained: pass what
+    one returns to the next as its first argument. stored: as merged, as ``METHOD.name``, last method first.
     """
+
+    def declare(hook: F) -> F:
+        hook.combined = how  # type: ignore[attr-defined]  # read by methods.stack
+        return hook
+
+    return declare
+
+
+class Technique(Generic[OptionsT]):
+    """A named way from images to a result, with options: a ``Method`` or a ``TrainingFree`` one."""
 
     name: ClassVar[str]
     summary: ClassVar[str]  # the mechanism in one line
     paper: ClassVar[str]
-    trained: ClassVar[str] = "all of G and D"  # what is, in words
-    licence: ClassVar[str] = ""  # of the published code, a note in one line
-    needs: ClassVar[frozenset[str]] = frozenset()  # traits of the family it cannot do without
-    claims: ClassVar[frozenset[str]] = frozenset()  # of CLAIMS: what only one method of a stack may decide
-    adapts: ClassVar[bool] = False  # of no sense without a source to start from
-    conditions: ClassVar[bool] = False  # trains nothing: the shots are what is drawn after
-    redraws: ClassVar[bool] = False  # makes pictures of the source's by its ``redraw``, and no model
-    adversarial: ClassVar[bool] = True  # whether there is a critic in training
-    at_rest: ClassVar[bool] = False  # G is trained as it runs afterwards: its statistics stay the source's
-    starts: ClassVar[Literal["g", "g_ema"]] = "g"  # which of the source's generators it starts from
+    trained: ClassVar[str] = "all of G and D"  # in words
+    licence: ClassVar[str] = ""  # of the published code
+    needs: frozenset[Trait] = frozenset()  # traits of the family it requires
+    adapts: ClassVar[bool] = False  # makes no sense without a source
+    starts: ClassVar[Literal["g", "g_ema"]] = "g"  # the source's generator to start from
+    Options: ClassVar[type] = NoOptions
+    """A frozen dataclass, one field a flag ``--NAME-FIELD``; ``help`` and ``choices`` in its metadata."""
 
-    @dataclass(frozen=True)
-    class Options:
-        """One field a flag: ``--NAME-FIELD``; ``help`` and ``choices`` stand in the field's metadata."""
+    def __init__(self, options: OptionsT | None = None) -> None:
+        self.options: OptionsT = cast("OptionsT", self.Options()) if options is None else options
 
-    def __init__(self, options: Any = None) -> None:
-        self.options = options if options is not None else self.Options()
+    def resolve(self, **values: Any) -> None:
+        """Replace options given as ``auto`` by what they came to, for the resolved configuration."""
+        self.options = replace(cast(Any, self.options), **values)
+
+
+class TrainingFree(Technique[OptionsT]):
+    """Trains nothing: new conditions for the source, or images in place of a model."""
+
+    trained = "nothing"
+    adapts = True
+
+
+class Method(Technique[OptionsT]):
+    """What to train, what to add to the loss and what the discriminator sees. The defaults change nothing.
+
+    Order of calls: ``recipe``; ``setup``, ``add_modules``, ``trains``; in each step ``before_step``,
+    ``transform_inputs``, ``discriminator``, ``augment``, ``loss_terms``, ``mask_gradients`` before each
+    optimiser step, ``after_step``; ``export`` at the end; ``prepare_inputs`` when the finished model draws.
+
+    ``buffers`` holds every tensor that a resumed run needs; added modules are saved with the networks. In a
+    resumed run ``buffers`` is filled before ``setup`` is called.
+    """
+
+    claims: frozenset[Claim] = frozenset()
+    adversarial: ClassVar[bool] = True  # there is a discriminator in training
+    adds_parameters: ClassVar[bool] = False  # ``add_modules`` adds parameters of G that are trained
+    frozen_statistics: ClassVar[bool] = False  # G is trained in evaluation mode
+
+    def __init__(self, options: OptionsT | None = None) -> None:
+        super().__init__(options)
+        self.buffers: dict[str, Tensor] = {}
 
     # ---- before step 0 -------------------------------------------------------------------------------
 
+    @combined("merged")
     def recipe(self, family: Family, spec: Spec, shots: int) -> dict[str, Any]:
-        """What it trains with in place of the family's recipe, by the names of that."""
+        """Fields of the family's recipe to replace, by name."""
         return {}
 
-    def enter(self, context: MethodContext) -> None:
-        """Prepare whatever takes time."""
+    @combined("each")
+    def setup(self, context: MethodContext) -> None:
+        """Prepare what takes time; with ``buffers`` filled, a run is resumed."""
 
-    def state(self) -> dict[str, Tensor]:
-        """Tensors a resumed run needs."""
-        return {}
+    @combined("each")
+    def add_modules(self, g: Module, d: Module) -> None:
+        """Add what is trained besides: a module called ``name``, or a parametrisation of a weight."""
 
-    def restore(self, state: dict[str, Tensor], context: MethodContext) -> None:
-        """The inverse of ``state``; takes the place of ``enter``."""
-
-    def chosen(self) -> dict[str, Any]:
-        """What ``auto`` options came out as, for the resolved configuration."""
-        return {}
-
-    def fit(self, g: nn.Module, d: nn.Module) -> None:
-        """Add to the networks what the method trains besides: a module called ``name``, or another
-        parametrisation of a weight."""
-
+    @combined("all")
     def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
-        """Whether the parameter ``name`` of ``network`` is trained; the others keep their source's values.
-
-        Asked for the source's parameters only: what a method adds is always trained.
-        """
-        return not self.conditions
+        """Tell whether the source's parameter ``name`` is trained. Added modules always are."""
+        return True
 
     # ---- in each step --------------------------------------------------------------------------------
 
-    def before(self, state: TrainingState) -> None:
-        """Told that the step ``state.step`` begins, with the networks as they are."""
+    @combined("each")
+    def before_step(self, state: TrainingState) -> None:
+        """Called before step ``state.step``."""
 
-    def draw(self, g: nn.Module, inputs: Inputs, rng: torch.Generator, shown: bool) -> Inputs:
-        """What G is fed in training in place of ``inputs``; gradients may flow through.
+    @combined("chained")
+    def transform_inputs(self, inputs: Inputs, g: Any, rng: torch.Generator, shown: bool) -> Inputs:
+        """Replace the inputs of G in training; gradients may flow through.
 
-        ``shown``: the critic sees what becomes of them; what a regulariser or a term draws it does not.
+        ``shown``: the discriminator sees the images; otherwise a regulariser or a loss term does.
         """
         return inputs
 
-    def discriminator(self, d: nn.Module) -> Callable[..., Tensor]:
-        """What judges in place of ``d``: (images, inputs) -> logits."""
+    @combined("chained")
+    def discriminator(self, d: Any) -> Judge:
+        """Replace the discriminator: (images, inputs) -> logits."""
         return d
 
-    def view(self, images: Tensor, who: ImageKind, rng: torch.Generator) -> Tensor:
-        """What the critic is shown of ``images`` ([n, C, H, W]); gradients must flow through."""
+    @combined("chained")
+    def augment(self, images: Tensor, kind: ImageKind, rng: Rng) -> Tensor:
+        """Transform images [n, C, H, W] before the discriminator sees them; gradients must flow through."""
         return images
 
-    def judged(self, real_logits: Tensor) -> None:
-        """Told what the critic made of the reals in its own step."""
-
-    def objective(self, context: StepContext) -> dict[str, Tensor]:
-        """What G descends on where there is no critic (``adversarial`` is False), by name."""
+    @combined("merged")
+    def loss_terms(self, context: StepContext) -> dict[str, Tensor]:
+        """Scalars to add to the generator's loss, by the name they have in the log."""
         return {}
 
-    def terms(self, context: StepContext) -> dict[str, Tensor]:
-        """Scalars to add to the generator's loss, by name; they appear in the log under these names."""
-        return {}
+    @combined("each")
+    def mask_gradients(self, network: NetworkName, net: Module) -> None:
+        """Change gradients, or weights, just before the optimiser step. No gradient: no change."""
 
-    def meters(self) -> dict[str, Tensor]:
-        """Scalars that the log is to have besides losses, by name."""
+    @combined("merged")
+    def after_step(self, state: TrainingState) -> dict[str, Tensor]:
+        """Update running statistics (``state.real_logits``); returns scalars for the log, by name."""
         return {}
-
-    def hold(self, network: NetworkName, net: nn.Module) -> None:
-        """Change gradients, or weights, just before the optimiser of ``net`` moves them. What has no
-        gradient does not move."""
 
     # ---- afterwards ----------------------------------------------------------------------------------
 
-    def leave(self, net: nn.Module) -> dict[str, Tensor]:
-        """Undo ``fit``: give ``net`` the keys of its source; what does not fold into them, to be stored
-        beside, by name."""
+    @combined("stored")
+    def export(self, net: Module) -> dict[str, Tensor]:
+        """Undo ``add_modules``: fold it into ``net``; return, by name, what does not fold and is stored."""
         return {}
 
     @staticmethod
-    def feed(stored: Mapping[str, Tensor], inputs: Inputs) -> Inputs:
-        """What a finished model's G is fed in place of ``inputs``, given what ``leave`` of G had stored."""
+    def prepare_inputs(stored: Mapping[str, Tensor], inputs: Inputs) -> Inputs:
+        """The inputs of a finished model's G, given what ``export`` of G returned."""
         return inputs

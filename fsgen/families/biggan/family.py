@@ -28,6 +28,7 @@ from fsgen.interfaces import (
     Networks,
     Spec,
     StepContext,
+    Trait,
 )
 from fsgen.nn import losses
 from fsgen.nn.batchnorm import refresh_stats
@@ -63,9 +64,9 @@ class BigGAN(Family):
     instances, Casanova et al. 2021, "Instance-Conditioned GAN"."""
 
     name = "biggan"
-    traits: ClassVar[frozenset[str]] = frozenset({
-        "latent", "discriminator", "stages", "resolutions", "filters", "classes", "instances", "scales",
-        "styles",
+    traits: ClassVar[frozenset[Trait]] = frozenset({
+        Trait.LATENT, Trait.DISCRIMINATOR, Trait.STAGES, Trait.RESOLUTIONS, Trait.FILTERS, Trait.CLASSES,
+        Trait.INSTANCES, Trait.SCALES, Trait.STYLES,
     })  # fmt: skip
     Recipe = Recipe
     mirrors = True
@@ -151,7 +152,7 @@ class BigGAN(Family):
                 check(net, state, f"a BigGAN {what}")
         return Converted(spec, g, g_ema, d, (*notes, *guessed))
 
-    def settle(self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]) -> None:
+    def refresh_statistics(self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]) -> None:
         """Singular vectors, and the standing statistics (Brock et al. 2019, appendix C), of the weights as
         they are now."""
         for module in g.modules():
@@ -223,9 +224,9 @@ class BigGAN(Family):
 
     def discriminator_loss(self, context: StepContext, fakes: Tensor) -> dict[str, Tensor]:
         """D sees fakes and reals in one batch, as published: one step of its power iteration for both."""
-        seen = torch.cat([context.view(fakes, "fake_d"), context.view(context.real_images, "real")])
+        seen = torch.cat([context.augment(fakes, "fake_d"), context.augment(context.real_images, "real")])
         fake_logits, real_logits = context.d(seen, _twice(context.inputs)).chunk(2)
-        context.judged(real_logits)
+        context.real_logits = real_logits.detach()
         return {"d": self.loss_d(real_logits, fake_logits)}
 
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:

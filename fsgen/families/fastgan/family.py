@@ -27,6 +27,7 @@ from fsgen.interfaces import (
     Networks,
     Spec,
     StepContext,
+    Trait,
 )
 from fsgen.nn import losses
 from fsgen.nn.batchnorm import refresh_stats
@@ -64,15 +65,16 @@ class FastGAN(Family):
     Synthesis".
 
     The published evaluation leaves G in training mode: pictures then depend on their batch. Here G is
-    evaluated with the stored statistics, which ``settle`` measures anew for the averaged weights.
+    evaluated with the stored statistics, which ``refresh_statistics`` measures anew for the averaged weights.
     """
 
     name = "fastgan"
-    traits: ClassVar[frozenset[str]] = frozenset(
-        {"latent", "discriminator", "stages", "resolutions", "filters", "reconstruction", "scales"}
-    )
+    traits: ClassVar[frozenset[Trait]] = frozenset({
+        Trait.LATENT, Trait.DISCRIMINATOR, Trait.STAGES, Trait.RESOLUTIONS, Trait.FILTERS,
+        Trait.RECONSTRUCTION, Trait.SCALES,
+    })  # fmt: skip
     Recipe = Recipe
-    helps: ClassVar = {"diffaugment": {"policy": "color,translation"}}
+    training_methods: ClassVar = {"diffaugment": {"policy": "color,translation"}}
     mirrors = True
 
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
@@ -141,7 +143,7 @@ class FastGAN(Family):
             check(empty.d, d, "a FastGAN 'd'")
         return Converted(spec, g, g_ema, d, tuple(notes))
 
-    def settle(self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]) -> None:
+    def refresh_statistics(self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]) -> None:
         """Singular vectors and normalisation statistics of the weights as they are now."""
         for module in g.modules():
             if isinstance(module, SpectralConv):
@@ -210,10 +212,10 @@ class FastGAN(Family):
 
     def discriminator_loss(self, context: StepContext, fakes: Pictures) -> dict[str, Tensor]:
         """Equation 3, with random margins; its last part are the decoders' pictures against the reals."""
-        real_images = context.view(context.real_images, "real")
+        real_images = context.augment(context.real_images, "real")
         looked = context.d.look(real_images)
         real_logits = context.d.judge(looked)
-        context.judged(real_logits)
+        context.real_logits = real_logits.detach()
         terms = self._rebuilt(context, real_images, looked) if context.recipe.reconstruction else {}
         fake_logits = context.d(_viewed(context, fakes, "fake_d"))
         d = losses.hinge(real_logits, _margins(real_logits, context.rng("margins real")))
@@ -268,7 +270,7 @@ def _margins(logits: Tensor, rng: torch.Generator) -> Tensor:
 def _viewed(context: StepContext, fakes: Pictures, who: Literal["fake_d", "fake_g"]) -> Pictures:
     """What the critic is shown of both sizes. A method's draws are those of one purpose for both."""
     big, small = fakes
-    return context.view(big, who), context.view(small, who)
+    return context.augment(big, who), context.augment(small, who)
 
 
 def _coloured(images: Tensor) -> Tensor:

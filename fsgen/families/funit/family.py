@@ -12,7 +12,17 @@ from torch.nn import functional as F
 from fsgen.errors import FsgenError
 from fsgen.families.funit import convert, networks
 from fsgen.families.strict_loading import check
-from fsgen.interfaces import Converted, Family, Foreign, Inputs, NetworkName, Networks, Spec, StepContext
+from fsgen.interfaces import (
+    Converted,
+    Family,
+    Foreign,
+    Inputs,
+    NetworkName,
+    Networks,
+    Spec,
+    StepContext,
+    Trait,
+)
 from fsgen.nn import losses
 
 WIDTH = 64  # channels at the picture's end, as published
@@ -58,7 +68,7 @@ class FUNIT(Family):
     """
 
     name = "funit"
-    traits: ClassVar[frozenset[str]] = frozenset({"discriminator", "stages", "translation"})
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.DISCRIMINATOR, Trait.STAGES, Trait.TRANSLATION})
     Recipe = Recipe
 
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
@@ -172,9 +182,9 @@ class FUNIT(Family):
         shrinks with the squares of the batch and of the patches, as published.
         """
         recipe, real_images = context.recipe, context.real_images.detach().requires_grad_()
-        real_logits = context.d(context.view(real_images, "real"), context.inputs)
-        context.judged(real_logits)
-        fake_logits = context.d(context.view(fakes.images, "fake_d"), context.inputs)
+        real_logits = context.d(context.augment(real_images, "real"), context.inputs)
+        context.real_logits = real_logits.detach()
+        fake_logits = context.d(context.augment(fakes.images, "fake_d"), context.inputs)
         terms = {"d": recipe.adversarial * self.loss_d(real_logits, fake_logits)}
         if recipe.penalty:
             terms["penalty"] = recipe.penalty * losses.r1(real_logits / real_logits.numel(), real_images)
@@ -192,7 +202,7 @@ class FUNIT(Family):
 
         def seen(images: Tensor) -> Tensor:
             # All as one kind, so that what is compared was shown in the same way: augmented alike, say.
-            return context.d.look(context.view(images, "fake_g"))
+            return context.d.look(context.augment(images, "fake_g"))
 
         translated, again = seen(fakes.images), seen(rebuilt)
         with torch.no_grad():

@@ -25,6 +25,7 @@ from fsgen.interfaces import (
     Networks,
     Spec,
     StepContext,
+    Trait,
 )
 from fsgen.nn import losses
 
@@ -54,9 +55,9 @@ class StyleGAN2(Family):
     """Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN"."""
 
     name = "stylegan2"
-    traits: ClassVar[frozenset[str]] = frozenset({
-        "latent", "discriminator", "stages", "resolutions", "taps", "filters", "w_space", "constant",
-        "classes", "instances", "scales", "styles",
+    traits: ClassVar[frozenset[Trait]] = frozenset({
+        Trait.LATENT, Trait.DISCRIMINATOR, Trait.STAGES, Trait.RESOLUTIONS, Trait.TAPS, Trait.FILTERS,
+        Trait.W_SPACE, Trait.CONSTANT, Trait.CLASSES, Trait.INSTANCES, Trait.SCALES, Trait.STYLES,
     })  # fmt: skip
     Recipe = Recipe
     embeddings = ("mapping.embed.weight",)
@@ -143,7 +144,7 @@ class StyleGAN2(Family):
             notes.append(f"{which}: mean latent computed over {SETTLE_SAMPLES:,} samples")
         return notes
 
-    def settle(self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]) -> None:
+    def refresh_statistics(self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]) -> None:
         """Recompute the mean latent, which truncation pulls to, after the weights have changed."""
         rng = torch.Generator().manual_seed(0)
         device = g.mapping.w_avg.device
@@ -221,7 +222,7 @@ class StyleGAN2(Family):
         return losses.log_sigmoid(logits)
 
     def fakes(self, g: nn.Module, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
-        return g.synthesis(self._mixed(g, inputs, recipe, rng), "random", rng)[0]
+        return g.synthesis(self._mixed(g, inputs, recipe, rng), "random", rng, inputs.w_shift)[0]
 
     def _mixed(self, g: nn.Module, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
         """Style mixing (Karras et al. 2019, section 3.1): one random layer of the batch on, another z."""
@@ -238,7 +239,7 @@ class StyleGAN2(Family):
         if who == "d" and recipe.r1_gamma and recipe.r1_every and step % recipe.r1_every == 0:
             real_images = context.real_images.detach().requires_grad_()
             logits = (
-                context.d(context.view(real_images, "real"), context.inputs).flatten(1).mean(dim=1)
+                context.d(context.augment(real_images, "real"), context.inputs).flatten(1).mean(dim=1)
             )  # of patches, too
             return {"r1": losses.r1(logits, real_images) * (recipe.r1_gamma / 2 * recipe.r1_every)}
         if who == "g" and recipe.path_every and step % recipe.path_every == 0:
@@ -251,7 +252,7 @@ class StyleGAN2(Family):
             context.real_images.device
         )
         ws = self._mixed(context.g, inputs, context.recipe, rng).requires_grad_()  # the mapping may be frozen
-        images = context.g.synthesis(ws, "random", rng)[0]
+        images = context.g.synthesis(ws, "random", rng, inputs.w_shift)[0]
         noise = torch.randn(images.shape, generator=rng, device=rng.device).to(images.device)
         lengths = losses.path_lengths(images, ws, noise)
         mean = context.scalars.get("path_mean", torch.zeros([], device=images.device))

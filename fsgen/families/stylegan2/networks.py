@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import count
 from typing import Any, Literal
 
 import torch
@@ -133,30 +134,37 @@ class Synthesis(nn.Module):
             before = widths[r]
 
     def forward(
-        self, ws: Tensor, noise: Noise, rng: torch.Generator | None
+        self, ws: Tensor, noise: Noise, rng: torch.Generator | None, shift: Tensor | None = None
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """[n, num_ws, w_dim] -> [n, C, H, W] and each block's (features, picture so far), coarse to fine."""
-        blocks = [(x, picture) for x, picture in self.grow(ws, noise, rng) if picture is not None]
+        blocks = [(x, picture) for x, picture in self.grow(ws, noise, rng, shift) if picture is not None]
         return blocks[-1][1], blocks
 
     def grow(
-        self, ws: Tensor, noise: Noise, rng: torch.Generator | None
+        self, ws: Tensor, noise: Noise, rng: torch.Generator | None, shift: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """What each styled convolution makes, coarse to fine; with a block's last, the picture so far."""
+        """The output of each styled convolution, coarse to fine; with a block's last, the picture so far.
+
+        ``shift``, [n, num_slots, w_dim], is added to w for each convolution and ToRGB in turn.
+        """
         x = picture = None
-        layer = 0
+        layer, slot = 0, count()
+
+        def w(layer: int) -> Tensor:
+            return ws[:, layer] if shift is None else ws[:, layer] + shift[:, next(slot)]
+
         for r in self.resolutions:
             block = self.get_submodule(f"b{r}")
             if x is None:
                 x = block.const.expand(len(ws), -1, -1, -1)
             else:
-                x = block.conv0(x, ws[:, layer], noise, rng)
+                x = block.conv0(x, w(layer), noise, rng)
                 yield x, None
                 layer += 1
-            x = block.conv1(x, ws[:, layer], noise, rng)
+            x = block.conv1(x, w(layer), noise, rng)
             layer += 1
             # toRGB takes the w of the next block's first convolution: `layer` is not advanced.
-            rgb = block.torgb(x, ws[:, layer])
+            rgb = block.torgb(x, w(layer))
             picture = rgb if picture is None else fir.upsample(picture) + rgb
             yield x, picture
 
@@ -172,6 +180,7 @@ class Generator(nn.Module):
         self.resolution = spec["resolution"]
         self.channels = spec["channels"]
         self.num_ws = 2 * int(math.log2(self.resolution)) - 2
+        self.num_slots = 3 * int(math.log2(self.resolution)) - 4  # convolutions and ToRGBs
         widths = {int(r): width for r, width in spec["g_widths"].items()}
         self.mapping = Mapping(
             self.z_dim, *_conditions(spec, "g"), self.w_dim, spec["mapping_layers"],
@@ -201,11 +210,11 @@ class Generator(nn.Module):
         rng: torch.Generator | None = None,
     ) -> Tensor:  # fmt: skip
         """[n, C, H, W], about [-1, 1], not clipped. ``rng`` draws the noise where ``noise`` is "random"."""
-        return self.synthesis(self.map(inputs, truncation), noise, rng)[0]
+        return self.synthesis(self.map(inputs, truncation), noise, rng, inputs.w_shift)[0]
 
     def taps(self, inputs: Inputs) -> list[Tensor]:
         """What each styled convolution makes, with the stored noise: [n, C, H, W], coarse to fine."""
-        return [x for x, _ in self.synthesis.grow(self.map(inputs), "const", None)]
+        return [x for x, _ in self.synthesis.grow(self.map(inputs), "const", None, inputs.w_shift)]
 
 
 class DiscriminatorBlock(nn.Module):
