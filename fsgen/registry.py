@@ -1,17 +1,20 @@
-"""Names of families and methods, as text, so that listing them imports neither torch nor their code.
+"""Families and methods by name, as text, so that listing them imports neither torch nor their code.
 
-Adding one is a new file and one line here.
+Adding one is a new file and one line here; another package registers its own by the entry points
+``fsgen.families`` and ``fsgen.methods`` (docs/ADDING_A_METHOD.md, docs/ADDING_A_FAMILY.md).
 """
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
 
-from fsgen.errors import FsgenError, suggest
+from fsgen.errors import Code, FsgenError, suggest
 
 if TYPE_CHECKING:
-    from fsgen.interfaces import Family, Method
+    from fsgen.interfaces import Family, Technique
 
 FAMILIES = {
     "stylegan2": "fsgen.families.stylegan2.family:StyleGAN2",
@@ -28,9 +31,9 @@ METHODS = {
     "diffaugment": "fsgen.methods.diffaugment:DiffAugment",
     "embedding": "fsgen.methods.embedding:Embedding",
     "bsa": "fsgen.methods.bsa:BSA",
-    "nst": "fsgen.methods.nst:NST",
-    "instances": "fsgen.methods.instances:Instances",
-    "classcode": "fsgen.methods.classcode:ClassCode",
+    "nst": "fsgen.training_free.style_transfer:StyleTransfer",
+    "instances": "fsgen.training_free.instance_swap:InstanceSwap",
+    "classcode": "fsgen.training_free.class_code:ClassCode",
     "adam": "fsgen.methods.adam:AdAM",
     "rick": "fsgen.methods.rick:RICK",
     "freezed": "fsgen.methods.freezed:FreezeD",
@@ -38,14 +41,25 @@ METHODS = {
     "ada": "fsgen.methods.ada:ADA",
     "minegan": "fsgen.methods.minegan:MineGAN",
     "cdc": "fsgen.methods.cdc:CDC",
+    "weditgan": "fsgen.methods.weditgan:WeditGAN",
 }
 
 
-def _load(table: dict[str, str], kind: str, name: str) -> type:
-    if name not in table:
-        raise FsgenError(f"there is no {kind} '{name}'", hint=suggest(name, list(table)))
-    module, attribute = table[name].split(":")
-    return getattr(import_module(module), attribute)
+@cache
+def families() -> dict[str, str]:
+    """Name -> ``module:class`` of every family; fsgen's own first, then other packages'."""
+    return FAMILIES | _from_packages("fsgen.families", FAMILIES)
+
+
+@cache
+def methods() -> dict[str, str]:
+    """Name -> ``module:class`` of every method; fsgen's own first, then other packages'."""
+    return METHODS | _from_packages("fsgen.methods", METHODS)
+
+
+def _from_packages(group: str, own: dict[str, str]) -> dict[str, str]:
+    """Entry points of other packages; none replaces one of fsgen's own."""
+    return {point.name: point.value for point in entry_points(group=group) if point.name not in own}
 
 
 def family(name: str) -> type[Family]:
@@ -54,13 +68,31 @@ def family(name: str) -> type[Family]:
     Raises:
         FsgenError: unknown name, with the nearest known one.
     """
-    return _load(FAMILIES, "family", name)
+    return _load(families(), "family", name)
 
 
-def method(name: str) -> type[Method]:
+def method(name: str) -> type[Technique[Any]]:
     """The method class called ``name``; imports no torch, so that the command line may ask for its options.
 
     Raises:
         FsgenError: unknown name, with the nearest known one.
     """
-    return _load(METHODS, "method", name)
+    return _load(methods(), "method", name)
+
+
+def _load(table: dict[str, str], kind: str, name: str) -> Any:
+    if name not in table:
+        raise FsgenError(
+            f"there is no {kind} '{name}'",
+            code=Code.UNKNOWN_NAME,
+            where=name,
+            hint=suggest(name, list(table)),
+        )
+    module, attribute = table[name].split(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise FsgenError(
+            f"the {kind} '{name}' cannot be loaded from {table[name]}: {error}",
+            code=Code.MISSING_PACKAGE, where=name, hint="reinstall or remove the package that provides it",
+        ) from error  # fmt: skip

@@ -1,20 +1,20 @@
 """Adaptation-aware kernel modulation (Zhao et al. 2022).
 
-A probe shows which filters matter to the target: all weights are modulated by matrices of rank one, nothing
-but those is trained for a while, and the Fisher information of what they came to is each filter's importance.
-Then it starts again from the source: important filters are kept and modulated, the others are fine-tuned.
+A probe finds the filters that matter to the target: all weights are modulated by matrices of rank one, only
+those are trained for a while, and their Fisher information is each filter's importance. Training then starts
+again from the source: important filters are frozen and modulated, the others are fine-tuned.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fsgen import registry
 from fsgen import rng as random
-from fsgen.errors import FsgenError
-from fsgen.interfaces import Family, Layer, Method, MethodContext, NetworkName, Spec
-from fsgen.methods.filter_selection import Choosing
-from fsgen.registry import METHODS
+from fsgen.errors import Code, FsgenError
+from fsgen.interfaces import Family, Layer, Method, MethodContext, Module, NetworkName, NoOptions, Spec
+from fsgen.methods.filter_selection import FilterSelection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,9 +24,40 @@ if TYPE_CHECKING:
 PROBE, SAMPLES, RUN = 500, 1000, 1500  # as published: steps of the probe, samples after it, steps of the run
 
 
-class AdAM(Choosing):
+@dataclass(frozen=True)
+class AdAMOptions:
+    percentile: float = field(
+        default=50.0,
+        metadata={"help": "Percentage of filters that is fine-tuned: 50 for near targets, 75 for far."},
+    )
+    probe: str = field(
+        default="auto",
+        metadata={"help": "Steps of the probe: auto (500, in runs below 1,500 a third of them) or a number."},
+    )
+    samples: str = field(
+        default="auto",
+        metadata={"help": "Samples behind the importance: auto (two a step of the probe) or a number."},
+    )
+    kernels: str = field(
+        default="filters",
+        metadata={
+            "help": "The j-th v modulates filter j, or what the published code reshapes it to.",
+            "choices": ("filters", "published"),
+        },
+    )
+    scale: str = field(
+        default="kept",
+        metadata={
+            "help": "Scale of modulated linear layers: the source's, or the published code's, which "
+            "changes the source where a layer's inputs and outputs differ in number.",
+            "choices": ("kept", "published"),
+        },
+    )
+
+
+class AdAM(FilterSelection[AdAMOptions]):
     """Sections 4.1 and 4.2 of the paper. A modulated filter keeps its source's weight; at the end the
-    modulation is multiplied into it. D's information is of D as it is, where the published probe averages it.
+    modulation is folded into it. D's information is that of the live D; the published probe averages it.
     """
 
     name = "adam"
@@ -34,121 +65,99 @@ class AdAM(Choosing):
     paper = (
         "Zhao et al. 2022, Few-shot Image Generation via Adaptation-Aware Kernel Modulation, arXiv 2210.16559"
     )
-    trained = "in both networks filters, the important ones by their modulation alone; the head of D"
+    trained = "in both networks filters, important ones by their modulation alone; the head of D"
 
-    @dataclass(frozen=True)
-    class Options:
-        percentile: float = field(
-            default=50.0,
-            metadata={"help": "Percentage of filters that is fine-tuned: 50 for near targets, 75 for far."},
-        )
-        probe: str = field(
-            default="auto",
-            metadata={
-                "help": "Steps of the probe: auto (500, in runs below 1,500 a third of them) or a number."
-            },
-        )
-        samples: str = field(
-            default="auto",
-            metadata={"help": "Samples behind the importance: auto (two a step of the probe) or a number."},
-        )
-        kernels: str = field(
-            default="filters",
-            metadata={
-                "help": "What the j-th v modulates: filter j, or whatever the published code makes of it.",
-                "choices": ("filters", "published"),
-            },
-        )
-        scale: str = field(
-            default="kept",
-            metadata={
-                "help": "Scale of modulated linear layers: the source's, or the published code's, which "
-                "changes the source where a layer has not as many inputs as outputs.",
-                "choices": ("kept", "published"),
-            },
-        )
+    Options = AdAMOptions
 
-    def __init__(self, options: Options | None = None) -> None:
+    def __init__(self, options: AdAMOptions | None = None) -> None:
         super().__init__(options)
         if not 0 <= self.options.percentile <= 100:
-            raise FsgenError(f"there is no percentile {self.options.percentile:g}", hint="0 to 100")
-        self.asked("probe")
-        self.asked("samples")
-        self.moves: dict[NetworkName, dict[str, Tensor]] = {}  # by parameter: where it has a gradient
+            raise FsgenError(
+                f"--adam-percentile {self.options.percentile:g} is not between 0 and 100",
+                code=Code.OUT_OF_RANGE, where="--adam-percentile",
+            )  # fmt: skip
+        self.parse_length("probe")
+        self.parse_length("samples")
+        self.masks: dict[NetworkName, dict[str, Tensor]] = {}  # by parameter: where it has a gradient
 
     # ---- the probe -----------------------------------------------------------------------------------
 
-    def enter(self, context: MethodContext) -> None:
-        self.meet(context)
-        steps = self.settle("probe", PROBE, of=RUN, steps=context.steps)
-        samples = self.settle("samples", SAMPLES, of=PROBE, steps=steps)
-        trial_run = context.trial_run(steps, Probe(self))
-        found = context.information(trial_run.g, trial_run.d, samples, context.seed, waiting=True)
-        for who, layers in self.layers.items():
-            self.decisions[who] = above(layers, found[who], self.options.percentile)
-        kept = [some for decided in self.decisions.values() for some in decided.values()]
+    def setup(self, context: MethodContext) -> None:
+        resumed = bool(self.buffers)
+        super().setup(context)
+        steps = self.resolve_length("probe", PROBE, of=RUN, steps=context.steps)
+        samples = self.resolve_length("samples", SAMPLES, of=PROBE, steps=steps)
+        if resumed:
+            return
+        trial = context.trial_run(steps, Probe(self))
+        found = context.information(trial.g, trial.d, samples, context.seed, report_progress=True)
+        for network, layers in self.layers.items():
+            self.decide(network, above(layers, found[network], self.options.percentile))
+        frozen = [some for decided in self.decisions.values() for some in decided.values()]
         context.say(
-            f"after {steps} steps of probing {sum(int(some.sum()) for some in kept):,} of "
-            f"{sum(map(len, kept)):,} filters are kept and modulated"
+            f"after {steps} steps of probing, {sum(int(some.sum()) for some in frozen):,} of "
+            f"{sum(map(len, frozen)):,} filters are frozen and modulated"
         )
 
     # ---- the run -------------------------------------------------------------------------------------
 
-    def fit(self, g: nn.Module, d: nn.Module) -> None:
+    def add_modules(self, g: Any, d: Any) -> None:
         import torch
 
         from fsgen.nn.filter_masks import axis_of, broadcast
         from fsgen.nn.modulation import added, original
 
         self.modulate(g, d, "run")
-        for who, net in (("g", g), ("d", d)):
-            moves = self.moves[who] = {}
-            for layer in self.layers[who]:
+        networks: tuple[tuple[NetworkName, nn.Module], ...] = (("g", g), ("d", d))
+        for network, net in networks:
+            masks = self.masks[network] = {}
+            for layer in self.layers[network]:
                 weight = net.get_parameter(original(layer.weight))
-                kept = self.decisions[who][layer.weight].to(weight.device)
-                moves[original(layer.weight)] = broadcast(~kept, weight, axis_of(net, layer.weight))
-                moves |= {original(name): ~kept for name in layer.also}
+                frozen = self.decisions[network][layer.weight].to(weight.device)
+                masks[original(layer.weight)] = broadcast(~frozen, weight, axis_of(net, layer.weight))
+                masks |= {original(name): ~frozen for name in layer.also}
                 vectors = [added(layer.weight, "v"), *(added(name, "b") for name in layer.also)]
                 for name in vectors:
-                    moves[name] = kept
+                    masks[name] = frozen
                     with torch.no_grad():
-                        net.get_parameter(name).masked_fill_(~kept, 0.0)
+                        net.get_parameter(name).masked_fill_(~frozen, 0.0)
 
-    def modulate(self, g: nn.Module, d: nn.Module, stage: str) -> None:
+    def modulate(self, g: Any, d: Any, stage: str) -> None:
         """Modulate all of ``g`` but a learned constant, and all of ``d`` but its head."""
         from fsgen.nn.modulation import modulate
 
         head = self.filters(self.context.family, self.context.spec).head
-        for who, net, left in (("g", g, ()), ("d", d, head)):
+        unmodulated: frozenset[str] = frozenset()
+        for network, net, excluded in (("g", g, unmodulated), ("d", d, head)):
             names = [name for name, value in net.named_parameters()
-                     if value.ndim != 3 and name not in left and not of_a_method(name)]  # fmt: skip
+                     if value.ndim != 3 and name not in excluded and not is_added(name)]  # fmt: skip
             modulate(
-                net, names, random.generator(self.context.seed, f"adam {stage} {who}"),
+                net, names, random.generator(self.context.seed, f"adam {stage} {network}"),
                 reshaped=self.options.kernels == "published", scaled=self.options.scale == "published",
             )  # fmt: skip
 
     def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
-        """Filters, for those that are fine-tuned, and D's head. Of G's other parameters only what modulates
-        them: the published code hands them to its optimiser and clears their gradient."""
+        """Train filters (masked later) and D's head. G's other parameters are only modulated: the published
+        code hands them to its optimiser and clears their gradient."""
         return self.has_filters(family, spec, network, name) or (
             network == "d" and name in self.filters(family, spec).head
         )
 
-    def hold(self, network: NetworkName, net: nn.Module) -> None:
+    def mask_gradients(self, network: NetworkName, net: Module) -> None:
         from fsgen.nn.filter_masks import mask_gradient
 
-        for name, moves in self.moves[network].items():
-            mask_gradient(net.get_parameter(name), moves)
+        for name, mask in self.masks[network].items():
+            mask_gradient(net.get_parameter(name), mask)
 
-    def leave(self, net: nn.Module) -> dict[str, Tensor]:
+    def export(self, net: Any) -> dict[str, Tensor]:
         from fsgen.nn.modulation import fold
 
         fold(net)
         return {}
 
 
-class Probe(Method):
-    """Of ``method``: only what modulates is trained, and D's head."""
+class Probe(Method[NoOptions]):
+    """The probe of ``method``: trains the modulation and D's head."""
 
     name, summary, paper = AdAM.name, AdAM.summary, AdAM.paper
 
@@ -156,24 +165,24 @@ class Probe(Method):
         super().__init__()
         self.method = method
 
-    def fit(self, g: nn.Module, d: nn.Module) -> None:
+    def add_modules(self, g: Module, d: Module) -> None:
         self.method.modulate(g, d, "probe")
 
     def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
         return network == "d" and name in self.method.filters(family, spec).head
 
 
-def of_a_method(name: str) -> bool:
-    """Whether another method of the stack has added the parameter ``name``."""
-    return ".parametrizations." in name or name.split(".")[0] in METHODS
+def is_added(name: str) -> bool:
+    """Tell whether another method of the stack has added the parameter ``name``."""
+    return ".parametrizations." in name or name.split(".")[0] in registry.methods()
 
 
 def above(layers: Sequence[Layer], found: Mapping[str, Tensor], percentile: float) -> dict[str, Tensor]:
-    """Whether each filter's importance exceeds the percentile of its pool, [filters] by weight.
+    """Tell whether each filter's importance exceeds the percentile of its pool: [filters] by weight.
 
     Args:
-        found: the information of a modulated network. A filter's importance is that of its v, of the u that
-            all share, and of its b.
+        found: the information of a modulated network. A filter's importance is the mean over its v, the u
+            that all filters share, and its b.
     """
     from fsgen.nn.filter_masks import importance, percentiles
     from fsgen.nn.modulation import added

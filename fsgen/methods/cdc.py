@@ -1,89 +1,106 @@
 """Cross-domain correspondence (Ojha et al. 2021): keep how the source's samples relate to one another.
 
-Samples that were alike stay alike and those that were not stay apart, so that ten images cannot pull all of
-them to the same few pictures. Only near as many fixed latents as there are images must whole pictures pass
-for real; everywhere else patches of them must.
+Similarities between samples are preserved, so that ten shots cannot pull all samples to the same few images.
+The discriminator sees whole images only near anchors, as many fixed latents as there are shots, and patches
+elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fsgen import rng as random
-from fsgen.errors import FsgenError
-from fsgen.interfaces import Inputs, Method, MethodContext, Spec, StepContext, TrainingState
+from fsgen.errors import Code, FsgenError
+from fsgen.interfaces import (
+    Claim,
+    Inputs,
+    Judge,
+    Method,
+    MethodContext,
+    Module,
+    Spec,
+    StepContext,
+    TappedDiscriminator,
+    TrainingState,
+    Trait,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
 SAMPLES = 4  # B, of which each is compared with the others
-SIDE = 32  # px: the patches' critic looks at D's first map of at most this side, as published from 64 px on
+SIDE = 32  # px: patch logits are of D's first map of at most this side, as published from 64 px on
 
 
-class CDC(Method):
+@dataclass(frozen=True)
+class CDCOptions:
+    weight: float = field(default=1000.0, metadata={"help": "Weight of the correspondence."})
+    divergence: str = field(
+        default="paper",
+        metadata={
+            "help": "What is compared. paper: KL(G || source), summed over samples and layers; published "
+            "(its code): KL(source || G), one layer a sample, the mean over all pairs.",
+            "choices": ("paper", "published"),
+        },
+    )
+    every: int = field(
+        default=4, metadata={"help": "Every so many steps whole pictures are judged, near the anchors."}
+    )
+    spread: float = field(
+        default=0.1, metadata={"help": "Standard deviation of the latents around an anchor."}
+    )
+
+
+class CDC(Method[CDCOptions]):
     """Sections 3.1 and 3.2 of the paper: the term, and a head for patches on D.
 
-    Every fourth step latents are drawn near the anchors and D judges; in the others, a convolution over D's
-    first map of at most 32 px does, with a leaky ReLU on its logits as published. From 64 px on that is the
-    published map: of a StyleGAN2's side its patches are 19 % at 64 px, 26 % at 256 px. Below, where the
-    published code has no patches and silently asks D itself, it is the first convolution's: 16 % at 32 px.
+    Every fourth step latents are drawn near the anchors and D computes the logits; in the others a
+    convolution over D's first map of at most 32 px does, with a leaky ReLU on its logits as published. From
+    64 px on that is the published map: its patches span 19 % of a StyleGAN2's side at 64 px, 26 % at 256 px.
+    Below, where the published code has no patches and silently uses D itself, it is the first convolution's:
+    16 % at 32 px.
 
-    Source and G see the same stored noise (published: each its own), in evaluation mode, so that the term is
-    zero at the start. Anchors are of z alone: a class, or an instance, is drawn as ever.
+    Source and G get the same stored noise (published: each its own), in evaluation mode, so that the term is
+    zero at the start. Anchors fix z alone: classes and instances are drawn as usual.
     """
 
     name = "cdc"
-    summary = "keep the similarities between samples; whole pictures judged near anchors, patches elsewhere"
+    summary = "preserve similarities between samples; D sees whole images near anchors, patches elsewhere"
     paper = "Ojha et al. 2021, Few-shot Image Generation via Cross-domain Correspondence, arXiv 2104.06820"
     trained = "all of G and D, a head for patches on D"
     licence = "Adobe Research License, non-commercial"
-    needs = frozenset({"latent", "discriminator", "taps"})
-    claims = frozenset({"what latents are drawn", "what judges"})
+    needs = frozenset({Trait.LATENT, Trait.DISCRIMINATOR, Trait.TAPS})
+    claims = frozenset({Claim.LATENTS, Claim.DISCRIMINATOR})
     adapts = True
+    Options = CDCOptions
 
-    @dataclass(frozen=True)
-    class Options:
-        weight: float = field(default=1000.0, metadata={"help": "Weight of the correspondence."})
-        divergence: str = field(
-            default="paper",
-            metadata={
-                "help": "What is compared. paper: KL(G || source), summed over samples and layers; published "
-                "(its code): KL(source || G), one layer a sample, the mean over all pairs.",
-                "choices": ("paper", "published"),
-            },
-        )
-        every: int = field(
-            default=4, metadata={"help": "Every so many steps whole pictures are judged, near the anchors."}
-        )
-        spread: float = field(
-            default=0.1, metadata={"help": "Standard deviation of the latents around an anchor."}
-        )
-
-    def __init__(self, options: Options | None = None) -> None:
+    def __init__(self, options: CDCOptions | None = None) -> None:
         super().__init__(options)
         if self.options.every < 1:
-            raise FsgenError(f"--cdc-every {self.options.every} is no number of steps: 1 or more")
+            raise FsgenError(
+                f"--cdc-every {self.options.every} is no number of steps: 1 or more",
+                code=Code.OUT_OF_RANGE, where="--cdc-every",
+            )  # fmt: skip
         if not (0 <= self.options.weight < float("inf") and 0 <= self.options.spread < float("inf")):
-            raise FsgenError("--cdc-weight and --cdc-spread are numbers of at least 0")
-        self.source: nn.Module | None = None
-        self.anchors: Tensor | None = None  # [shots, z_dim]
+            raise FsgenError(
+                "--cdc-weight and --cdc-spread are numbers of at least 0",
+                code=Code.OUT_OF_RANGE, where="--cdc-weight",
+            )  # fmt: skip
         self.spec: Spec = {}
         self.seed = 0
         self.anchored = False
 
-    def enter(self, context: MethodContext) -> None:
+    def setup(self, context: MethodContext) -> None:
+        """Draw the anchors."""
         self.source, self.spec, self.seed = context.source, context.spec, context.seed
         rng = random.generator(context.seed, "cdc anchors")
-        self.anchors = context.source.draw(context.shots, rng).z.to(context.device)
+        self.anchors: Tensor = context.source.draw(context.shots, rng).z.to(context.device)  # [shots, z_dim]
 
-    def restore(self, state: dict[str, Tensor], context: MethodContext) -> None:
-        self.enter(context)
-
-    def fit(self, g: nn.Module, d: nn.Module) -> None:
+    def add_modules(self, g: Module, d: Any) -> None:
         import torch
 
         from fsgen.nn.layers import EqualConv
@@ -91,31 +108,33 @@ class CDC(Method):
         device = next(d.parameters()).device
         picture = torch.zeros(1, self.spec["channels"], *[self.spec["resolution"]] * 2, device=device)
         with torch.no_grad(), _evaluating(d):
-            width = seen(d, picture).shape[1]
+            width = patch_features(d, picture).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             d.add_module(self.name, EqualConv(width, 1, 3).to(device))
 
-    def before(self, state: TrainingState) -> None:
+    def before_step(self, state: TrainingState) -> None:
         self.anchored = state.step % self.options.every == 0
 
-    def draw(self, g: nn.Module, inputs: Inputs, rng: torch.Generator, shown: bool) -> Inputs:
-        """Near the anchors styles are mixed with nothing else."""
+    def transform_inputs(self, inputs: Inputs, g: Any, rng: torch.Generator, shown: bool) -> Inputs:
+        """Draw near the anchors every ``every`` steps, without style mixing."""
         if not (shown and self.anchored):
             return inputs
         import torch
+
+        assert inputs.z is not None
 
         rows = torch.randint(len(self.anchors), (len(inputs.z),), generator=rng, device=rng.device)
         around = torch.randn(inputs.z.shape, generator=rng, device=rng.device)
         z = self.anchors[rows] + self.options.spread * around
         return replace(inputs, z=z, mix=z)
 
-    def discriminator(self, d: nn.Module) -> Callable[..., Tensor]:
+    def discriminator(self, d: Any) -> Judge:
         if self.anchored:
             return d
-        return lambda images, inputs=None: d.get_submodule(self.name)(seen(d, images))
+        return lambda images, inputs=None: d.get_submodule(self.name)(patch_features(d, images))
 
-    def terms(self, context: StepContext) -> dict[str, Tensor]:
+    def loss_terms(self, context: StepContext) -> dict[str, Tensor]:
         import torch
 
         rng = context.rng("cdc")
@@ -129,25 +148,25 @@ class CDC(Method):
             layers = torch.randint(len(ours), (SAMPLES,), generator=rng, device=rng.device)
         return {"cdc": self.options.weight * divergence(ours, source, layers)}
 
-    def leave(self, net: nn.Module) -> dict[str, Tensor]:
+    def export(self, net: Any) -> dict[str, Tensor]:
         if hasattr(net, self.name):
-            delattr(net, self.name)  # nothing is judged any more
+            delattr(net, self.name)
         return {}
 
 
-def seen(d: nn.Module, images: Tensor) -> Tensor:
-    """What the patches' critic looks at: D's first map of at most ``SIDE`` px."""
+def patch_features(d: TappedDiscriminator, images: Tensor) -> Tensor:
+    """D's first feature map of at most ``SIDE`` px."""
     return next(x for x in d.taps(images) if x.shape[2] <= SIDE)
 
 
 def relations(maps: Sequence[Tensor]) -> Tensor:
-    """log of the softmax of the cosine similarity of each sample to each other (section 3.1).
+    """The log-softmax of each sample's cosine similarities to the others (section 3.1).
 
     Args:
-        maps: of L layers, [n, C, H, W] each.
+        maps: L layers of [n, C, H, W].
 
     Returns:
-        [L, n, n - 1]; a sample's own place is left out.
+        [L, n, n - 1]; each sample's similarity to itself is left out.
     """
     import torch
     from torch.nn import functional as F
@@ -159,11 +178,11 @@ def relations(maps: Sequence[Tensor]) -> Tensor:
 
 
 def divergence(ours: Tensor, source: Tensor, layers: Tensor | None = None) -> Tensor:
-    """How far the ``relations`` of G are from the source's.
+    """The divergence of G's ``relations`` from the source's.
 
     Args:
         ours, source: [L, n, n - 1], logarithms.
-        layers: [n], the layer of each sample; None: all.
+        layers: [n], the layer to use for each sample; None: all.
 
     Returns:
         L_dist, the sum over layers l and samples i of KL(ours_il || source_il). With ``layers``, as in the
@@ -178,8 +197,8 @@ def divergence(ours: Tensor, source: Tensor, layers: Tensor | None = None) -> Te
 
 
 @contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
-    """``net`` in evaluation mode: with the stored statistics, and none of them changed."""
+def _evaluating(net: Module) -> Iterator[None]:
+    """Put ``net`` in evaluation mode for a while: stored statistics are used and not changed."""
     modes = {module: module.training for module in net.modules()}
     net.eval()
     try:

@@ -1,83 +1,83 @@
-"""What methods have in common that choose among the filters of both networks: AdAM and RICK."""
+"""The common part of AdAM and RICK, which select among the filters of both networks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-from fsgen.errors import FsgenError
-from fsgen.interfaces import Family, Filters, Method, MethodContext, NetworkName, Spec
+from fsgen.errors import Code, FsgenError
+from fsgen.interfaces import Claim, Family, Filters, Method, MethodContext, NetworkName, Spec, Trait
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+OptionsT = TypeVar("OptionsT")
 
-class Choosing(Method):
-    """Decides something of each filter and keeps it, ``decisions``: [filters] by network and weight, on the
-    CPU."""
 
-    needs = frozenset({"latent", "discriminator", "filters"})
-    claims = frozenset({"how weights are held", "which weights of G stay", "which weights of D stay"})
+class FilterSelection(Method[OptionsT]):
+    """Decides something for each filter and keeps it in ``decisions``, on the CPU."""
+
+    needs = frozenset({Trait.LATENT, Trait.DISCRIMINATOR, Trait.FILTERS})
+    claims = frozenset({Claim.FREEZING, Claim.WEIGHTS_G, Claim.WEIGHTS_D})
     adapts = True
     licence = "MIT"
 
-    def __init__(self, options: Any = None) -> None:
+    def __init__(self, options: OptionsT | None = None) -> None:
         super().__init__(options)
-        self.decisions: dict[NetworkName, dict[str, Tensor]] = {"g": {}, "d": {}}
-        self.lengths: dict[str, int | None] = {}  # of stages, by option; None: not known yet
+        self.decisions: dict[NetworkName, dict[str, Tensor]] = {"g": {}, "d": {}}  # by weight: [filters]
+        self.lengths: dict[str, int] = {}  # of phases, by option, once known
         self._filters: Filters | None = None
 
     def filters(self, family: Family, spec: Spec) -> Filters:
-        """Those of the family, put together once."""
+        """The family's filters, computed once."""
         if self._filters is None:
             self._filters = family.filters(spec)
         return self._filters
 
-    def meet(self, context: MethodContext) -> None:
-        """The first thing to do with a bench.
+    def setup(self, context: MethodContext) -> None:
+        """Store the context; take the decisions of a saved run.
 
         Raises:
             FsgenError: the source has no discriminator.
         """
         if "d" not in context.pretrained:
             raise FsgenError(
-                f"{self.name} keeps what the source's discriminator sees, and this source has none"
-            )
+                f"{self.name} needs the source's discriminator, and this source has none",
+                code=Code.INCOMPATIBLE, where=self.name,
+            )  # fmt: skip
         self.context = context
         self.layers = self.filters(context.family, context.spec).layers
+        networks: tuple[NetworkName, ...] = ("g", "d")
+        for network in networks:
+            saved = {key[2:]: value for key, value in self.buffers.items() if key.startswith(f"{network}.")}
+            self.decide(network, {key: value.cpu() for key, value in saved.items()})
+
+    def decide(self, network: NetworkName, decisions: dict[str, Tensor]) -> None:
+        """Replace the decisions on one network's filters."""
+        self.decisions[network] = decisions
+        self.buffers |= {f"{network}.{key}": value for key, value in decisions.items()}
 
     def has_filters(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
-        """Whether ``name`` is a weight that has filters, or shares their fate."""
+        """Tell whether ``name`` is a weight with filters, or goes with one."""
         layers = self.filters(family, spec).layers[network]
         return any(name == layer.weight or name in layer.also for layer in layers)
 
-    def asked(self, option: str, least: int = 1) -> None:
-        """Note the length that an option asks for.
+    def parse_length(self, option: str, least: int = 1) -> None:
+        """Check the length that an option gives.
 
         Raises:
             FsgenError: neither ``auto`` nor a whole number of at least ``least``.
         """
-        text = getattr(self.options, option)
+        text, flag = getattr(self.options, option), f"--{self.name}-{option}"
         if text != "auto" and (not text.isdecimal() or int(text) < least):
             raise FsgenError(
-                f"--{self.name}-{option} cannot be '{text}'",
-                hint=f"auto, or a whole number of at least {least}",
-            )
-        self.lengths[option] = None if text == "auto" else int(text)
+                f"{flag} {text} is neither auto nor a whole number of at least {least}",
+                code=Code.OUT_OF_RANGE, where=flag,
+            )  # fmt: skip
+        if text != "auto":
+            self.lengths[option] = int(text)
 
-    def settle(self, option: str, published: int, of: int, steps: int) -> int:
-        """The length asked for; else ``published`` steps of a run of ``of``, that share of one of fewer."""
-        if self.lengths[option] is None:
-            self.lengths[option] = max(1, min(published, round(published * steps / of)))
-        return self.lengths[option]
-
-    def chosen(self) -> dict[str, Any]:
-        return {option: str(length) for option, length in self.lengths.items() if length is not None}
-
-    def state(self) -> dict[str, Tensor]:
-        return {f"{who}.{key}": value for who, some in self.decisions.items() for key, value in some.items()}
-
-    def restore(self, state: dict[str, Tensor], context: MethodContext) -> None:
-        self.meet(context)
-        for key, value in state.items():
-            who, _, weight = key.partition(".")
-            self.decisions[who][weight] = value.cpu()
+    def resolve_length(self, option: str, published: int, of: int, steps: int) -> int:
+        """The length given, or ``published`` of a run of ``of`` steps, the same share of a shorter one."""
+        length = self.lengths.setdefault(option, max(1, min(published, round(published * steps / of))))
+        self.resolve(**{option: str(length)})
+        return length

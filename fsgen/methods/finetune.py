@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fsgen.interfaces import Method
+from fsgen.interfaces import Method, NoOptions
 
 
-class Finetune(Method):
+class Finetune(Method[NoOptions]):
     """Trains everything, adds nothing."""
 
     name = "finetune"
-    summary = "go on training on the shots; no regulariser"
+    summary = "continue training on the shots; no regulariser"
     paper = "Wang et al. 2018, Transferring GANs, arXiv 1805.01677"

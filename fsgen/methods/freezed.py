@@ -1,67 +1,80 @@
-"""Freezing the discriminator (Mo et al. 2020): what it sees stays, how it judges is learnt anew."""
+"""Freeze the first stages of the discriminator (Mo et al. 2020)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fsgen.errors import FsgenError
-from fsgen.interfaces import Family, Method, MethodContext, NetworkName, Spec
+from fsgen.errors import Code, FsgenError
+from fsgen.interfaces import Claim, Family, Method, MethodContext, NetworkName, Spec, Trait
 
 
-class FreezeD(Method):
-    """All of G is trained, and of D the last stages; what gives the logit always is.
+@dataclass(frozen=True)
+class FreezeDOptions:
+    stages: int = field(default=3, metadata={"help": "Trained stages of D, counted from the logit."})
+    layers: str = field(
+        default="auto",
+        metadata={"help": "In place of stages, frozen layers of D, counted from the image as NVIDIA's code "
+                          "does: auto, or a number."},
+    )  # fmt: skip
 
-    The paper's D has a stage a resolution, the last one being what works at 4 px, and from-RGB before them.
-    Three trained ones, its best at 256 px, are the three coarsest at every other size as well. Its optimiser
-    (no lazy regularisation, a slower mapping) is StyleGAN1's and not a part of it.
+
+class FreezeD(Method[FreezeDOptions]):
+    """Trains all of G, and of D the last stages and the logit.
+
+    The paper's D has one stage a resolution, the last of them at 4 px, and from-RGB before them. Its best at
+    256 px, three trained stages, are the three coarsest at every other size as well. Its optimiser (no lazy
+    regularisation, a slower mapping) is StyleGAN1's and not part of the method.
     """
 
     name = "freezed"
-    summary = "keep the first stages of D as they are"
+    summary = "freeze the first stages of D"
     paper = "Mo et al. 2020, Freeze the Discriminator: a Simple Baseline for Fine-Tuning, arXiv 2002.10964"
     trained = "all of G, the last stages of D"
     licence = "MIT"
-    needs = frozenset({"discriminator", "stages"})
-    claims = frozenset({"which weights of D stay"})
+    needs = frozenset({Trait.DISCRIMINATOR, Trait.STAGES})
+    claims = frozenset({Claim.WEIGHTS_D})
     adapts = True
+    Options = FreezeDOptions
 
-    @dataclass(frozen=True)
-    class Options:
-        stages: int = field(default=3, metadata={"help": "Stages of D that are trained, from the logit on."})
-        layers: str = field(
-            default="auto",
-            metadata={"help": "In place of stages, layers of D that are frozen, from the picture on, as "
-                              "NVIDIA's code counts them: auto, or a number."},
-        )  # fmt: skip
-
-    def __init__(self, options: Options | None = None) -> None:
+    def __init__(self, options: FreezeDOptions | None = None) -> None:
         super().__init__(options)
         layers = self.options.layers
         if layers != "auto" and not layers.isdecimal():
-            raise FsgenError(f"--freezed-layers {layers} is not auto, and no whole number")
+            raise FsgenError(
+                f"--freezed-layers {layers} is neither auto nor a whole number",
+                code=Code.OUT_OF_RANGE, where="--freezed-layers",
+            )  # fmt: skip
         if self.options.stages < 0:
-            raise FsgenError(f"--freezed-stages {self.options.stages} is below 0")
-        self.held: set[str] | None = None  # parameters of D that stay, once known
+            raise FsgenError(
+                f"--freezed-stages {self.options.stages} is below 0",
+                code=Code.OUT_OF_RANGE, where="--freezed-stages",
+            )  # fmt: skip
+        self._frozen: set[str] | None = None  # parameters of D, once known
 
-    def enter(self, context: MethodContext) -> None:
+    def setup(self, context: MethodContext) -> None:
+        """Check that the source has a discriminator with enough stages."""
         if "d" not in context.pretrained:
-            raise FsgenError("freezed keeps what the source's discriminator sees, and this source has none")
+            raise FsgenError(
+                "freezed keeps features of the source's discriminator, and this source has none",
+                code=Code.INCOMPATIBLE, where="freezed",
+            )  # fmt: skip
         stages = context.family.stages(context.spec)
         if not self.frozen(stages):
             raise FsgenError(
                 f"freezed would freeze nothing: this discriminator has {len(stages)} stages",
+                code=Code.INCOMPATIBLE, where="--freezed-stages",
                 hint=f"--freezed-stages {len(stages) - 1}, or fewer",
-            )
+            )  # fmt: skip
 
     def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
-        if self.held is None:
-            self.held = self.frozen(family.stages(spec))
-        return network == "g" or name not in self.held
+        if self._frozen is None:
+            self._frozen = self.frozen(family.stages(spec))
+        return network == "g" or name not in self._frozen
 
     def frozen(self, stages: list[list[str]]) -> set[str]:
-        """Which of the parameters in ``stages`` (see ``Family.stages``) stay.
+        """The frozen parameters among ``stages`` (see ``Family.stages``).
 
-        NVIDIA counts each convolution, in the order in which they are built, and never the last stage.
+        NVIDIA counts each convolution, in the order of construction, and never the last stage.
         """
         if self.options.layers == "auto":
             return {key for stage in stages[: max(0, len(stages) - self.options.stages)] for key in stage}

@@ -1,65 +1,73 @@
-"""Freezing the generator's first layers (Lee 2020): layout and pose stay, how they are drawn is learnt."""
+"""Freeze the coarse layers of the generator (Lee 2020): layout and pose stay, rendering is learned."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fsgen.errors import FsgenError
-from fsgen.interfaces import Family, Method, MethodContext, NetworkName, Spec
+from fsgen.errors import Code, FsgenError
+from fsgen.interfaces import Claim, Family, Method, MethodContext, NetworkName, Spec, Trait
 
 
-class FreezeG(Method):
-    """All of D is trained, and of G the layers of the finest resolutions.
+@dataclass(frozen=True)
+class FreezeGOptions:
+    resolutions: int = field(
+        default=3, metadata={"help": "Trained resolutions of G, counted from the image."}
+    )
 
-    Published for StyleGAN2 at 256 px: the three resolutions from 64 px on, so that what stays is coarser than
-    an eighth of the picture's side. That holds at every size. Its code also goes without path length
-    regularisation, here a matter of the recipe.
+
+class FreezeG(Method[FreezeGOptions]):
+    """Trains all of D, and of G the layers of the finest resolutions.
+
+    Published for StyleGAN2 at 256 px: the three resolutions from 64 px on, so layers coarser than an eighth
+    of the image's side are frozen. That rule is used at every size. The published code also drops path length
+    regularisation, which belongs to the recipe here.
     """
 
     name = "freezeg"
-    summary = "keep the first layers of G, those of coarse resolutions, as they are"
+    summary = "freeze the layers of G at coarse resolutions"
     paper = "Lee 2020, FreezeG, github.com/bryandlee/FreezeG (no paper)"
     trained = "the finest resolutions of G, all of D"
     licence = "MIT"
-    needs = frozenset({"resolutions"})
-    claims = frozenset({"which weights of G stay"})
+    needs = frozenset({Trait.RESOLUTIONS})
+    claims = frozenset({Claim.WEIGHTS_G})
     adapts = True
+    Options = FreezeGOptions
 
-    @dataclass(frozen=True)
-    class Options:
-        resolutions: int = field(
-            default=3, metadata={"help": "Resolutions of G that are trained, from the picture on."}
-        )
-
-    def __init__(self, options: Options | None = None) -> None:
+    def __init__(self, options: FreezeGOptions | None = None) -> None:
         super().__init__(options)
         if self.options.resolutions < 1:
-            raise FsgenError(f"--freezeg-resolutions {self.options.resolutions} would train nothing")
-        self.held: set[str] | None = None  # parameters of G that stay, once known
+            raise FsgenError(
+                f"--freezeg-resolutions {self.options.resolutions} would train nothing",
+                code=Code.OUT_OF_RANGE, where="--freezeg-resolutions",
+            )  # fmt: skip
+        self._frozen: set[str] | None = None  # parameters of G, once known
 
-    def enter(self, context: MethodContext) -> None:
+    def setup(self, context: MethodContext) -> None:
+        """Check that the generator has enough resolutions."""
         if not self.frozen(context.family, context.spec):
             count = len(set(resolutions(context.family, context.spec).values()) - {0})
             raise FsgenError(
                 f"freezeg would freeze nothing: this generator has {count} resolutions",
+                code=Code.INCOMPATIBLE, where="--freezeg-resolutions",
                 hint=f"--freezeg-resolutions {count - 1}, or fewer",
-            )
+            )  # fmt: skip
 
     def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
-        if self.held is None:
-            self.held = self.frozen(family, spec)
-        return network == "d" or name not in self.held
+        if self._frozen is None:
+            self._frozen = self.frozen(family, spec)
+        return network == "d" or name not in self._frozen
 
     def frozen(self, family: Family, spec: Spec) -> set[str]:
-        """Which parameters of G stay."""
+        """The frozen parameters of G."""
         sides = resolutions(family, spec)
         trained = sorted(set(sides.values()) - {0})[-self.options.resolutions :]
         return {key for key, side in sides.items() if side < trained[0]}
 
 
 def resolutions(family: Family, spec: Spec) -> dict[str, int]:
-    """The resolution of each parameter of G; what has none has that of what comes before it, or 0."""
-    side, sides = 0, {}
+    """The resolution of each parameter of G; one without takes that of the layer before it, or 0."""
+    side = 0
+    sides: dict[str, int] = {}
     for keys in family.layers(spec).values():
         side = max([side, *(found for key in keys if (found := family.resolution_of(key)))])
         sides |= dict.fromkeys(keys, side)

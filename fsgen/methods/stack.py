@@ -1,184 +1,192 @@
-"""Several methods at once: views composed in order, terms added."""
+"""Several methods at once; each hook is combined as ``Method`` declares it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from fsgen import config as configs
 from fsgen import registry
-from fsgen.errors import FsgenError
-from fsgen.interfaces import (
-    Family,
-    ImageKind,
-    Inputs,
-    Method,
-    MethodContext,
-    NetworkName,
-    Spec,
-    StepContext,
-    TrainingState,
-)
+from fsgen.errors import Code, FsgenError
+from fsgen.interfaces import Family, Method, MethodContext, NetworkName, Spec, Technique, Trait
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 
-class Stack:
+def parse(names: str, options: Mapping[str, Mapping[str, Any]]) -> list[Technique[Any]]:
+    """The techniques in ``"ewc,diffaugment"`` with, by name, the options that differ from the defaults.
+
+    Raises:
+        FsgenError: an unknown or repeated name, an unknown option.
+    """
+    parts = [part.strip() for part in names.split(",") if part.strip()]
+    if not parts:
+        hint = f"known: {', '.join(registry.methods())}"
+        raise FsgenError("no method given", where="--method", hint=hint)
+    if repeated := next((part for part in parts if parts.count(part) > 1), None):
+        raise FsgenError(f"method '{repeated}' is given twice in '{names}'", where="--method")
+    if unused := next((name for name in options if name not in parts), None):
+        raise FsgenError(
+            f"options of '{unused}' are given, but the method is '{names}'",
+            where=f"--{unused}", hint=f"use --method {','.join([*parts, unused])}",
+        )  # fmt: skip
+    kinds = {part: registry.method(part) for part in parts}
+    return [
+        kind(configs.options(kind.Options, dict(options.get(part, {})), where=f"method {part}"))
+        for part, kind in kinds.items()
+    ]
+
+
+class _Combined:
+    """The hooks of ``Method``, each over all methods of a stack: filled in below."""
+
+    methods: tuple[Method[Any], ...]
+
+    if TYPE_CHECKING:  # the generated hooks have the signatures of ``Method``
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
+class Stack(_Combined):
     """The methods of one run, in the order given."""
 
-    def __init__(self, methods: Sequence[Method] = ()) -> None:
+    def __init__(self, methods: Sequence[Method[Any]] = ()) -> None:
         self.methods = tuple(methods)
-
-    @classmethod
-    def parse(cls, names: str, options: dict[str, dict[str, Any]]) -> Stack:
-        """``"ewc,diffaugment"`` and, by method, the options that differ from the defaults.
-
-        Raises:
-            FsgenError: an unknown or repeated method, an unknown option; the near miss is named.
-        """
-        parts = [part.strip() for part in names.split(",") if part.strip()]
-        if not parts:
-            raise FsgenError("no method given", hint=f"known: {', '.join(registry.METHODS)}")
-        if repeated := next((part for part in parts if parts.count(part) > 1), None):
-            raise FsgenError(f"method '{repeated}' is given twice in '{names}'")
-        if unused := next((name for name in options if name not in parts), None):
-            raise FsgenError(
-                f"options of '{unused}' are given, but the method is '{names}'",
-                hint=f"use --method {','.join([*parts, unused])}",
-            )
-        return cls([_make(registry.method(part), options.get(part, {})) for part in parts])
 
     @property
     def name(self) -> str:
         return ",".join(method.name for method in self.methods)
 
-    def check(self, family: Family, *, scratch: bool = False) -> None:
-        """Refuse, before any work, a method that needs what ``family`` does not have, or a source."""
-        for method in self.methods:
-            if scratch and method.adapts:
-                raise FsgenError(
-                    f"{method.name} needs a source to start from", hint="fsgen adapt --source NAME"
-                )
-            if method.conditions and len(self.methods) > 1:
-                raise FsgenError(f"{method.name} trains nothing, so it goes with no other method")
-            if not self.adversarial and "discriminator" in method.needs:
-                alone = next(other.name for other in self.methods if not other.adversarial)
-                raise FsgenError(f"{method.name} works on the critic, and {alone} trains without one")
-            for other in self.methods[: self.methods.index(method)]:
-                if both := sorted(method.claims & other.claims):
-                    raise FsgenError(f"{other.name} and {method.name} both decide {both[0]}",
-                                     hint="use one of them")  # fmt: skip
-            if missing := sorted(method.needs - family.traits):
-                raise FsgenError(f"{method.name} needs {missing[0]}; the family {family.name} has none")
-
-    @property
-    def conditions(self) -> bool:
-        """Whether nothing is trained."""
-        return any(method.conditions for method in self.methods)
-
     @property
     def adversarial(self) -> bool:
+        """There is a discriminator in training."""
         return all(method.adversarial for method in self.methods)
 
     @property
-    def redraws(self) -> bool:
-        """Whether pictures are made, and no model."""
-        return any(method.redraws for method in self.methods)
-
-    @property
-    def at_rest(self) -> bool:
-        return any(method.at_rest for method in self.methods)
-
-    def recipe(self, family: Family, spec: Spec, shots: int) -> dict[str, Any]:
-        return {key: value for m in self.methods for key, value in m.recipe(family, spec, shots).items()}
-
-    def fit(self, g: nn.Module, d: nn.Module) -> None:
-        for method in self.methods:
-            method.fit(g, d)
-
-    def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
-        """What a method has added is trained; a weight with another parametrisation goes by its old name."""
-        name = re.sub(r"\.parametrizations\.(\w+)\.original\d*$", r".\1", name)
-        if ".parametrizations." in name or name.split(".")[0] in {method.name for method in self.methods}:
-            return True
-        return all(method.trains(family, spec, network, name) for method in self.methods)
+    def frozen_statistics(self) -> bool:
+        """G is trained in evaluation mode."""
+        return any(method.frozen_statistics for method in self.methods)
 
     @property
     def starts(self) -> Literal["g", "g_ema"]:
-        """The average, where one of the methods keeps the source's pictures and so wants its best."""
+        """The network theta_S is taken from: the moving average if one of the methods asks for it."""
         return "g_ema" if any(method.starts == "g_ema" for method in self.methods) else "g"
 
-    def enter(self, context: MethodContext) -> None:
+    def check(self, family: Family, *, scratch: bool = False) -> None:
+        """Refuse, before any work, methods that do not fit one another, ``family``, or a missing source."""
         for method in self.methods:
-            method.enter(context)
+            check_fits(method, family, scratch=scratch)
+            if not self.adversarial and Trait.DISCRIMINATOR in method.needs:
+                other = next(other for other in self.methods if not other.adversarial)
+                raise FsgenError(
+                    f"{method.name} needs a discriminator, and {other.name} trains without one",
+                    code=Code.INCOMPATIBLE, where=method.name,
+                )  # fmt: skip
+            for other in self.methods[: self.methods.index(method)]:
+                if both := sorted(method.claims & other.claims):
+                    raise FsgenError(
+                        f"{other.name} and {method.name} both decide {both[0]}",
+                        code=Code.INCOMPATIBLE, where=method.name, hint="use one of them",
+                    )  # fmt: skip
 
-    def before(self, state: TrainingState) -> None:
-        for method in self.methods:
-            method.before(state)
+    def trains_parameter(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
+        """Tell whether ``name`` is trained. Added modules are; a parametrised weight has its old name."""
+        name = re.sub(r"\.parametrizations\.(\w+)\.original\d*$", r".\1", name)
+        if ".parametrizations." in name or name.split(".")[0] in {method.name for method in self.methods}:
+            return True
+        return self.trains(family, spec, network, name)
 
-    def draw(self, g: nn.Module, inputs: Inputs, rng: torch.Generator, shown: bool) -> Inputs:
-        for method in self.methods:
-            inputs = method.draw(g, inputs, rng, shown)
-        return inputs
-
-    def discriminator(self, d: nn.Module) -> Callable[..., Tensor]:
-        for method in self.methods:
-            d = method.discriminator(d)
-        return d
-
-    def view(self, images: Tensor, who: ImageKind, rng: Callable[[str], torch.Generator]) -> Tensor:
-        for method in self.methods:
-            images = method.view(images, who, rng(f"{method.name} {who}"))
-        return images
-
-    def judged(self, real_logits: Tensor) -> None:
-        for method in self.methods:
-            method.judged(real_logits.detach())
-
-    def objective(self, context: StepContext) -> dict[str, Tensor]:
-        return {name: value for method in self.methods for name, value in method.objective(context).items()}
-
-    def terms(self, context: StepContext) -> dict[str, Tensor]:
-        return {name: value for method in self.methods for name, value in method.terms(context).items()}
-
-    def meters(self) -> dict[str, Tensor]:
-        return {name: value for method in self.methods for name, value in method.meters().items()}
-
-    def hold(self, network: NetworkName, net: nn.Module) -> None:
-        for method in self.methods:
-            method.hold(network, net)
-
-    def leave(self, net: nn.Module) -> dict[str, Tensor]:
-        """What is stored beside the source's keys, as ``METHOD.name``; the last fitted leaves first."""
-        _part(net)
-        return {f"{m.name}.{k}": v for m in reversed(self.methods) for k, v in m.leave(net).items()}
+    def export_from(self, net: nn.Module) -> dict[str, Tensor]:
+        """``export`` from ``net``, which may share its parametrised classes with deep copies of it."""
+        _separate_classes(net)
+        return self.export(net)
 
     def state(self) -> dict[str, Tensor]:
-        return {f"{m.name}.{key}": value for m in self.methods for key, value in m.state().items()}
+        """The buffers of all methods, as ``METHOD.name``."""
+        return {f"{m.name}.{key}": value for m in self.methods for key, value in m.buffers.items()}
 
-    def restore(self, state: dict[str, Tensor], context: MethodContext) -> None:
+    def resume(self, state: Mapping[str, Tensor], context: MethodContext) -> None:
+        """Fill the buffers of all methods from ``state`` and set them up.
+
+        Raises:
+            FsgenError: another version of a method has saved the state.
+        """
         for method in self.methods:
-            prefix = f"{method.name}."
-            mine = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            method.buffers = own_part(state, method.name)
             try:
-                method.restore(mine, context)
+                method.setup(context)
             except KeyError as missing:
                 raise FsgenError(
                     f"the saved state does not fit this version of {method.name}: there is no {missing}",
-                    hint="go on with the version of fsgen that began it, or start a new run",
-                ) from missing
+                    code=Code.INCOMPATIBLE, where=method.name,
+                    hint="resume with the version of fsgen that began the run, or start a new one",
+                ) from missing  # fmt: skip
 
     def options(self) -> dict[str, dict[str, Any]]:
-        """Every option of every method as it stands, with ``auto`` replaced by what it came to."""
-        values = {m.name: {**vars(m.options), **m.chosen()} for m in self.methods}
-        # A field named like a Python keyword ends in an underscore; its option does not.
-        return {name: {key.rstrip("_"): v for key, v in some.items()} for name, some in values.items()}
+        """The options of each method, ``auto`` replaced where it has been resolved."""
+        return {method.name: plain_options(method) for method in self.methods}
 
 
-def _part(net: nn.Module) -> None:
-    """Give each module with another parametrisation a class of its own: removing one takes a property from
+def check_fits(technique: Technique[Any], family: Family, *, scratch: bool = False) -> None:
+    """Refuse a technique that needs a source where there is none, or traits that ``family`` lacks."""
+    if scratch and technique.adapts:
+        raise FsgenError(
+            f"{technique.name} needs a source to start from",
+            code=Code.INCOMPATIBLE, where=technique.name, hint="fsgen adapt --source NAME",
+        )  # fmt: skip
+    if missing := sorted(technique.needs - family.traits):
+        raise FsgenError(
+            f"{technique.name} needs {missing[0]}; the family {family.name} has none",
+            code=Code.INCOMPATIBLE, where=technique.name,
+        )  # fmt: skip
+
+
+def plain_options(technique: Technique[Any]) -> dict[str, Any]:
+    """Option name -> value. A field named like a keyword ends in an underscore; its option does not."""
+    return {key.rstrip("_"): value for key, value in vars(technique.options).items()}
+
+
+def own_part(stored: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors stored as ``name.key``, by key."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
+
+
+def _combine(hook: str, how: str) -> Callable[..., Any]:
+    """The hook of a stack; see ``interfaces.combined``."""
+
+    def each(stack: Stack, *args: Any) -> None:
+        for method in stack.methods:
+            getattr(method, hook)(*args)
+
+    def all_agree(stack: Stack, *args: Any) -> bool:
+        return all(getattr(method, hook)(*args) for method in stack.methods)
+
+    def merged(stack: Stack, *args: Any) -> dict[str, Any]:
+        return {key: value for m in stack.methods for key, value in getattr(m, hook)(*args).items()}
+
+    def chained(stack: Stack, first: Any, *args: Any) -> Any:
+        for method in stack.methods:
+            first = getattr(method, hook)(first, *args)
+        return first
+
+    def stored(stack: Stack, *args: Any) -> dict[str, Any]:
+        return {f"{method.name}.{key}": value for method in reversed(stack.methods)
+                for key, value in getattr(method, hook)(*args).items()}  # fmt: skip
+
+    kinds = {"each": each, "all": all_agree, "merged": merged, "chained": chained, "stored": stored}
+    return kinds[how]
+
+
+for _name, _hook in vars(Method).items():
+    if how := getattr(_hook, "combined", None):
+        setattr(_Combined, _name, _combine(_name, how))
+
+
+def _separate_classes(net: nn.Module) -> None:
+    """Give each parametrised module a class of its own: removing a parametrisation removes a property from
     the class, which deep copies share."""
     from torch.nn.utils import parametrize
 
@@ -186,9 +194,3 @@ def _part(net: nn.Module) -> None:
         if parametrize.is_parametrized(module):
             kind = type(module)
             module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
-
-
-def _make(kind: type[Method], values: dict[str, Any]) -> Method:
-    from fsgen import config
-
-    return kind(config.options(kind.Options, values, where=f"method {kind.name}"))
