@@ -1,62 +1,99 @@
-"""What a generator of instances draws after (IC-GAN, Casanova et al. 2021): the features of images."""
+"""Conditioning on instances (IC-GAN, Casanova et al. 2021): the features of images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fsgen import rng as random
 from fsgen.data import neighbours
+from fsgen.data.decode import Fit
 from fsgen.data.images import ImageSet, load_images
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.features import feature_networks
 from fsgen.features.base_extractor import Extractor
-from fsgen.interfaces import Inputs
+from fsgen.interfaces import Draw, Inputs
 from fsgen.models.model import Model
-from fsgen.sampling.latents import Draw
+from fsgen.sampling.conditioning import PREVIEW, ClassConditioning, TrainingInputs, TrainingRequest
 
 BATCH = 64
-MANY = 10_000  # images from which on the paper takes 50 neighbours, and 5 below
-STORED = 1000  # instances that a model keeps to draw after, as the published ones do
+MANY = 10_000  # images from which on the paper takes 50 neighbours; 5 below
+STORED = 1000  # instances that a model keeps to draw from, as the published ones do
 
 
-def wanted(model: Model) -> bool:
-    """Whether ``model`` draws after instances."""
-    return "instances" in model.family.traits and bool(model.spec.get("h_dim"))
+class InstanceConditioning(ClassConditioning):
+    """The features of an image and, where the model has classes, labels as well."""
+
+    def _draw(self, g: Any, n: int, rng: torch.Generator, label: int | None) -> Inputs:
+        conditions = self.model.extra.get("conditions")
+        if conditions is None:
+            raise FsgenError(
+                f"{self.title} draws from the features of an image, and holds none",
+                code=Code.INCOMPATIBLE, where=self.title,
+                hint="fsgen adapt IMAGES --source MODEL --method instances",
+            )  # fmt: skip
+        inputs = super()._draw(g, n, rng, label)
+        rows = torch.randint(len(conditions), (n,), generator=rng, device=rng.device)
+        return replace(inputs, h=conditions.to(rng.device)[rows])
+
+    def training_inputs(self, shots: ImageSet, request: TrainingRequest) -> TrainingInputs:
+        assert request.extractor is not None
+        features = features_of(request.extractor, shots.pixels, request.progress)
+        flipped = None
+        if request.mirror:
+            flipped = features_of(request.extractor, shots.pixels.flip(3), request.progress)
+        k = neighbours_for(len(shots), request.neighbours) if len(shots) > 1 else 1
+        found = InstanceSet.of(features, k, self.labels(shots), flipped)
+        after = InstanceConditioning(self._storing(found.stored(request.seed), request))
+        return TrainingInputs(
+            after.model, found.drawing, lambda g: after.inputs(g, range(PREVIEW), request.device),
+            lambda g: after.model.extra,
+        )  # fmt: skip
+
+    def conditioned_on(self, shots: ImageSet, name: str, request: TrainingRequest) -> TrainingInputs:
+        return self.training_inputs(shots, replace(request, mirror=False))
+
+    def _storing(self, conditions: Tensor, request: TrainingRequest) -> Model:
+        about = {**self.model.about, "features": request.features or self.model.about["features"]}
+        return replace(self.model, about=about, extra={"conditions": conditions})
 
 
 def extractor_of(
     model: Model, name: str, device: torch.device | str, weights_dir: Path | None = None
 ) -> Extractor | None:
-    """The feature network of ``model``, or the one called ``name``; None where it draws after no images.
+    """The feature network of ``model``, or the one called ``name``; None where it takes no instances.
 
     Raises:
         FsgenError: neither says which; its weights are absent; it gives another number of features.
     """
-    if not wanted(model):
+    if not model.spec.get("h_dim"):
         return None
     name = name or model.about.get("features", "")
     title = model.about.get("title", "this model")
     if not name:
         known = ", ".join(feature_networks.INSTANCE_NAMES)
-        raise FsgenError(f"{title} does not say which features it draws after", hint=f"--features: {known}")
+        raise FsgenError(
+            f"{title} does not say which features it draws from",
+            code=Code.INCOMPATIBLE, where="--features", hint=f"--features: {known}",
+        )  # fmt: skip
     extractor = feature_networks.build_instance_extractor(name, device=device, weights_dir=weights_dir)
     if extractor.dim != model.spec["h_dim"]:
         raise FsgenError(
-            f"'{name}' gives {extractor.dim} features, and {title} draws after {model.spec['h_dim']}",
-            hint="--features names those it was trained with",
-        )
+            f"'{name}' gives {extractor.dim} features, and {title} draws from {model.spec['h_dim']}",
+            code=Code.INCOMPATIBLE, where="--features", hint="give the features it was trained with",
+        )  # fmt: skip
     return extractor
 
 
 def features_of(
     extractor: Extractor, images: Tensor, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Tensor:
-    """[n, h_dim], each row of length one, of uint8 images [n, C, H, W]; grey ones are looked at as RGB."""
+    """Features [n, h_dim] of length one of uint8 images [n, C, H, W]; grey images are repeated to RGB."""
     rows = []
     for part in images.split(BATCH):
         rows.append(extractor(part.expand(-1, 3, -1, -1)))
@@ -65,51 +102,56 @@ def features_of(
 
 
 def neighbours_for(images: int, asked: int | None) -> int:
-    """How many neighbours an instance has among ``images``: as the paper's, unless asked for.
+    """The number of neighbours of an instance among ``images``: ``asked``, or the paper's.
 
     Raises:
         FsgenError: more than there are other images, or none.
     """
     if images < 2:
-        raise FsgenError("a single image has no neighbours that could be its reals", hint="train on more")
+        raise FsgenError(
+            "a single image has no neighbours to train on",
+            code=Code.TOO_FEW, where="--neighbours", hint="give more images",
+        )  # fmt: skip
     k = asked if asked is not None else 50 if images >= MANY else min(5, images - 1)
     if k < 1:
-        raise FsgenError("--neighbours is at least 1")
+        raise FsgenError("--neighbours is at least 1", code=Code.OUT_OF_RANGE, where="--neighbours")
     if k >= images:
-        hint = f"more images, or --neighbours {images - 1} at most"
-        raise FsgenError(f"{images} images have no {k} neighbours each", hint=hint)
+        raise FsgenError(
+            f"{images} images have no {k} neighbours each",
+            code=Code.TOO_FEW, where="--neighbours", hint=f"more images, or --neighbours {images - 1} at most",
+        )  # fmt: skip
     return k
 
 
 @dataclass(frozen=True)
-class Instances:
+class InstanceSet:
     """The images of a run as instances."""
 
     features: Tensor  # [N, h_dim]
     near: Tensor  # [N, k]: the neighbours of each
     labels: Tensor | None  # [N]: the class of each
-    flipped: Tensor | None = None  # [N, h_dim]: of each flipped left to right, where those are shown as well
+    flipped: Tensor | None = None  # [N, h_dim]: of the flipped images, if shown
 
     @classmethod
     def of(
         cls, features: Tensor, k: int, labels: list[int] | None, flipped: Tensor | None = None
-    ) -> Instances:  # fmt: skip
+    ) -> InstanceSet:  # fmt: skip
         """A single image is its own neighbour."""
         alone = torch.zeros(1, 1, dtype=torch.int64)
         near = neighbours.nearest_neighbours(features, k).images if len(features) > 1 else alone
         return cls(features, near, None if labels is None else torch.tensor(labels), flipped)
 
     def stored(self, seed: int) -> Tensor:
-        """Up to a thousand of them, what pictures are drawn after once the run is done."""
+        """Up to a thousand instances for the finished model to draw from."""
         order = torch.randperm(len(self.features), generator=random.generator(seed, "stored instances"))
         return self.features[order[:STORED].sort().values]
 
-    def drawing(self, g: nn.Module) -> Draw:
+    def drawing(self, g: Any) -> Draw:
         """Inputs for training: an instance, and one of its neighbours as its real image.
 
-        With classes the label is the neighbour's (the paper's section 3.2). Where pictures are mirrored, an
-        instance is as often its flipped image. Its neighbours stay the same images, each then shown flipped
-        or not by a toss of its own: features and images are flipped by two settings where it is published.
+        With classes the label is the neighbour's (the paper's section 3.2). Where images are mirrored, half of
+        the instances are flipped images. Neighbours are the same images, flipped or not independently, as the
+        two settings of the published code do.
         """
 
         def draw(n: int, rng: torch.Generator) -> Inputs:
@@ -129,21 +171,8 @@ class Instances:
         return draw
 
 
-def after(model: Model, images: str | Path, extractor: Extractor, fit: str) -> Model:
-    """``model`` drawing after ``images`` (a picture, a folder, a zip) from now on, seen by its extractor."""
+def after(model: Model, images: str | Path, extractor: Extractor, fit: Fit) -> Model:
+    """Condition ``model`` on the features of ``images`` (an image, a folder, a zip)."""
     spec = model.spec
     shown = load_images(images, spec["resolution"], fit=fit, channels=spec["channels"])
     return replace(model, extra={**model.extra, "conditions": features_of(extractor, shown.pixels)})
-
-
-def shots_of(
-    extractor: Extractor, shots: ImageSet, k: int | None, labels: list[int] | None, mirror: bool,
-    progress: Callable[[int, int], None],
-) -> Instances:  # fmt: skip
-    """The images of a run as instances; ``k`` neighbours each, or as the paper has it.
-
-    ``mirror``: flipped images are instances too.
-    """
-    features = features_of(extractor, shots.pixels, progress)
-    flipped = features_of(extractor, shots.pixels.flip(3), progress) if mirror else None
-    return Instances.of(features, neighbours_for(len(shots), k) if len(shots) > 1 else 1, labels, flipped)

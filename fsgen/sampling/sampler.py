@@ -1,39 +1,46 @@
-"""``fsgen sample``: a model loaded to make pictures, mixed with another, or walked from latent to latent."""
+"""Draw images from a model: loaded, mixed with another, or interpolated between latents."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fsgen import device as devices
 from fsgen import rng as random
+from fsgen.data.decode import Fit
 from fsgen.data.image_output import to_uint8
-from fsgen.errors import FsgenError, suggest
+from fsgen.errors import Code, FsgenError
 from fsgen.features.base_extractor import Extractor
 from fsgen.interfaces import Inputs
 from fsgen.models import model as models
-from fsgen.models.classes import names_of
 from fsgen.models.model import Model
 from fsgen.sampling import instances, translation
-from fsgen.sampling.latents import inputs_of, prior, stored
+from fsgen.sampling.conditioning import Conditioning, conditioning_of
+from fsgen.sampling.latents import prepared
 
 BATCH = 16
 NOISES = ("const", "random", "none")
-OTHER = "name a model with the same layers: --other SOURCE"
+OTHER = "give a model with the same layers: --other SOURCE"
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to make pictures."""
+    """A model with its generator, ready to draw images."""
 
     model: Model
-    g: nn.Module
+    g: Any
     device: torch.device
-    extractor: Extractor | None = None  # what looks at images to be drawn after, once that was asked for
+    extractor: Extractor | None = None  # of instance features, once needed
+
+    @property
+    def conditioning(self) -> Conditioning:
+        """The condition the model draws from."""
+        return conditioning_of(self.model)
 
     def images(
         self, seeds: Sequence[int], truncation: float = 1.0, noise: str = "const", batch: int = BATCH,
@@ -43,52 +50,55 @@ class Loaded:
         _check(truncation, noise)
         batch = 1 if noise == "random" else batch  # each seed names its own noise too
         for i in range(0, len(seeds), batch):
-            inputs = inputs_of(self.model, self.g, seeds[i : i + batch], self.device, label)
+            inputs = self.conditioning.inputs(self.g, seeds[i : i + batch], self.device, label)
             yield self.render(inputs, truncation, noise, seed=seeds[i])
 
     @torch.no_grad()
     def render(self, inputs: Inputs, truncation: float = 1.0, noise: str = "const", seed: int = 0) -> Tensor:
-        """Images [n, C, H, W] of ``inputs``, on the CPU."""
+        """The images [n, C, H, W] of ``inputs``, on the CPU."""
         rng = torch.Generator(self.device).manual_seed(seed)
         return self.g(inputs, truncation=truncation, noise=noise, rng=rng).cpu()
 
     def sample(
         self, n: int = 16, seed: int = 0, truncation: float = 1.0, label: str | int | None = None
     ) -> Tensor:
-        """Pictures of the seeds ``seed`` to ``seed + n - 1``, of one class if named: uint8 [n, C, H, W]."""
-        images = self.images(range(seed, seed + n), truncation, label=class_of(self.model, label))
+        """Images of the seeds ``seed`` to ``seed + n - 1``, of one class if given: uint8 [n, C, H, W]."""
+        images = self.images(range(seed, seed + n), truncation, label=self.conditioning.check_label(label))
         return torch.cat([to_uint8(x) for x in images])
 
     def after(
-        self, images: str | Path, features: str = "", fit: str = "crop", weights_dir: Path | None = None
+        self, images: str | Path, features: str = "", fit: Fit = "crop", weights_dir: Path | None = None
     ) -> Loaded:  # fmt: skip
-        """The same model, drawing after ``images``: a picture, a folder or a zip (IC-GAN).
+        """Condition the model on the features of ``images``: an image, a folder or a zip (IC-GAN).
 
         Args:
-            images: what is drawn after; each picture draws one of them.
-            features: the network that looks at them; default: the one that the model says.
-            weights_dir: a folder to look into first for its weights.
+            images: each drawn image takes one of them as its instance.
+            features: the feature network; default: the one that the model names.
+            weights_dir: a folder to search first for its weights.
 
         Raises:
-            FsgenError: the model draws after no images; the features' weights are absent.
+            FsgenError: the model takes no instances; the features' weights are absent.
         """
-        looking = self.looking(features, weights_dir)
-        return replace(looking, model=instances.after(self.model, images, looking.extractor, fit))
+        loaded = self.with_extractor(features, weights_dir)
+        assert loaded.extractor is not None
+        return replace(loaded, model=instances.after(self.model, images, loaded.extractor, fit))
 
-    def looking(self, features: str = "", weights_dir: Path | None = None) -> Loaded:
-        """The same model with the network that looks at images for it; arguments, errors as of ``after``."""
+    def with_extractor(self, features: str = "", weights_dir: Path | None = None) -> Loaded:
+        """Load the network of the model's instance features; arguments and errors as of ``after``."""
         extractor = instances.extractor_of(self.model, features, self.device, weights_dir)
         if extractor is None:
             title = self.model.about.get("title", "this model")
-            hint = "leave --instance and --candidates out"
-            raise FsgenError(f"{title} does not draw after images", hint=hint)
+            raise FsgenError(
+                f"{title} takes no images as instances",
+                code=Code.INCOMPATIBLE, where="--instance", hint="leave --instance and --candidates out",
+            )  # fmt: skip
         return replace(self, extractor=extractor)
 
-    def translating(self, contents: str | Path, fit: str = "crop") -> Loaded:
-        """The same model, translating ``contents``, a picture, a folder or a zip: seed s is the s-th of them.
+    def translating(self, contents: str | Path, fit: Fit = "crop") -> Loaded:
+        """Give the model images to translate, an image, a folder or a zip: seed s names the s-th of them.
 
         Raises:
-            FsgenError: the model translates nothing (FUNIT does).
+            FsgenError: the model does not translate (FUNIT does).
         """
         return replace(self, model=translation.translating(self.model, contents, fit))
 
@@ -96,18 +106,20 @@ class Loaded:
         self, seeds: Sequence[int], candidates: int, truncation: float = 1.0, noise: str = "const",
         label: int | None = None,
     ) -> Iterator[Tensor]:  # fmt: skip
-        """As ``images``, one seed a batch: of ``candidates`` latents the one whose picture is nearest, in the
-        model's features, to the image it was drawn after. The first candidate is the seed's own latent.
+        """As ``images``, one seed a batch: the best of ``candidates`` latents, whose image is nearest to its
+        instance in the model's features. The first candidate is the seed's own latent.
 
         Raises:
-            FsgenError: the model draws after no images.
+            FsgenError: the model takes no instances.
         """
         _check(truncation, noise)
-        extractor = self.extractor or self.looking().extractor
+        extractor = self.extractor or self.with_extractor().extractor
+        assert extractor is not None
         for seed in seeds:
-            own = inputs_of(self.model, self.g, [seed], self.device, label)
-            more = self.g.draw(candidates - 1, random.generator(seed, "candidates"))
-            others = stored(self.model, more).z.to(self.device)
+            own = self.conditioning.inputs(self.g, [seed], self.device, label)
+            more = prepared(self.model, self.g.draw(candidates - 1, random.generator(seed, "candidates")))
+            assert own.z is not None and own.h is not None and more.z is not None
+            others = more.z.to(self.device)
             several = own.repeated(candidates, z=torch.cat([own.z, others]))
             drawn = torch.cat(
                 [self.render(several[i : i + 1], truncation, noise, seed) for i in range(candidates)]
@@ -115,25 +127,6 @@ class Loaded:
             found = instances.features_of(extractor, to_uint8(drawn))
             best = (found @ own.h[0].cpu()).argmax()
             yield drawn[best][None]
-
-
-def class_of(model: Model, label: str | int | None) -> int | None:
-    """The number of a class, given by number or, where the model knows them, by name.
-
-    Raises:
-        FsgenError: there is no such class.
-    """
-    if label is None:
-        return None
-    names, n = names_of(model), model.spec.get("c_dim", 0)
-    if not n:
-        raise FsgenError("this model has no classes", hint="leave --class out")
-    if str(label) in names:
-        return names.index(str(label))
-    if str(label).isdecimal() and int(label) < n:
-        return int(label)
-    hint = suggest(str(label), names) if model.about.get("classes") else f"0 to {n - 1}"
-    raise FsgenError(f"there is no class '{label}' in this model", hint=hint)
 
 
 def load(path: str | Path, *, device: str = "auto") -> Loaded:
@@ -154,7 +147,7 @@ def ready(model: Model, device: str = "auto") -> Loaded:
 def sample(
     model: str | Path, n: int = 16, *, seed: int = 0, truncation: float = 1.0, device: str = "auto"
 ) -> Tensor:
-    """Pictures of a model: uint8 [n, C, H, W]. ``load`` once and use its ``sample`` to make many calls."""
+    """Images of a model: uint8 [n, C, H, W]. For many calls ``load`` it once and use its ``sample``."""
     return load(model, device=device).sample(n, seed, truncation)
 
 
@@ -166,33 +159,45 @@ def source_of(model: Model) -> Model:
     """
     origin = model.about.get("source")
     if not origin:
-        raise FsgenError("this model was not adapted by fsgen, so its source is not known", hint=OTHER)
+        raise FsgenError(
+            "this model was not adapted by fsgen, so its source is not known",
+            code=Code.NOT_FOUND, where="--other", hint=OTHER,
+        )  # fmt: skip
     try:
         found = models.load(origin["name"])
     except FsgenError as error:
-        raise FsgenError(f"the source of this model is gone: {error.message}", hint=OTHER) from None
+        raise FsgenError(
+            f"the source of this model is gone: {error.message}",
+            code=Code.NOT_FOUND, where=origin["name"], hint=OTHER,
+        ) from None  # fmt: skip
     if found.hash != origin["hash"]:
         raise FsgenError(
-            f"'{origin['name']}' is no longer the source that this model was adapted from", hint=OTHER
+            f"'{origin['name']}' is no longer the source that this model was adapted from",
+            code=Code.CHANGED,
+            where=origin["name"],
+            hint=OTHER,
         )
     return found
 
 
 def blend(source: Model, adapted: Model, strength: float) -> Model:
-    """Weights between ``source`` (0) and ``adapted`` (1), both exact at the ends.
+    """Interpolate the weights between ``source`` (0) and ``adapted`` (1), both exact at the ends.
 
     Raises:
         FsgenError: ``strength`` outside 0..1, or two models of different shapes.
     """
     if not 0 <= strength <= 1:
-        raise FsgenError(f"--strength {strength} is not between 0 (the source) and 1 (the adapted model)")
+        raise FsgenError(
+            f"--strength {strength} is not between 0 (the source) and 1 (the adapted model)",
+            code=Code.OUT_OF_RANGE, where="--strength",
+        )  # fmt: skip
     old, new = _pair(source, adapted)
     mixed = {key: torch.lerp(old[key].float(), new[key].float(), strength) for key in new}
     return replace(adapted, networks={adapted.best: mixed})
 
 
 def swap_above(model: Model, other: Model, resolution: int) -> Model:
-    """``model`` with the layers that work above ``resolution`` pixels taken from ``other``.
+    """Replace the layers of ``model`` above ``resolution`` pixels by those of ``other``.
 
     Raises:
         FsgenError: the family has no layers by resolution, or the models' shapes differ.
@@ -201,10 +206,16 @@ def swap_above(model: Model, other: Model, resolution: int) -> Model:
     level = {key: model.family.resolution_of(key) for key in ours}
     known = sorted({r for r in level.values() if r is not None})
     if not known:
-        raise FsgenError(f"the family {model.family.name} has no layers by resolution to swap")
+        raise FsgenError(
+            f"the family {model.family.name} has no layers by resolution to swap",
+            code=Code.INCOMPATIBLE, where="--swap-above",
+        )  # fmt: skip
     if resolution not in known[:-1]:
         listed = ", ".join(map(str, known[:-1]))
-        raise FsgenError(f"there is nothing to swap above {resolution} px", hint=f"one of {listed}")
+        raise FsgenError(
+            f"there is nothing to swap above {resolution} px",
+            code=Code.OUT_OF_RANGE, where="--swap-above", hint=f"one of {listed}",
+        )  # fmt: skip
     mixed = {key: theirs[key] if (level[key] or 0) > resolution else ours[key] for key in ours}
     return replace(model, networks={model.best: mixed})
 
@@ -215,28 +226,33 @@ def _pair(a: Model, b: Model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         k: v.shape for k, v in theirs.items()
     }
     if not same:
-        raise FsgenError("these two models do not share their layers, so their weights cannot be mixed")
+        raise FsgenError(
+            "these two models do not share their layers, so their weights cannot be mixed",
+            code=Code.INCOMPATIBLE, where="--other",
+        )  # fmt: skip
     return ours, theirs
 
 
 @torch.no_grad()
-def draw_images(model: Model, g: nn.Module, n: int, purpose: str) -> Tensor:
-    """n samples of ``model`` by its generator ``g``, [n, C, H, W] on the CPU; a purpose names the latents."""
+def draw_images(model: Model, g: Any, n: int, purpose: str) -> Tensor:
+    """Draw n images [n, C, H, W] of ``model`` by its generator ``g``, on the CPU; ``purpose`` names the
+    latents."""
     device = next(g.parameters()).device
-    rng, draw = random.generator(0, purpose), prior(model, g)
+    rng, draw = random.generator(0, purpose), conditioning_of(model).prior(g)
     counts = (min(32, n - i) for i in range(0, n, 32))
     return torch.cat([g(draw(count, rng).to(device)).cpu() for count in counts])
 
 
 def walk(loaded: Loaded, seeds: Sequence[int], frames: int, label: int | None = None) -> Iterator[Inputs]:
-    """Inputs on the way from seed to seed and back to the first, ``frames`` a leg.
+    """Interpolate inputs from seed to seed and back to the first, ``frames`` for each pair.
 
-    Normal latents have nearly one length, so the way follows the sphere (Shoemake 1985); in a cube, where
-    latents are uniform, it goes straight.
+    Spherical (Shoemake 1985) for normal latents, which have nearly one length; linear for uniform ones.
     """
     if len(seeds) < 2:
-        raise FsgenError("an interpolation needs at least 2 seeds", hint="--seeds 0-3")
-    stops = inputs_of(loaded.model, loaded.g, list(seeds), loaded.device, label)
+        raise FsgenError(
+            "an interpolation needs at least 2 seeds", code=Code.TOO_FEW, where="--seeds", hint="--seeds 0-3"
+        )
+    stops = loaded.conditioning.inputs(loaded.g, list(seeds), loaded.device, label)
     between_z = torch.lerp if getattr(loaded.g, "uniform", False) else _slerp
     for i in range(len(seeds)):
         a, b = stops[i : i + 1], stops[(i + 1) % len(seeds) :][:1]
@@ -244,6 +260,7 @@ def walk(loaded: Loaded, seeds: Sequence[int], frames: int, label: int | None = 
             t = k / frames
             ends = a.parts(), b.parts()
             between = {name: torch.lerp(ends[0][name], ends[1][name], t) for name in ends[0] if name != "z"}
+            assert a.z is not None and b.z is not None
             yield Inputs(z=between_z(a.z, b.z, t), **between)
 
 
@@ -254,6 +271,12 @@ def _slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 def _check(truncation: float, noise: str) -> None:
     if noise not in NOISES:
-        raise FsgenError(f"there is no noise '{noise}'", hint=f"one of {', '.join(NOISES)}")
+        raise FsgenError(
+            f"there is no noise '{noise}'",
+            code=Code.UNKNOWN_NAME, where="--noise", hint=f"one of {', '.join(NOISES)}",
+        )  # fmt: skip
     if not -2 <= truncation <= 2:
-        raise FsgenError(f"truncation {truncation} is outside -2..2", hint="0.7 is usual, 1 is none")
+        raise FsgenError(
+            f"truncation {truncation} is outside -2..2",
+            code=Code.OUT_OF_RANGE, where="--truncation", hint="0.7 is usual, 1 is none",
+        )  # fmt: skip

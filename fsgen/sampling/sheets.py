@@ -1,4 +1,4 @@
-"""Pictures on disk: sheets, single files and films of a model, alone or beside another."""
+"""``fsgen sample``: sheets, single files and animations of a model, alone or beside another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import fsgen
 from fsgen.callbacks import Callbacks
 from fsgen.data import image_output
 from fsgen.data.images import SUFFIXES
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.io.cache_folders import make_folder
 from fsgen.models import model as models
 from fsgen.models.model import Model
@@ -24,8 +24,8 @@ FPS = 24
 
 
 @dataclass(frozen=True)
-class Job:
-    """What was asked of ``fsgen sample``."""
+class SampleRequest:
+    """The options of ``fsgen sample``."""
 
     model: str
     out: Path
@@ -33,12 +33,12 @@ class Job:
     truncation: float = 1.0
     noise: str = "const"
     label: str | None = None  # a class, by number or name
-    instance: Path | None = None  # images to draw after
-    features: str = ""  # of those images; empty: the model's own
-    weights_dir: Path | None = None  # where the weights of their network lie, if not where they always do
-    content: Path | None = None  # pictures to translate
-    candidates: int = 1  # latents tried for each picture drawn after an image
-    columns: int | None = None  # of a sheet; None: as square as it comes
+    instance: Path | None = None  # images to take as instances
+    features: str = ""  # network of their features; empty: the model's own
+    weights_dir: Path | None = None  # a folder to search first for its weights
+    content: Path | None = None  # images to translate
+    candidates: int = 1  # latents tried for each image of an instance
+    columns: int | None = None  # of a sheet; None: nearly square
     compare: str | None = None
     strength: float | None = None
     swap_above: int | None = None
@@ -46,120 +46,146 @@ class Job:
     device: str = "auto"
 
 
-def write(job: Job, callbacks: Callbacks) -> list[Path]:
+def write(request: SampleRequest, callbacks: Callbacks) -> list[Path]:
     """One sheet (a ``.png``) or one file a seed (a folder); returns what was written.
 
     Raises:
         FsgenError: refused options, or a place that cannot be written to.
     """
-    one = job.out.suffix.lower() == ".png"
-    if job.out.suffix.lower() in (".gif", ".webp", ".mp4"):
-        raise FsgenError(f"{job.out.name} is a film", hint="add --interpolate, or choose a .png or a folder")
-    if not one and job.out.suffix.lower() in SUFFIXES:
-        raise FsgenError(f"pictures are written as PNG, not as {job.out.name}", hint="a .png or a folder")
-    if not one and (job.compare or job.columns):
-        raise FsgenError("--grid and --compare make one sheet", hint="give --out a name ending in .png")
-    loaded = _ready(job)
-    beside = sampler.ready(models.load(job.compare), job.device) if job.compare else None
-    make_folder(job.out.parent if one else job.out)  # better refused now than after the pictures are made
-    return [_sheet(job, loaded, beside, callbacks)] if one else _files(job, loaded, callbacks)
+    one = request.out.suffix.lower() == ".png"
+    if request.out.suffix.lower() in (".gif", ".webp", ".mp4"):
+        raise FsgenError(
+            f"{request.out.name} is an animation",
+            code=Code.USAGE,
+            where="--out",
+            hint="add --interpolate, or choose a .png or a folder",
+        )
+    if not one and request.out.suffix.lower() in SUFFIXES:
+        raise FsgenError(
+            f"pictures are written as PNG, not as {request.out.name}",
+            code=Code.UNSUPPORTED,
+            where="--out",
+            hint="a .png or a folder",
+        )
+    if not one and (request.compare or request.columns):
+        raise FsgenError(
+            "--grid and --compare make one sheet",
+            code=Code.USAGE,
+            where="--grid",
+            hint="give --out a name ending in .png",
+        )
+    loaded = _ready(request)
+    beside = sampler.ready(models.load(request.compare), request.device) if request.compare else None
+    make_folder(
+        request.out.parent if one else request.out
+    )  # better refused now than after the pictures are made
+    return [_sheet(request, loaded, beside, callbacks)] if one else _files(request, loaded, callbacks)
 
 
-def film(job: Job, frames: int, callbacks: Callbacks) -> list[Path]:
-    """A walk through the seeds and back to the first, ``frames`` from one to the next."""
-    image_output.animation_writer(job.out)  # refuse a wrong suffix before any work
+def write_animation(request: SampleRequest, frames: int, callbacks: Callbacks) -> list[Path]:
+    """Interpolate through the seeds and back to the first, ``frames`` from one to the next."""
+    image_output.animation_writer(request.out)  # refuse a wrong suffix before any work
     if frames < 1:
-        raise FsgenError("--frames is at least 1")
-    if job.compare or job.columns:
-        raise FsgenError("--grid and --compare make one sheet, not a film", hint="leave them out")
-    loaded = _ready(job)
-    make_folder(job.out.parent)
+        raise FsgenError("--frames is at least 1", code=Code.OUT_OF_RANGE, where="--frames")
+    if request.compare or request.columns:
+        raise FsgenError(
+            "--grid and --compare make one sheet, not an animation",
+            code=Code.USAGE,
+            where="--grid",
+            hint="leave them out",
+        )
+    loaded = _ready(request)
+    make_folder(request.out.parent)
     shots = []
-    for inputs in sampler.walk(loaded, job.seeds, frames, sampler.class_of(loaded.model, job.label)):
-        shots.append(image_output.picture(loaded.render(inputs, job.truncation, job.noise)[0]))
-        callbacks.progress("frames", len(shots), frames * len(job.seeds))
-    image_output.save_animation(shots, job.out, FPS, _text(job, loaded.model))
-    return [job.out]
+    for inputs in sampler.walk(loaded, request.seeds, frames, loaded.conditioning.check_label(request.label)):
+        shots.append(image_output.picture(loaded.render(inputs, request.truncation, request.noise)[0]))
+        callbacks.progress("frames", len(shots), frames * len(request.seeds))
+    image_output.save_animation(shots, request.out, FPS, _text(request, loaded.model))
+    return [request.out]
 
 
-def _ready(job: Job) -> Loaded:
-    """The model asked for, drawing after the images asked for."""
-    if job.candidates < 1:
-        raise FsgenError("--candidates is at least 1")
-    loaded = sampler.ready(_model(job), job.device)
-    if job.instance is not None:
-        return loaded.after(job.instance, job.features, weights_dir=job.weights_dir)
-    if job.candidates > 1:
-        return loaded.looking(job.features, job.weights_dir)
-    return loaded if job.content is None else loaded.translating(job.content)
+def _ready(request: SampleRequest) -> Loaded:
+    """The requested model with its condition."""
+    if request.candidates < 1:
+        raise FsgenError("--candidates is at least 1", code=Code.OUT_OF_RANGE, where="--candidates")
+    loaded = sampler.ready(_model(request), request.device)
+    if request.instance is not None:
+        return loaded.after(request.instance, request.features, weights_dir=request.weights_dir)
+    if request.candidates > 1:
+        return loaded.with_extractor(request.features, request.weights_dir)
+    return loaded if request.content is None else loaded.translating(request.content)
 
 
-def _batches(job: Job, loaded: Loaded) -> Iterator[torch.Tensor]:
-    label = sampler.class_of(loaded.model, job.label)
-    if job.candidates > 1:
-        return loaded.chosen(job.seeds, job.candidates, job.truncation, job.noise, label=label)
-    return loaded.images(job.seeds, job.truncation, job.noise, label=label)
+def _batches(request: SampleRequest, loaded: Loaded) -> Iterator[torch.Tensor]:
+    label = loaded.conditioning.check_label(request.label)
+    if request.candidates > 1:
+        return loaded.chosen(
+            request.seeds, request.candidates, request.truncation, request.noise, label=label
+        )
+    return loaded.images(request.seeds, request.truncation, request.noise, label=label)
 
 
-def _model(job: Job) -> Model:
-    """The model asked for, mixed with another where that was asked for too."""
-    found = models.load(job.model)
-    if job.strength is None and job.swap_above is None:
-        if job.other:
-            raise FsgenError("--other is of use with --strength or --swap-above only")
+def _model(request: SampleRequest) -> Model:
+    """The requested model, mixed with another if requested."""
+    found = models.load(request.model)
+    if request.strength is None and request.swap_above is None:
+        if request.other:
+            raise FsgenError(
+                "--other is of use with --strength or --swap-above only", code=Code.USAGE, where="--other"
+            )
         return found
-    other = models.load(job.other) if job.other else sampler.source_of(found)
-    if job.strength is not None:
-        found = sampler.blend(other, found, job.strength)
-    if job.swap_above is not None:
-        found = sampler.swap_above(found, other, job.swap_above)
+    other = models.load(request.other) if request.other else sampler.source_of(found)
+    if request.strength is not None:
+        found = sampler.blend(other, found, request.strength)
+    if request.swap_above is not None:
+        found = sampler.swap_above(found, other, request.swap_above)
     return found
 
 
-def _sheet(job: Job, loaded: Loaded, beside: Loaded | None, callbacks: Callbacks) -> Path:
-    columns = job.columns or math.ceil(math.sqrt(len(job.seeds)))
-    ours = _all(job, loaded, callbacks)
+def _sheet(request: SampleRequest, loaded: Loaded, beside: Loaded | None, callbacks: Callbacks) -> Path:
+    columns = request.columns or math.ceil(math.sqrt(len(request.seeds)))
+    ours = _all(request, loaded, callbacks)
     if beside is None:
         sheet = image_output.grid(ours, columns)
     else:
-        theirs = _all(job, beside, callbacks)
+        theirs = _all(request, beside, callbacks)
         if theirs.shape != ours.shape:
             raise FsgenError(
-                f"{job.compare} makes pictures of another size than {job.model}",
+                f"{request.compare} makes pictures of another size than {request.model}",
                 hint="compare with a model of the same resolution",
             )
         sheet = image_output.pairs(theirs, ours, columns)
-    image_output.save_png(sheet, job.out, _text(job, loaded.model))
-    return job.out
+    image_output.save_png(sheet, request.out, _text(request, loaded.model))
+    return request.out
 
 
-def _all(job: Job, loaded: Loaded, callbacks: Callbacks) -> torch.Tensor:
+def _all(request: SampleRequest, loaded: Loaded, callbacks: Callbacks) -> torch.Tensor:
     done = []
-    for batch in _batches(job, loaded):
+    for batch in _batches(request, loaded):
         done.append(image_output.to_uint8(batch))
-        callbacks.progress("pictures", sum(map(len, done)), len(job.seeds))
+        callbacks.progress("pictures", sum(map(len, done)), len(request.seeds))
     return torch.cat(done)
 
 
-def _files(job: Job, loaded: Loaded, callbacks: Callbacks) -> list[Path]:
-    text = _text(job, loaded.model)
+def _files(request: SampleRequest, loaded: Loaded, callbacks: Callbacks) -> list[Path]:
+    text = _text(request, loaded.model)
     paths: list[Path] = []
-    for batch in _batches(job, loaded):
+    for batch in _batches(request, loaded):
         for image in image_output.to_uint8(batch):
-            seed = job.seeds[len(paths)]
-            paths.append(job.out / f"seed{seed:05d}.png")
+            seed = request.seeds[len(paths)]
+            paths.append(request.out / f"seed{seed:05d}.png")
             image_output.save_png(image_output.picture(image), paths[-1], {**text, "seed": str(seed)})
-        callbacks.progress("pictures", len(paths), len(job.seeds))
+        callbacks.progress("pictures", len(paths), len(request.seeds))
     return paths
 
 
-def _text(job: Job, model: Model) -> dict[str, str]:
-    """What a picture says of itself."""
+def _text(request: SampleRequest, model: Model) -> dict[str, str]:
+    """The text chunks of a PNG."""
     return {
         "Software": f"fsgen {fsgen.__version__}",
         "model": model.hash,
         "licence": str(model.about.get("licence") or "unknown"),
-        "seed": ",".join(map(str, job.seeds)),
-        "truncation": str(job.truncation),
-        **({"class": job.label} if job.label is not None else {}),
+        "seed": ",".join(map(str, request.seeds)),
+        "truncation": str(request.truncation),
+        **({"class": request.label} if request.label is not None else {}),
     }

@@ -1,31 +1,90 @@
-"""What a generator that translates is fed: pictures as contents, others of the classes to draw them as."""
+"""Conditioning on images to translate (FUNIT, Liu et al. 2019): contents, and images of a class."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fsgen import rng as random
+from fsgen.data.decode import Fit
 from fsgen.data.images import ImageSet, load_images
-from fsgen.errors import FsgenError
-from fsgen.interfaces import Inputs
+from fsgen.errors import Code, FsgenError
+from fsgen.interfaces import Draw, Inputs
 from fsgen.models.classes import names_of
 from fsgen.models.model import Model
-from fsgen.sampling.latents import Draw
+from fsgen.sampling.conditioning import (
+    PREVIEW,
+    ClassConditioning,
+    TrainingInputs,
+    TrainingRequest,
+    conditioning_of,
+)
 
 BATCH = 16
-CODED = 64  # pictures of a class behind its code, once training is over
+CODED = 64  # images behind the code of a class, after training
 
 
-def wanted(model: Model) -> bool:
-    """Whether ``model`` translates pictures (FUNIT, Liu et al. 2019)."""
-    return "translation" in model.family.traits
+class TranslationConditioning(ClassConditioning):
+    """Contents from images, and a class code: seed s names the content s, counted round and round."""
+
+    draws_alone = False
+
+    def inputs(
+        self, g: Any, seeds: Sequence[int], device: torch.device | str, label: int | None = None
+    ) -> Inputs:
+        """Contents of ``seeds`` with the code of ``label``, or each with that of a random class."""
+        contents, codes = self.model.extra.get("contents"), self.model.extra.get("conditions")
+        if contents is None:
+            raise FsgenError(
+                f"{self.title} translates images, and was given none",
+                code=Code.INCOMPATIBLE, where="--content", hint="--content PICTURES",
+            )  # fmt: skip
+        if codes is None:
+            raise FsgenError(
+                f"{self.title} redraws images as a class, and holds no class code",
+                code=Code.INCOMPATIBLE, where=self.title,
+                hint="fsgen adapt IMAGES --source MODEL --method classcode",
+            )  # fmt: skip
+        if label is None:
+            rows = [int(torch.randint(len(codes), [], generator=random.generator(s, "class"))) for s in seeds]
+        else:
+            rows = [label] * len(seeds)
+        shown = contents[[seed % len(contents) for seed in seeds]].float() / 127.5 - 1
+        return Inputs(content=shown, h=codes[rows]).to(device)
+
+    def check_images(self, shots: ImageSet) -> None:
+        ClassImages.of(shots, self.labels(shots), self.model)
+
+    def training_inputs(self, shots: ImageSet, request: TrainingRequest) -> TrainingInputs:
+        classes = ClassImages.of(shots, self.labels(shots), self.model)
+        return TrainingInputs(
+            self.model, classes.drawing,
+            preview=lambda g: classes.drawing(g)(PREVIEW, random.generator(request.seed, "shown")),
+            stored=lambda g: {"conditions": classes.codes(g)},
+        )  # fmt: skip
+
+    def conditioned_on(self, shots: ImageSet, name: str, request: TrainingRequest) -> TrainingInputs:
+        code = code_of(self.model.generator(), shots.floats())
+        about = {**self.model.about, "classes": [name]}
+        model = replace(self.model, about=about, extra={"conditions": code})
+        shown = TranslationConditioning(
+            replace(model, extra={**model.extra, "contents": shots.pixels[:PREVIEW]})
+        )
+        return TrainingInputs(
+            model,
+            self.prior,
+            lambda g: shown.inputs(g, range(PREVIEW), request.device),
+            lambda g: model.extra,
+        )
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassImages:
     """The images of a run by class."""
 
     images: ImageSet
@@ -33,8 +92,8 @@ class Classes:
     count: int
 
     @classmethod
-    def of(cls, images: ImageSet, labels: list[int] | None, model: Model) -> Classes:
-        """Raises FsgenError where the images are not those of the model's classes, of each some."""
+    def of(cls, images: ImageSet, labels: list[int] | None, model: Model) -> ClassImages:
+        """Raises FsgenError unless the images are of the model's classes, at least one of each."""
         names = names_of(model)
         why = f"these lie in none of {', '.join(names[:5])}{' ...' * (len(names) > 5)}"
         if labels is not None:
@@ -42,15 +101,16 @@ class Classes:
         if why:
             title = model.about.get("title", "this source")
             raise FsgenError(
-                f"{title} learns from images in a sub-folder for each of its classes, and {why}",
-                hint="--method classcode draws as a new class without training",
-            )
+                f"{title} is trained on images in a sub-folder for each of its classes, and {why}",
+                code=Code.INCOMPATIBLE, where="IMAGES",
+                hint="--method classcode draws a new class without training",
+            )  # fmt: skip
         return cls(images, torch.tensor(labels), len(names))
 
-    def drawing(self, g: nn.Module) -> Draw:
-        """Contents, and apart from them one picture of a class each (the paper trains with K = 1).
+    def drawing(self, g: Any) -> Draw:
+        """Contents, and independently one image of a class for each (the paper trains with K = 1).
 
-        Either may be any image, as published, so that now and then a content is drawn as its own class.
+        Both may be any image, as published, so that some contents are redrawn as their own class.
         """
         device = next(g.parameters()).device
 
@@ -64,35 +124,32 @@ class Classes:
 
         return draw
 
-    def codes(self, g: nn.Module) -> Tensor:
-        """[classes, latent_dim]: the mean code of each, over the first pictures of it."""
+    def codes(self, g: Any) -> Tensor:
+        """The mean code of each class over its first images: [classes, latent_dim]."""
         rows = [(self.labels == k).nonzero().flatten()[:CODED] for k in range(self.count)]
         return torch.cat([code_of(g, self.images.floats(some)) for some in rows])
 
 
 @torch.no_grad()
-def code_of(g: nn.Module, images: Tensor) -> Tensor:
-    """[1, latent_dim]: the mean class code of float images [k, C, H, W] (the paper's equation 2)."""
+def code_of(g: Any, images: Tensor) -> Tensor:
+    """The mean class code [1, latent_dim] of float images [k, C, H, W] (the paper's equation 2)."""
     device = next(g.parameters()).device
     parts = [g.class_code(Inputs(style=part[:, None].to(device))).cpu() for part in images.split(BATCH)]
     return torch.cat(parts).mean(dim=0, keepdim=True)
 
 
-def of_class(model: Model, shots: ImageSet, name: str) -> Model:
-    """``model`` drawing as the class of ``shots``, by their mean code; it is called ``name``."""
-    code = code_of(model.generator(), shots.floats())
-    return replace(model, about={**model.about, "classes": [name]}, extra={"conditions": code})
-
-
-def translating(model: Model, contents: str | Path, fit: str) -> Model:
-    """``model`` with what it is to translate from now on: a picture, a folder, a zip.
+def translating(model: Model, contents: str | Path, fit: Fit) -> Model:
+    """Give ``model`` the images to translate: an image, a folder, a zip.
 
     Raises:
-        FsgenError: it translates nothing, or nothing there can be read.
+        FsgenError: it does not translate, or nothing there can be read.
     """
-    if not wanted(model):
+    if conditioning_of(model).draws_alone:
         title = model.about.get("title", "this model")
-        raise FsgenError(f"{title} translates no pictures", hint="leave --content out")
+        raise FsgenError(
+            f"{title} does not translate images",
+            code=Code.INCOMPATIBLE, where="--content", hint="leave --content out",
+        )  # fmt: skip
     spec = model.spec
     found = load_images(contents, spec["resolution"], fit=fit, channels=spec["channels"])
     return replace(model, extra={**model.extra, "contents": found.pixels})

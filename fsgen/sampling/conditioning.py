@@ -1,0 +1,156 @@
+"""The condition a model draws from, chosen once from the model: none, classes, instances or translation.
+
+A conditioning knows how inputs are drawn from seeds and in training, which inputs a preview shows, and what
+the finished model stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fsgen import rng as random
+from fsgen.data.images import ImageSet, folders_of
+from fsgen.errors import Code, FsgenError
+from fsgen.features.base_extractor import Extractor
+from fsgen.interfaces import Draw, Inputs, Trait
+from fsgen.models.classes import drawn_class, names_of
+from fsgen.models.model import Model
+from fsgen.sampling.latents import prepared
+
+PREVIEW = 16  # images in the grids of a run
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """How inputs are drawn in a run, which of them its grids show, and what the finished model stores."""
+
+    model: Model  # the starting model, with the conditions it draws from
+    draw: Callable[[Any], Draw]  # G -> inputs for training
+    preview: Callable[[Any], Inputs]  # G -> the inputs of the grids
+    stored: Callable[[Any], dict[str, Tensor]]  # the trained G -> ``Model.extra``
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """The parts of a run that conditionings look at."""
+
+    seed: int
+    device: torch.device
+    mirror: bool = False  # images are also shown flipped
+    neighbours: int | None = None  # of each instance; None: as published
+    features: str = ""  # name of the instance features; empty: the model's own
+    extractor: Extractor | None = None  # computes them
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
+class Conditioning:
+    """No condition: G draws from its prior alone."""
+
+    draws_alone: ClassVar[bool] = True  # a seed is enough for an image
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.title = model.about.get("title", "this model")
+
+    # ---- sampling ------------------------------------------------------------------------------------
+
+    def prior(self, g: Any, label: int | None = None) -> Draw:
+        """Inputs as images of the finished model are drawn from; ``label``: the class of all of them."""
+        return lambda n, rng: prepared(self.model, self._draw(g, n, rng, label))
+
+    def _draw(self, g: Any, n: int, rng: torch.Generator, label: int | None) -> Inputs:
+        return g.draw(n, rng)
+
+    def inputs(
+        self, g: Any, seeds: Sequence[int], device: torch.device | str, label: int | None = None
+    ) -> Inputs:
+        """The inputs of ``seeds``, each drawn on the CPU by a generator of its own: a seed names one image,
+        whatever the batch and the device."""
+        draw = self.prior(g, label)
+        parts = [draw(1, random.generator(seed, "picture")).parts() for seed in seeds]
+        return Inputs(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]}).to(device)
+
+    def check_label(self, label: str | int | None) -> int | None:
+        """The number of a class given by number or name.
+
+        Raises:
+            FsgenError: there is no such class.
+        """
+        if label is None:
+            return None
+        raise FsgenError(
+            "this model has no classes", code=Code.INCOMPATIBLE, where="--class", hint="leave --class out"
+        )
+
+    # ---- training ------------------------------------------------------------------------------------
+
+    def labels(self, shots: ImageSet) -> list[int] | None:
+        """The class of each image, if sub-folders with the names of the model's classes hold them all."""
+        return None
+
+    def check_images(self, shots: ImageSet) -> None:
+        """Refuse images that the model cannot be trained on."""
+
+    def training_inputs(self, shots: ImageSet, request: TrainingRequest) -> TrainingInputs:
+        """Inputs for training on ``shots``."""
+        return TrainingInputs(
+            self.model, self.prior, lambda g: self.inputs(g, range(PREVIEW), request.device),
+            lambda g: self.model.extra,
+        )  # fmt: skip
+
+    def conditioned_on(self, shots: ImageSet, name: str, request: TrainingRequest) -> TrainingInputs:
+        """Take ``shots``, called ``name``, as the new condition, without training."""
+        raise NotImplementedError
+
+
+class ClassConditioning(Conditioning):
+    """Labels: the model's own class where it stands for one, else any."""
+
+    def _draw(self, g: Any, n: int, rng: torch.Generator, label: int | None) -> Inputs:
+        inputs = super()._draw(g, n, rng, label)
+        label = drawn_class(self.model) if label is None else label
+        if label is None or inputs.y is None:
+            return inputs
+        number = torch.tensor([label], device=inputs.y.device)
+        return replace(inputs, y=torch.zeros_like(inputs.y).index_fill(1, number, 1.0))
+
+    def check_label(self, label: str | int | None) -> int | None:
+        if label is None:
+            return None
+        names, n = names_of(self.model), self.model.spec.get("c_dim", 0)
+        if not n:
+            return super().check_label(label)
+        if str(label) in names:
+            return names.index(str(label))
+        if str(label).isdecimal() and int(label) < n:
+            return int(label)
+        from fsgen.errors import suggest
+
+        raise FsgenError(
+            f"there is no class '{label}' in this model", code=Code.UNKNOWN_NAME, where="--class",
+            hint=suggest(str(label), names) if self.model.about.get("classes") else f"0 to {n - 1}",
+        )  # fmt: skip
+
+    def labels(self, shots: ImageSet) -> list[int] | None:
+        classes = names_of(self.model) if drawn_class(self.model) is None else []
+        folders = folders_of(shots)
+        if not classes or not set(folders) <= set(classes):
+            return None
+        return [classes.index(str(name)) for name in folders]
+
+
+def conditioning_of(model: Model) -> Conditioning:
+    """The conditioning of ``model``."""
+    from fsgen.sampling.instances import InstanceConditioning  # both build on this module
+    from fsgen.sampling.translation import TranslationConditioning
+
+    if Trait.TRANSLATION in model.family.traits:
+        return TranslationConditioning(model)
+    if model.spec.get("h_dim"):
+        return InstanceConditioning(model)
+    return ClassConditioning(model) if model.spec.get("c_dim") else Conditioning(model)
