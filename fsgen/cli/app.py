@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 import fsgen
-from fsgen.cli import adapt, common, compare, eval, fisher, info, pull, sample, train
+from fsgen.cli import adapt, common, compare, eval, fisher, flags, info, pull, sample, train
 from fsgen.errors import FsgenError
 
 app = typer.Typer(
@@ -26,8 +26,8 @@ app = typer.Typer(
 )
 app.command("pull")(pull.pull)
 app.command("fisher")(fisher.fisher)
-app.command("adapt")(adapt.adapt)
-app.command("train")(train.train)
+app.command("adapt", cls=flags.AdaptCommand)(adapt.adapt)
+app.command("train", cls=flags.MethodCommand)(train.train)
 app.command("sample")(sample.sample)
 app.command("eval")(eval.evaluate)
 app.command("compare")(compare.compare)

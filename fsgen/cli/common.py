@@ -1,4 +1,4 @@
-"""What all commands share: options, talk on stderr, data on stdout, progress."""
+"""The common part of all commands: options, messages on stderr, data on stdout, progress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -30,24 +30,11 @@ Debug = Annotated[
     bool,
     typer.Option("--debug", "-v", help="More talk, and a traceback on failure.", rich_help_panel="Common"),
 ]
-WeightsDir = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(help="A folder with the weight files of the networks that look at images."),
-]
+WeightsDir = Annotated[Path | None, typer.Option(help="A folder with the weight files of feature networks.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, print the resolved options, do nothing.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Accept the terms without being asked.")]
-
-# Of what makes runs: adapt and train.
-Out = Annotated[Optional[Path], typer.Option(help="The run folder to make.")]  # noqa: UP045
-Batch = Annotated[Optional[int], typer.Option(help="Images a step. (default: the family's)")]  # noqa: UP045
-Rate = Annotated[Optional[float], typer.Option(help="Adam's step. (default: the family's)")]  # noqa: UP045
-Fit = Annotated[str, typer.Option(help="How a picture becomes square: crop or pad.")]
-SampleEvery = Annotated[int, typer.Option(help="Steps between grids in samples/.")]
-SaveEvery = Annotated[int, typer.Option(help="Steps between saved states.")]
-Resume = Annotated[Optional[Path], typer.Option(help="Go on with this run.")]  # noqa: UP045
-Force = Annotated[bool, typer.Option("--force", help="Replace a run that is in the way.")]
 
 QUIET_LINE = 10.0  # seconds between progress lines where there is no terminal
 
@@ -135,9 +122,6 @@ class _Bars:
     def __init__(self, bars: Progress) -> None:
         self.bars = bars
         self.tasks: dict[str, Any] = {}
-
-    def say(self, line: str) -> None:
-        self.bars.console.print(escape(line), soft_wrap=True)
 
     def progress(self, task: str, done: int, total: int) -> None:
         self._update(task, done, total, "")

@@ -83,12 +83,12 @@ def _everything(as_json: bool) -> None:
     sources += [{"name": name, "here": True} for name in sorted(here - set(entries))]
     methods = [
         {"name": name, "summary": m.summary, "paper": m.paper}
-        for name, m in ((name, registry.method(name)) for name in registry.METHODS)
+        for name, m in ((name, registry.method(name)) for name in registry.methods())
     ]
     if as_json:
-        common.emit({"sources": sources, "families": list(registry.FAMILIES), "methods": methods})
+        common.emit({"sources": sources, "families": list(registry.families()), "methods": methods})
         return
-    _tables(sources, list(registry.FAMILIES), methods)
+    _tables(sources, list(registry.families()), methods)
 
 
 def _tables(sources: list[dict[str, Any]], families: list[str], methods: list[dict[str, str]]) -> None:
@@ -113,12 +113,12 @@ def _methods(as_json: bool) -> None:
     """What each method does, needs and goes with. A family's traits are asked for, so torch is imported."""
     from fsgen import registry
 
-    traits = {name: registry.family(name).traits for name in registry.FAMILIES}
+    traits = {name: registry.family(name).traits for name in registry.families()}
     methods = [
         {"name": name, "summary": m.summary, "paper": m.paper, "trains": m.trained, "needs": sorted(m.needs),
          "families": [family for family, has in traits.items() if m.needs <= has],
-         "claims": sorted(m.claims), "source": m.adapts, "licence": m.licence}
-        for name, m in ((name, registry.method(name)) for name in registry.METHODS)
+         "claims": sorted(getattr(m, "claims", ())), "source": m.adapts, "licence": m.licence}
+        for name, m in ((name, registry.method(name)) for name in registry.methods())
     ]  # fmt: skip
     if as_json:
         common.emit({"methods": methods})

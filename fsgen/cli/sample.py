@@ -68,7 +68,7 @@ def sample(
     common.setup(debug)
     from fsgen.data.files import find_images
     from fsgen.sampling import sheets
-    from fsgen.sampling.latents import parse
+    from fsgen.sampling.latents import parse_seeds
 
     columns, rows = _grid(grid)
     usual = columns * rows if grid else len(find_images(content)) if content else 16
@@ -77,19 +77,23 @@ def sample(
         raise FsgenError("--n is at least 1")
     if seeds is not None and n is not None:
         raise FsgenError("--n and --seeds say the same thing twice", hint="use one of them")
-    chosen = parse(seeds) if seeds is not None else list(range(seed, seed + count))
+    chosen = parse_seeds(seeds) if seeds is not None else list(range(seed, seed + count))
     if grid and len(chosen) > columns * rows:
         raise FsgenError(
             f"{len(chosen)} pictures do not fit a grid of {grid}", hint="a larger grid, or fewer pictures"
         )
-    job = sheets.Job(
+    request = sheets.SampleRequest(
         model=model, out=out, seeds=chosen, truncation=truncation, noise=noise, label=label,
         instance=instance, features=features, weights_dir=weights_dir, content=content, candidates=candidates,
         columns=columns if grid else None, compare=compare, strength=strength, swap_above=swap_above,
         other=other, device=device,
     )  # fmt: skip
     with common.watching() as callbacks:
-        made = sheets.film(job, frames, callbacks) if interpolate else sheets.write(job, callbacks)
+        made = (
+            sheets.write_animation(request, frames, callbacks)
+            if interpolate
+            else sheets.write(request, callbacks)
+        )
     if as_json:
         common.emit({"files": [str(path) for path in made], "seeds": chosen})
     else:

@@ -19,11 +19,10 @@ from fsgen.evaluation.accumulators import thumbnails
 from fsgen.evaluation.evaluate import evaluate
 from fsgen.io import report_json
 from fsgen.io.cache_folders import make_folder
-from fsgen.io.run_folder import Run
+from fsgen.io.run_folder import RunFolder
 from fsgen.pages import comparison_page as page
 from fsgen.pages.contents import Exhibits
 from fsgen.sampling import sampler as pictures
-from fsgen.sampling import translation
 
 SCHEMA = "fsgen-comparison/1"
 NAME = "comparison"
@@ -91,7 +90,7 @@ def _now(
 ) -> tuple[dict[str, Any], Exhibits]:
     callbacks.say(f"evaluating {path}")
     found = evaluate(path, real=real, device=device, callbacks=callbacks, **options)
-    run = Run.at(path)
+    run = RunFolder.at(path)
     report = {"title": str(path), "evaluation": found.plain(), **_ran(run)}
     return report, exhibiting.exhibits(found, report, run)
 
@@ -105,12 +104,12 @@ def _left(path: Path, device: str) -> tuple[dict[str, Any], Exhibits]:
             hint=f"fsgen eval {path} --real DIR, or evaluate all of them here with --real DIR",
         )
     report["title"] = str(path)
-    run = Run.at(path)
+    run = RunFolder.at(path)
     subject = report["evaluation"]["path"]
     if image_sets.is_images(subject):
         return report, Exhibits()
     loaded = pictures.load(subject, device=device)
-    if translation.wanted(loaded.model):  # pictures of its own it has none
+    if not loaded.conditioning.draws_alone:
         return report, Exhibits(history=[] if run is None else run.history())
     samples = thumbnails(loaded.sample(COLUMNS))
     pairs = None
@@ -120,6 +119,6 @@ def _left(path: Path, device: str) -> tuple[dict[str, Any], Exhibits]:
     return report, Exhibits(samples=samples, pairs=pairs, history=[] if run is None else run.history())
 
 
-def _ran(run: Run | None) -> dict[str, Any]:
+def _ran(run: RunFolder | None) -> dict[str, Any]:
     kept = {} if run is None else report_json.read_report(run.path) or {}
     return {"run": kept["run"]} if "run" in kept else {}

@@ -12,7 +12,7 @@ from fsgen.data.image_output import to_uint8
 from fsgen.features.discriminator_features import pooled
 from fsgen.metrics.memorisation import near_copy_threshold
 from fsgen.models.model import Model
-from fsgen.sampling.latents import inputs_of
+from fsgen.sampling.conditioning import conditioning_of
 
 PERCENTILE = 5.0  # of the distances between source samples and their nearest neighbours: below is a copy
 SAMPLES = 500  # source samples behind that percentile, whatever the number of images judged
@@ -61,7 +61,7 @@ class DiscriminatorJudge:
         g = model.generator(device=device)
         seeds = [range(i, min(i + batch, SAMPLES)) for i in range(0, SAMPLES, batch)]
         with torch.no_grad():
-            drawn = (to_uint8(g(inputs_of(model, g, part, device))) for part in seeds)
+            drawn = (to_uint8(g(conditioning_of(model).inputs(g, part, device))) for part in seeds)
             maps = torch.cat([discriminator._finest(discriminator.maps(images)) for images in drawn])
         discriminator.spread = (
             maps.std(dim=(0, 2, 3))[:, None, None] + 1e-3 * maps.std()

@@ -27,7 +27,7 @@ from fsgen.metrics import intervals
 from fsgen.metrics.intervals import Estimate
 from fsgen.models import model as models
 from fsgen.models.model import Model
-from fsgen.sampling import translation as translating
+from fsgen.sampling.conditioning import conditioning_of
 
 BATCH = 32
 SHOWN = 1000  # samples of the subject a page may show, as thumbnails
@@ -189,7 +189,7 @@ def _at(subject: Subject, request: Request, turn: int) -> Subject:
 def _subject(path: str | Path, request: Request, callbacks: Callbacks) -> Subject:
     if not image_sets.is_images(path):
         model, seeds = models.load(path), request.pictures()
-        if translating.wanted(model):
+        if not conditioning_of(model).draws_alone:
             raise FsgenError(f"{path} translates pictures to classes", hint=USAGE)
         return image_sets.of_model(model, str(path), "subject", seeds, request.truncation, request.device)
     if request.seeds > 1:

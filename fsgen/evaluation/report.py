@@ -13,7 +13,7 @@ from fsgen.evaluation.result import Evaluation
 from fsgen.evaluation.scores import Seen
 from fsgen.io import report_json
 from fsgen.io.cache_folders import make_folder
-from fsgen.io.run_folder import Run
+from fsgen.io.run_folder import RunFolder
 from fsgen.models import fisher_cache
 from fsgen.models import model as models
 from fsgen.pages import report_page as page
@@ -34,7 +34,7 @@ def folder(path: str | Path, out: Path | None, *, study: bool) -> Path | None:
     Raises:
         FsgenError: it cannot be written to, or a study was asked for and has no place.
     """
-    if out is None and Run.at(path):
+    if out is None and RunFolder.at(path):
         out = Path(path)
     if out is None and study:
         raise FsgenError("--study writes a page: say where", hint="--out FOLDER")
@@ -50,7 +50,7 @@ def write(found: Evaluation, folder: Path, *, study: bool = False) -> list[Path]
         FsgenError: full disk, unwritable folder, or a report there that is none of ours.
     """
     written = [folder / report_json.NAME, folder / "report.html"]
-    run = Run.at(found.path)
+    run = RunFolder.at(found.path)
     parts = {"title": found.path, "evaluation": found.plain()}
     if run is not None and folder != run.path:
         parts |= {"run": (report_json.read_report(run.path) or {}).get("run")}
@@ -62,7 +62,7 @@ def write(found: Evaluation, folder: Path, *, study: bool = False) -> list[Path]
     return written
 
 
-def exhibits(found: Evaluation, report: dict[str, Any], run: Run | None) -> Exhibits:
+def exhibits(found: Evaluation, report: dict[str, Any], run: RunFolder | None) -> Exhibits:
     """The pictures and curves of a report."""
     subject, source, real = (found.seen.get(kind) for kind in ("subject", "source", "real"))
     album = subject.album.value

@@ -6,6 +6,7 @@ log.jsonl           one line of losses a logged step
 samples/            grids during training, source above adapted from the same z
 plots/              losses, EWC penalty, change of weights per layer
 model.safetensors   the adapted model, once the run is done
+adapter.safetensors what a method has added, by itself, if it trains nothing else
 redrawn/            in place of a model, where the method makes pictures alone
 report.json         what came out, in figures; fsgen eval adds its own and report.html
 """
@@ -29,11 +30,12 @@ from fsgen.io.cache_folders import make_folder
 
 CONFIG = "config.toml"
 RUN_MODEL = "model.safetensors"
+ADAPTER = "adapter.safetensors"
 REDRAWN = "redrawn"
 FOLDERS = ("state", "samples", "plots")
 # In the order in which an old run is removed: as long as anything is left, it is known for a run.
 LATER = ("report.html", "study.html")  # what fsgen eval adds
-OURS = ("report.json", RUN_MODEL, "log.jsonl", *FOLDERS, CONFIG)
+OURS = ("report.json", RUN_MODEL, ADAPTER, "log.jsonl", *FOLDERS, CONFIG)
 
 
 class SavedState(NamedTuple):
@@ -44,12 +46,13 @@ class SavedState(NamedTuple):
     path: Path
 
 
-class Run:
+class RunFolder:
     """The folder of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.model = path / RUN_MODEL
+        self.adapter = path / ADAPTER
         self.samples = path / "samples"
         self.plots = path / "plots"
         self._state = path / "state" / "latest.safetensors"
@@ -57,7 +60,7 @@ class Run:
         self.seconds = 0.0  # spent on it so far, by all processes up to the saved state
 
     @classmethod
-    def plan(cls, path: Path, *, force: bool) -> Run:
+    def plan(cls, path: Path, *, force: bool) -> RunFolder:
         """Where a run is to be. Only looks: ``begin`` makes it.
 
         Raises:
@@ -95,12 +98,12 @@ class Run:
         self.write_config(config)
 
     @classmethod
-    def at(cls, path: str | Path) -> Run | None:
+    def at(cls, path: str | Path) -> RunFolder | None:
         """The run in the folder ``path``; None where there is none."""
         return cls(Path(path)) if (Path(path) / CONFIG).is_file() else None
 
     @classmethod
-    def open(cls, path: Path) -> Run:
+    def open(cls, path: Path) -> RunFolder:
         """The folder of a run that was begun.
 
         Raises:

@@ -1,63 +1,60 @@
-"""When a run has gone far enough, from its images and its source alone: a budget of nearness.
+"""Early stopping without a validation set (``--stop auto``).
 
-The longer a generator is pulled to a few images, the nearer it comes to them: first to their domain, then to
-these few by heart. So at every look some samples are held against the images in the feature maps of the
-source's own critic, which has never seen them, and the run ends once they are that much nearer than the
+The longer a generator is trained on a few images, the closer its samples come to them: first to their domain,
+then to these few by heart. A run therefore ends once the energy distance between samples and shots, in the
+feature maps of the source's discriminator (which has never seen the shots), falls below a share of the
 source's.
 
-With ten images samples also waver, so that which look is the best is luck. Such a run keeps an average that
-reaches further back, whose samples waver little.
+With ten shots the samples of single steps vary at random. Such a run keeps a moving average over more steps,
+whose samples vary little.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fsgen.data.images import ImageSet
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.features.discriminator_features import embed
 from fsgen.interfaces import TrainingState
 from fsgen.methods.stack import Stack
 from fsgen.metrics.energy import energy_distance
 from fsgen.models.model import Model
+from fsgen.sampling.conditioning import conditioning_of
 from fsgen.sampling.sampler import draw_images
 from fsgen.training import results
 
-EVERY = 25  # steps between looks
-SAMPLES = 128  # a look, of the same latents each time
-# Of the source's distance to the images. Chosen on runs from peeps64 to sketches, doodles and pixel faces
-# (examples/studies/over_time.md).
+EVERY = 25  # steps between measurements
+SAMPLES = 128  # per measurement, always of the same latents
+# Share of the source's distance to the shots. Chosen on runs from peeps64 to sketches, doodles and pixel
+# faces (examples/studies/over_time.md).
 BUDGET = 0.15
 RECIPE = {"ema_rampup": 0.5}  # the average's half-life is half of the steps so far, not a quarter
 
 
-def check(model: Model, methods: Stack, shots: ImageSet) -> None:
-    """Refuse to choose where there is nothing to choose from, or nothing to look with."""
+def check(model: Model, shots: ImageSet) -> None:
+    """Refuse ``--stop auto`` for a model or images that it cannot measure."""
     title = model.about.get("title", "this source")
-    if methods.conditions:
-        raise FsgenError(f"{methods.name} trains nothing, so --stop auto has nothing to choose from")
-    if "translation" in model.family.traits:
-        raise FsgenError(f"--stop auto looks at samples, and {title} draws none by itself: it translates")
-    if "d" not in model.networks:
-        raise FsgenError(
-            f"--stop auto looks through the source's discriminator, and {title} has none",
-            hint="leave --stop out and look at the samples yourself",
-        )
-    if len(shots) < 2:
-        raise FsgenError(
-            "--stop auto asks how much the images differ, and there is only one",
-            hint="more images, or leave --stop out",
-        )
+    why, hint = "", "leave --stop out and look at the samples yourself"
+    if not conditioning_of(model).draws_alone:
+        why = f"measures samples, and {title} draws none by itself: it translates"
+    elif "d" not in model.networks:
+        why = f"uses the source's discriminator, and {title} has none"
+    elif len(shots) < 2:
+        why, hint = "measures how much the images differ, and there is only one", "give more images"
+    if why:
+        raise FsgenError(f"--stop auto {why}", code=Code.INCOMPATIBLE, where="--stop", hint=hint)
 
 
 class EarlyStopping:
-    """Looks when asked to, and says when it is enough.
+    """Measures the distance of samples to the shots.
 
     Args:
-        model: what the run started from; its discriminator judges.
+        model: the starting model; its discriminator gives the features.
         shots: the images.
         methods: of the run.
         device: where networks run.
@@ -67,33 +64,34 @@ class EarlyStopping:
         self.model, self.images, self.methods, self.device = model, shots, methods, device
 
     @cached_property
-    def discriminator(self) -> nn.Module:
+    def discriminator(self) -> Any:
         return self.model.discriminator(self.device)
 
     @cached_property
     def shots(self) -> Tensor:
-        """The images as the critic sees them, [n, k]."""
+        """Features of the images, [n, k]."""
         return embed(self.discriminator, self.images.floats())
 
     @cached_property
     def start(self) -> float:
-        """The energy distance of the source's samples to the images."""
+        """The energy distance of the source's samples to the shots."""
         return self._distance(self.model, self.model.generator(device=self.device))
 
-    def look(self, state: TrainingState) -> float:
-        """The energy distance to the images of what the average would draw if the run ended here."""
-        return self._distance(*results.as_it_would_end(self.model, self.methods, state))
+    def distance(self, state: TrainingState) -> float:
+        """The energy distance of the run's samples to the shots, if it ended here."""
+        return self._distance(*results.model_if_ended(self.model, self.methods, state))
 
-    def enough(self, distance: float) -> bool:
+    def is_close(self, distance: float) -> bool:
+        """Tell whether ``distance`` is within the budget."""
         return distance <= BUDGET * self.start
 
     def verdict(self, distance: float, step: int) -> str:
-        """A sentence on the last look, at the step that the run has come to."""
+        """A sentence on the last measurement, at ``step``."""
         found = f"samples are {distance / self.start:.0%} as far from the images as the source's"
-        if self.enough(distance):
+        if self.is_close(distance):
             return f"ended at step {step}: {found}"
-        return f"all {step} steps done: {found}; {BUDGET:.0%} would have ended it before"
+        return f"all {step} steps done: {found}; early stopping is at {BUDGET:.0%}"
 
-    def _distance(self, model: Model, g: nn.Module) -> float:
+    def _distance(self, model: Model, g: Any) -> float:
         drawn = embed(self.discriminator, draw_images(model, g, SAMPLES, "stop"))
         return energy_distance(drawn, self.shots)

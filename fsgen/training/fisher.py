@@ -19,7 +19,7 @@ from fsgen.models import model as models
 from fsgen.models.fisher_cache import Fisher, plan, read, write
 from fsgen.models.model import Model
 from fsgen.nn import per_sample_fisher as estimator
-from fsgen.sampling.latents import prior
+from fsgen.sampling.conditioning import conditioning_of
 
 CHUNK = 2**24  # gradients held at a time on a CPU (64 MB and as much again); a GPU takes 32 times as many
 
@@ -79,7 +79,9 @@ def of_model(
         return Fisher(kept, about, layers)
     g = source.generator(source.start, device)
     score = likelihood(source, proxy, device, weights_dir)
-    drawn = prior(source, g)(samples, random.generator(seed, "fisher"))  # all at once, whatever the batches
+    drawn = conditioning_of(source).prior(g)(
+        samples, random.generator(seed, "fisher")
+    )  # all at once, whatever the batches
     batches = _batches(g, drawn, proxy, seed, device, score, progress)
     diagonal = {name: value.cpu() for name, value in estimator.diagonal(g, score, batches).items()}
     make_folder(path.parent)

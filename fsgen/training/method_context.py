@@ -1,123 +1,161 @@
-"""What methods may ask of the engine before step 0."""
+"""The context that methods get before step 0: Fisher information, trial runs, frozen networks."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fsgen import rng as random
 from fsgen.callbacks import Callbacks
-from fsgen.errors import FsgenError, Interrupted
+from fsgen.errors import Code, FsgenError, Interrupted
 from fsgen.features.vgg import Vgg
 from fsgen.features.weight_files import locate_file
-from fsgen.interfaces import Inputs, Method, MethodContext, NetworkName, TrialRun
+from fsgen.interfaces import Family, Inputs, Method, MethodContext, NetworkName, TrainingState, TrialRun
 from fsgen.methods.stack import Stack
 from fsgen.models.classes import with_class_fisher
 from fsgen.models.model import Model
+from fsgen.sampling.conditioning import TrainingInputs
 from fsgen.training import fisher, loop
-from fsgen.training.data_source import DataSource
+from fsgen.training.batches import RealBatches
+from fsgen.training.run_options import RunConfig
 
 TOGETHER = 32  # samples drawn at a time for the information of two networks
 
 
-def make_method_context(
-    known: Model, data: DataSource, *, recipe: Any, steps: int, shots: int, seed: int, device: torch.device,
-    weights_dir: Path | None, callbacks: Callbacks, scratch: bool,
-) -> MethodContext:  # fmt: skip
-    """The bench of a run that is ``fed``; nothing is computed until a method asks for it.
+@dataclass(frozen=True)
+class _Sources:
+    """What the context is computed from."""
 
-    ``known`` is the source as it was found: the run may start with a class more, which it knows nothing of.
-    ``scratch``: nothing was trained before.
-    """
-    model = data.model
-    source = model.generator(model.start, device).requires_grad_(False)
-    watched = partial(_watched, callbacks)
+    source: Model  # as it was found: the run may start with one class more
+    data: TrainingInputs
+    real_batches: RealBatches
+    recipe: Any
+    config: RunConfig
+    device: torch.device
+    weights_dir: Path | None
+    callbacks: Callbacks
 
-    def diagonal(samples: int, proxy: str) -> dict[str, Tensor]:
-        found = fisher.of_model(
-            known, samples=samples, proxy=proxy, seed=seed, device=device, weights_dir=weights_dir,
-            progress=partial(watched, "Fisher"),
+    @property
+    def model(self) -> Model:
+        return self.data.model
+
+    @property
+    def family(self) -> Family:
+        return self.model.family
+
+    def fisher(self, samples: int, proxy: str) -> dict[str, Tensor]:
+        """The diagonal Fisher information of the source; a new class has none."""
+        found: Mapping[str, Tensor] = fisher.of_model(
+            self.source, samples=samples, proxy=proxy, seed=self.config.seed, device=self.device,
+            weights_dir=self.weights_dir, progress=partial(self.progress, "Fisher"),
         ).diagonal  # fmt: skip
-        if known.spec != model.spec:
-            found = with_class_fisher(found, model.family, known.spec["c_dim"])
-        return {name: value.to(device) for name, value in found.items()}
+        if self.source.spec != self.model.spec:
+            found = with_class_fisher(found, self.family, self.source.spec["c_dim"])
+        return {name: value.to(self.device) for name, value in found.items()}
 
-    def trial_run(steps: int, method: Method | None = None) -> TrialRun:
-        methods = Stack([method] if method else [])
-        g = model.generator(model.start, device)
-        d = model.discriminator(device) or model.fresh_discriminator(seed, device)
-        methods.fit(g, d)
-        trial = loop.begin(model.family, g, d, recipe, partial(methods.trains, model.family, model.spec))
+    def trial_run(self, steps: int, method: Method[Any] | None = None) -> TrialRun:
+        """Train for ``steps`` from theta_S with ``method``, or plainly."""
+        model, methods = self.model, Stack([method] if method else [])
+        g, d = networks_of(model, self.config.seed, self.device)
+        start = {name: value.detach().clone() for name, value in g.named_parameters()}
+        methods.add_modules(g, d)
+        trains = partial(methods.trains_parameter, model.family, model.spec)
+        state = loop.begin(model.family, g, d, self.recipe, trains)
 
-        def report(state: loop.TrainingState, losses: dict[str, Tensor]) -> bool:
-            watched("pilot", state.step, steps)
+        def report(state: TrainingState, losses: dict[str, Tensor]) -> bool:
+            self.progress("trial run", state.step, steps)
             return False
 
         loop.train(
-            trial, family=model.family, methods=methods, real_batches=data.real_batches, recipe=recipe,
-            steps=steps, seed=seed, draw=data.drawing(trial.g), after=report,
+            state, family=model.family, methods=methods, real_batches=self.real_batches, recipe=self.recipe,
+            steps=steps, seed=self.config.seed, draw=self.data.draw(g), after=report,
         )  # fmt: skip
-        start, end = dict(source.named_parameters()), dict(trial.g.named_parameters())
+        end = dict(state.g.named_parameters())
+        adam = state.opt_g.state
         return TrialRun(
-            trial.g_ema, trial.d,
+            state.g_ema, state.d,
             {name: (end[name] - start[name]).detach() for name in start.keys() & end.keys()},
-            {name: trial.opt_g.state[p]["exp_avg_sq"].sqrt() for name, p in end.items()
-             if p in trial.opt_g.state},
+            {name: adam[p]["exp_avg_sq"].sqrt() for name, p in end.items() if p in adam},
         )  # fmt: skip
 
     def information(
-        g: nn.Module, d: nn.Module, samples: int, seed: int, *, waiting: bool = False
+        self, g: Any, d: Any, samples: int, seed: int, *, report_progress: bool = False
     ) -> dict[NetworkName, dict[str, Tensor]]:
-        """Of both as they are, by parameter name. ``waiting``: before step 0, when a person watches."""
-        draw = data.drawing(g)
+        """The diagonal Fisher information of both networks as they are, by parameter name."""
+        draw = self.data.draw(g)
 
         def batches() -> Iterator[tuple[Inputs, Tensor]]:
             for done in range(0, samples, TOGETHER):
-                if waiting:
-                    watched("Fisher", done, samples)
-                rng = random.generator(seed, "information", done, device=device)
-                inputs = draw(min(TOGETHER, samples - done), rng).to(device)
-                yield inputs, data.real_batches(min(TOGETHER, samples - done), rng, inputs)
+                if report_progress:
+                    self.progress("Fisher", done, samples)
+                rng = random.generator(seed, "information", done, device=self.device)
+                inputs = draw(min(TOGETHER, samples - done), rng).to(self.device)
+                yield inputs, self.real_batches(min(TOGETHER, samples - done), rng, inputs)
 
-        # A network in training mode would measure its normalisations on single samples, and keep that.
-        still_g, still_d = (copy.deepcopy(net).eval() for net in (g, d))
-        return fisher.of_players(model.family, still_g, still_d, batches())
+        # In training mode normalisations would use, and keep, the statistics of single samples.
+        frozen_g, frozen_d = (copy.deepcopy(net).eval() for net in (g, d))
+        return fisher.of_players(self.family, frozen_g, frozen_d, batches())
 
+    def frozen_network(self, name: str, **options: Any) -> Callable[[Tensor], dict[str, Tensor]]:
+        """The frozen network called ``name``: images [n, C, H, W] in [-1, 1] -> feature maps by layer."""
+        if name != "vgg16":
+            raise FsgenError(f"there is no frozen network '{name}'", code=Code.UNKNOWN_NAME, where=name)
+        return Vgg(
+            vgg16(self.weights_dir), options["layers"], self.model.spec["resolution"], self.device,
+            average=options.get("average", False),
+        )  # fmt: skip
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        self.callbacks.progress(task, done, total)
+        if self.callbacks.stop():
+            raise Interrupted(
+                "stopped before the first step; nothing was trained yet", hint="start again when you like"
+            )
+
+
+def method_context(
+    source: Model, data: TrainingInputs, real_batches: RealBatches, *, recipe: Any, config: RunConfig,
+    shots: int, device: torch.device, weights_dir: Path | None, callbacks: Callbacks,
+) -> MethodContext:  # fmt: skip
+    """The context of a run; nothing is computed until a method asks for it.
+
+    ``source`` is the source as it was found: the run may start with one class more.
+    """
+    sources = _Sources(source, data, real_batches, recipe, config, device, weights_dir, callbacks)
+    model = data.model
+    pretrained: frozenset[NetworkName] = frozenset()
+    if config.fresh is None:
+        pretrained = frozenset({"g", "d"}) if "d" in source.networks else frozenset({"g"})
     return MethodContext(
-        model.family, model.spec, source, model.family.layers(model.spec), recipe, steps, shots, device, seed,
-        diagonal, trial_run, information, callbacks.say,
-        frozenset() if scratch else frozenset({"g"} | {"d"} & known.networks.keys()),
-        partial(_vgg, weights_dir, model.spec["resolution"], device),
+        model.family, model.spec, model.generator(model.start, device).requires_grad_(False), recipe,
+        config.steps, shots, device, config.seed, sources.fisher, sources.trial_run, sources.information,
+        sources.frozen_network, callbacks.say, pretrained,
     )  # fmt: skip
 
 
-def _watched(callbacks: Callbacks, task: str, done: int, total: int) -> None:
-    callbacks.progress(task, done, total)
-    if callbacks.stop():
-        raise Interrupted(
-            "stopped before the first step; nothing was trained yet", hint="start again when you like"
-        )
-
-
-def _vgg(
-    weights_dir: Path | None, size: int, device: torch.device, layers: Sequence[str], *, average: bool = False
-) -> Vgg:
-    return Vgg(vgg16(weights_dir), layers, size, device, average=average)
+def networks_of(model: Model, seed: int, device: torch.device) -> tuple[Any, Any]:
+    """G at theta_S and D; a fresh D where the model has none."""
+    d = model.discriminator(device)
+    return model.generator(model.start, device), d or model.fresh_discriminator(seed, device)
 
 
 def vgg16(weights_dir: Path | None) -> Path:
-    """The weights of VGG16.
+    """The weight file of VGG16.
 
     Raises:
-        FsgenError: they are not on this machine.
+        FsgenError: it is not on this machine.
     """
     try:
         return locate_file("vgg16", weights_dir)
     except FsgenError:
-        raise FsgenError("VGG16's weights are not on this machine", hint="fsgen pull metrics") from None
+        raise FsgenError(
+            "VGG16's weights are not on this machine",
+            code=Code.MISSING_WEIGHTS, where="vgg16", hint="fsgen pull metrics",
+        ) from None  # fmt: skip

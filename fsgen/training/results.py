@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: the adapted model, its pictures, plots and figures."""
+"""The files of a finished run: the adapted model, its adapter, grids, plots and report.json."""
 
 from __future__ import annotations
 
@@ -6,138 +6,165 @@ import copy
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 import fsgen
 from fsgen.data import image_output
+from fsgen.interfaces import Inputs, TrainingState
 from fsgen.io import report_json
-from fsgen.io.run_folder import Run
 from fsgen.methods.stack import Stack
+from fsgen.models.adapter import Adapter
 from fsgen.models.model import Model
-from fsgen.sampling.latents import prior, stored
-from fsgen.training import loop, plots
-from fsgen.training.data_source import DataSource
+from fsgen.sampling.conditioning import TrainingInputs, conditioning_of
+from fsgen.sampling.latents import prepared
+from fsgen.training import plots
+from fsgen.training.run_options import RunConfig
+
+if TYPE_CHECKING:
+    from fsgen.training.trainer import TrainingJob
 
 
 class Preview:
-    """The same inputs through the generator in training and, above, the contents that it translates or,
-    ``beside``, what its source makes of them."""
+    """A grid of the same inputs at every time: the contents or the source's images above, the run's below."""
 
-    def __init__(self, data: DataSource, methods: Stack, device: torch.device, *, beside: bool) -> None:
-        g = data.model.generator(device=device)
-        self.model, self.methods = data.model, methods
-        self.inputs = data.shown(g)
-        self.source = _images(g, self.inputs) if beside else None
+    def __init__(self, data: TrainingInputs, job: TrainingJob) -> None:
+        g = data.model.generator(device=job.device)
+        self.model, self.methods = data.model, job.methods
+        self.inputs = data.preview(g)
+        self.above: Tensor | None = None
         if self.inputs.content is not None:
-            self.source = self.inputs.content.cpu()
+            self.above = self.inputs.content.cpu()
+        elif job.config.fresh is None:
+            self.above = _images(g, self.inputs)
         self.hash = data.model.hash
 
-    def write(self, state: loop.TrainingState, path: Path) -> Path:
-        """Eight a row; a source above what became of it, as it would be if the run ended here."""
-        model, g = as_it_would_end(self.model, self.methods, state)
-        images = _images(g, stored(model, self.inputs))
-        beside = self.source is not None
-        sheet = (
-            image_output.pairs(self.source, images, columns=8)
-            if beside
-            else image_output.grid(images, columns=8)
-        )
-        text = {"seeds": f"0-{len(images) - 1}", "step": str(state.step), "source": self.hash}
-        image_output.save_png(sheet, path, text | {"Software": "fsgen"})
-        return path
+    def write(self, state: TrainingState, path: Path) -> Path:
+        """Draw with the model as it would be if the run ended here."""
+        model, g = model_if_ended(self.model, self.methods, state)
+        return write_grid(self.above, _images(g, prepared(model, self.inputs)), path, state.step, self.hash)
 
 
-def as_it_would_end(model: Model, methods: Stack, state: loop.TrainingState) -> tuple[Model, nn.Module]:
-    """What ``model`` has become if the run ends here, and its generator: the average."""
-    g = copy.deepcopy(state.g_ema)
-    model = dataclasses.replace(model, extra=model.extra | methods.leave(g))
-    settle(model, g, state, methods)
-    return model, g
-
-
-def settle(model: Model, g: nn.Module, state: loop.TrainingState, methods: Stack) -> None:
-    """Bring ``g`` to rest after training, unless it was at rest or only how classes are embedded changed."""
-    if not methods.at_rest and any(name not in model.family.embeddings for name in state.free["g"]):
-        model.family.settle(g, prior(model, g))
+def write_grid(above: Tensor | None, images: Tensor, path: Path, step: int, source_hash: str) -> Path:
+    """Write eight images a row, each below the one it belongs to, if there are any."""
+    sheet = image_output.grid(images, columns=8)
+    if above is not None:
+        sheet = image_output.pairs(above, images, columns=8)
+    text = {"seeds": f"0-{len(images) - 1}", "step": str(step), "source": source_hash}
+    image_output.save_png(sheet, path, text | {"Software": "fsgen"})
+    return path
 
 
 @torch.no_grad()
-def _images(g: nn.Module, inputs: Any) -> Tensor:
+def _images(g: Any, inputs: Inputs) -> Tensor:
     return g(inputs).cpu()
 
 
+def model_if_ended(model: Model, methods: Stack, state: TrainingState) -> tuple[Model, Any]:
+    """``model`` and its generator, the moving average, as they would be if the run ended here."""
+    g = copy.deepcopy(state.g_ema)
+    model = dataclasses.replace(model, extra=model.extra | methods.export_from(g))
+    _refresh(model, g, state, methods)
+    return model, g
+
+
+def _refresh(model: Model, g: Any, state: TrainingState, methods: Stack) -> None:
+    """Refresh statistics derived from the weights, if weights other than embeddings were trained."""
+    trained = [name for name in source_parameters(state, methods) if name not in model.family.embeddings]
+    if trained and not methods.frozen_statistics:
+        model.family.refresh_statistics(g, conditioning_of(model).prior(g))
+
+
+def source_parameters(state: TrainingState, methods: Stack) -> list[str]:
+    """The trained parameters of G that the source has."""
+    added = {method.name for method in methods.methods}
+    return [name for name in state.trained["g"] if name.split(".")[0] not in added]
+
+
 def write(
-    data: DataSource, state: loop.TrainingState, methods: Stack, run: Run, *, settings: dict[str, Any],
-    recipe: dict[str, Any], source_g: nn.Module, shots: int, seconds: float, grid: Path,
-    enough: bool,
+    job: TrainingJob, data: TrainingInputs, state: TrainingState, *, source_g: Any, ended_early: bool,
+    seconds: float, grid: Path,
 ) -> None:  # fmt: skip
-    """Model, plots and report.json of a run that is done; the networks of ``state`` leave their methods."""
-    options = methods.options()
-    left = [methods.leave(net) for net in (state.g_ema, state.g, state.d)]
-    source = dataclasses.replace(data.model, extra=data.kept(state.g_ema) | left[0])
+    """Write model, adapter, plots and report.json; added modules are removed from the networks of ``state``."""
+    methods, folder = job.methods, job.folder
+    added_only = not source_parameters(state, methods)
+    trained_count = sum(p.numel() for p in state.trained["g"].values())
+    exported, _, _ = (methods.export_from(net) for net in (state.g_ema, state.g, state.d))
+    source = dataclasses.replace(data.model, extra=data.stored(state.g_ema) | exported)
     for g in (state.g_ema, state.g):
-        settle(source, g, state, methods)
-    adapted = _adapted(source, state, {"run": settings, "method": options})
-    adapted.save(run.model)
-    scratch = settings["fresh"] is not None
-    change = {} if scratch else rate_of_change(source_g, state.g, source.family.layers(source.spec))
-    history = run.history()
-    if history:
-        plots.losses(history, run.plots / "losses.png")
-    if change:
-        plots.by_layer(change, run.plots / "change.png", "mean |change| / mean |weight|")
-    if any("ewc" in line for line in history):
-        plots.penalty(history, run.plots / "penalty.png")
-    report_json.update(run.path, {"run": {
-        "model": {"file": run.model.name, "hash": adapted.hash},
-        **facts(source, settings, options, shots, seconds),
+        _refresh(source, g, state, methods)
+    adapted = _adapted(source, state, job.config, methods)
+    adapted.save(folder.model)
+    if added_only and exported:
+        Adapter.of(job.source, job.config.method, exported).save(folder.adapter)
+    change: dict[str, float] = {}
+    if job.config.fresh is None:
+        change = rate_of_change(source_g, state.g, source.family.layers(source.spec))
+    _plot(job, change)
+    report_json.update(folder.path, {"run": {
+        "model": {"file": folder.model.name, "hash": adapted.hash},
+        **facts(job.source, job.config, methods.options(), len(job.shots), seconds),
         "steps": state.step,
-        "ended_by_itself": enough,
-        "recipe": recipe,
-        "trained_parameters": sum(p.numel() for p in state.free["g"].values()),
+        "ended_by_itself": ended_early,
+        "recipe": dataclasses.asdict(job.recipe),
+        "trained_parameters": trained_count,
         "rate_of_change": change,
-        "grid": str(grid.relative_to(run.path)),
+        "grid": str(grid.relative_to(folder.path)),
     }})  # fmt: skip
 
 
+def _plot(job: TrainingJob, change: dict[str, float]) -> None:
+    history, folder = job.folder.history(), job.folder.plots
+    if history:
+        plots.losses(history, folder / "losses.png")
+    if change:
+        plots.by_layer(change, folder / "change.png", "mean |change| / mean |weight|")
+    if any("ewc" in line for line in history):
+        plots.penalty(history, folder / "penalty.png")
+
+
 def facts(
-    source: Model, settings: dict[str, Any], options: dict[str, Any], shots: int, seconds: float
+    source: Model, config: RunConfig, options: dict[str, Any], shots: int, seconds: float
 ) -> dict[str, Any]:
-    """What report.json says of any run: what it was made from, how, and what it cost."""
-    scratch = settings["fresh"] is not None
+    """The parts of report.json that every run has: its origin, its method, its cost."""
+    scratch = config.fresh is not None
     return {
-        "source": None if scratch else {"name": source.about.get("title"), "hash": settings["source_hash"],
+        "source": None if scratch else {"name": source.about.get("title"), "hash": config.source_hash,
                                         "licence": source.about.get("licence")},
-        "images": {"count": shots, "digest": settings["images_digest"]},
+        "images": {"count": shots, "digest": config.images_digest},
         "method": options,
-        "seed": settings["seed"],
-        "cost": {"seconds": round(seconds, 1), "peak_rss_mb": peak_rss_mb(), "device": settings["device"],
+        "seed": config.seed,
+        "cost": {"seconds": round(seconds, 1), "peak_rss_mb": peak_rss_mb(), "device": config.device,
                  "threads": torch.get_num_threads()},
     }  # fmt: skip
 
 
-def _adapted(source: Model, state: loop.TrainingState, provenance: dict[str, Any]) -> Model:
-    """The networks that the source file has, under the same keys, with what training made of them."""
+def _adapted(source: Model, state: TrainingState, config: RunConfig, methods: Stack) -> Model:
+    """The networks that the source file has, under the same keys, as training changed them."""
     trained = {"g": state.g, "g_ema": state.g_ema, "d": state.d}
     networks = {
         name: {key: value.detach().cpu().clone() for key, value in trained[name].state_dict().items()}
         for name in source.networks
-    } if state.free["g"] else source.networks  # fmt: skip
-    run, about = provenance["run"], {"provenance": provenance, "fsgen": fsgen.__version__}
+    }
+    return Model(
+        source.family, source.spec, networks, about_of(source, config, methods.options()), source.extra
+    )
+
+
+def about_of(source: Model, config: RunConfig, options: dict[str, Any]) -> dict[str, Any]:
+    """The header of the finished model: provenance, licence, title."""
+    provenance = {"run": dataclasses.asdict(config), "method": options}
+    about: dict[str, Any] = {"provenance": provenance, "fsgen": fsgen.__version__}
     about |= {key: source.about[key] for key in ("classes", "class", "features") if key in source.about}
-    if run["fresh"] is not None:
-        about |= {
-            "title": f"{source.about['title']}, trained from scratch",
-            "subject": Path(run["images"]).stem,
-        }
-    else:
-        about |= {key: source.about.get(key) for key in ("subject", "licence", "commercial")}
-        about["title"] = f"{source.about.get('title', 'unnamed')} adapted with {run['method']}"
-        about["source"] = {"name": run["source"], "hash": run["source_hash"]}
-    return Model(source.family, source.spec, networks, about, source.extra)
+    if config.fresh is not None:
+        title = f"{source.about['title']}, trained from scratch"
+        return about | {"title": title, "subject": Path(config.images).stem}
+    about |= {key: source.about.get(key) for key in ("subject", "licence", "commercial")}
+    about["title"] = f"{source.about.get('title', 'unnamed')} adapted with {config.method}"
+    about["source"] = {"name": config.source, "hash": config.source_hash}
+    return about
 
 
 @torch.no_grad()
@@ -152,7 +179,7 @@ def rate_of_change(before: nn.Module, after: nn.Module, layers: dict[str, list[s
 
 
 def peak_rss_mb() -> int | None:
-    """Largest resident memory of this process so far, in MB; None on Windows, which does not tell."""
+    """Peak resident memory of this process so far, in MB; None on Windows, which does not tell."""
     if sys.platform == "win32":
         return None
     status = Path("/proc/self/status")

@@ -37,6 +37,7 @@ from fsgen.models import model as models
 from fsgen.models.model import Model
 from fsgen.sampling import sampler as pictures
 from fsgen.sampling import translation as codes
+from fsgen.sampling.conditioning import conditioning_of
 from fsgen.sampling.sampler import Loaded
 
 USAGE = "fsgen eval RUN --protocol funit --real UNSEEN --content SEEN, each with a sub-folder for each class"
@@ -104,7 +105,7 @@ def _model(path: str | Path) -> Model:
     if image_sets.is_images(path):
         raise FsgenError(f"the protocol funit judges a model, and {path} is images", hint=USAGE)
     model = models.load(path)
-    if not codes.wanted(model):
+    if conditioning_of(model).draws_alone:
         raise FsgenError(
             f"the family {model.family.name} translates no pictures, as the protocol funit has it",
             hint="leave --protocol and --content out",

@@ -1,4 +1,4 @@
-"""Real images for the critic: those that belong to the inputs, or drawn with replacement; flipped or not."""
+"""The batches of a run: inputs by the model's conditioning, and the real images that belong to them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ RealBatches = Callable[[int, torch.Generator, Inputs], Tensor]
 """(n, generator, the inputs whose condition they share) -> n real images, [n, C, H, W] in [-1, 1]."""
 
 
-def make_real_batches(
+def real_batches(
     images: ImageSet, device: torch.device, *, mirror: bool, classes: list[int] | None = None
 ) -> RealBatches:
-    """Batches of ``images``.
+    """Batches of ``images``: those that belong to the inputs, or drawn with replacement.
 
     Args:
-        images: what to draw from.
-        device: where batches are wanted.
-        mirror: show each image also flipped left to right.
-        classes: of each image, 0 to k - 1, none empty: batches then hold images of their labels' classes.
+        images: to draw from.
+        device: of the batches.
+        mirror: flip half of the images left to right.
+        classes: of each image, 0 to k - 1, none empty: batches then hold images of the inputs' labels.
     """
     resident = images.floats().to(device) if len(images) <= RESIDENT else None
-    rows_of = None if classes is None else _grouped(classes)
+    rows_of = None if classes is None else _by_class(classes)
 
     def batch(n: int, rng: torch.Generator, inputs: Inputs) -> Tensor:
         if inputs.rows is not None:
@@ -48,6 +48,6 @@ def make_real_batches(
     return batch
 
 
-def _grouped(classes: list[int]) -> list[list[int]]:
-    """Rows of each class."""
+def _by_class(classes: list[int]) -> list[list[int]]:
+    """Row numbers of each class."""
     return [[row for row, k in enumerate(classes) if k == wanted] for wanted in range(max(classes) + 1)]

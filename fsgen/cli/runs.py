@@ -1,0 +1,160 @@
+"""The common part of ``fsgen adapt`` and ``fsgen train``: start, replay or resume a run, show its result."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from fsgen.cli import common, flags
+from fsgen.errors import Code, FsgenError
+from fsgen.training.run_options import RunOptions
+
+REQUIRED = "[red](required, except with --resume or --config)[/red]"
+ADAPT_IMAGES = f"A folder, a zip or one image. {REQUIRED}"
+TRAIN_IMAGES = f"A folder or a zip. {REQUIRED}"
+
+Out = Annotated[
+    Path | None, typer.Option(help="The run folder to make. [red](required, except with --resume)[/red]")
+]
+Config = Annotated[
+    Path | None, typer.Option(help="Repeat the run of this config.toml; flags override what it says.")
+]
+Resume = Annotated[Path | None, typer.Option(help="Resume the run in this folder.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a run that is in --out.")]
+
+
+class Request(NamedTuple):
+    """The arguments of a run besides its options."""
+
+    images: Path | None
+    out: Path | None
+    config: Path | None
+    resume: Path | None
+    force: bool
+    dry_run: bool
+    as_json: bool
+
+
+def execute(
+    ctx: typer.Context,
+    run: Callable[..., Any],
+    kind: type[RunOptions],
+    request: Request,
+    given: dict[str, Any],
+) -> None:
+    """Start, replay or resume a run, and show its result."""
+    with interruptible() as stop, common.watching(stop) as callbacks:
+        if request.resume is not None:
+            from fsgen.training.adapt import resume
+
+            _refuse_ignored(ctx)
+            result = resume(request.resume, steps=given["steps"], callbacks=callbacks)
+        else:
+            values, options = flags.run_values(given), flags.by_method(given)
+            arguments: dict[str, Any] = {"options": options, **values}
+            if request.config is not None:
+                arguments = _from_config(request.config, kind, values, options)
+            images = request.images or arguments.pop("images", None)
+            arguments.pop("images", None)
+            if images is None or request.out is None:
+                raise FsgenError(
+                    "IMAGES and --out are required", where="--out" if images else "IMAGES",
+                    hint=f"fsgen {ctx.command.name} ./ten_images --out runs/first",
+                )  # fmt: skip
+            result = run(
+                images, out=request.out, force=request.force, dry_run=request.dry_run, callbacks=callbacks,
+                **arguments,
+            )  # fmt: skip
+    if request.dry_run:
+        common.show_config(result, request.as_json)
+    else:
+        show_result(result, request.as_json)
+
+
+def _from_config(
+    path: Path, kind: type[RunOptions], values: dict[str, Any], options: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The arguments that repeat the run of a config.toml, overridden by flags.
+
+    Raises:
+        FsgenError: not a configuration of this command.
+    """
+    from fsgen import config as configs
+    from fsgen.training.run_options import RunConfig
+
+    stored = configs.read_toml(path)
+    config = configs.options(RunConfig, stored.get("run", {}), where=f"[run] in {path}")
+    from_scratch = kind.__name__ == "TrainOptions"
+    if from_scratch != (config.fresh is not None):
+        verb = "train" if config.fresh is not None else "adapt"
+        raise FsgenError(
+            f"{path} is the configuration of fsgen {verb}",
+            code=Code.INCOMPATIBLE, where=path, hint=f"fsgen {verb} --config {path} --out RUN",
+        )  # fmt: skip
+    arguments = config.to_options(kind) | values
+    methods = str(arguments.get("method") or "").split(",")
+    tables = {name: stored.get("method", {}).get(name, {}) | options.get(name, {}) for name in methods}
+    recipe = {name: value for name, value in stored.get("recipe", {}).items() if values.get(name) is None}
+    arguments |= {"options": {name: table for name, table in tables.items() if table} | {
+        name: table for name, table in options.items() if name not in tables}, "recipe": recipe}  # fmt: skip
+    if config.fresh is not None:
+        arguments["architecture"] = config.fresh["architecture"]
+    return {"images": config.images, **arguments}
+
+
+def _refuse_ignored(ctx: typer.Context) -> None:
+    """Refuse flags that --resume would ignore: a run keeps its options, except for its length."""
+    given = [
+        p for p in ctx.command.params if str(ctx.get_parameter_source(p.name or "")).endswith("COMMANDLINE")
+    ]
+    allowed = ("resume", "steps", "as_json", "debug")
+    if other := next((p.opts[0] for p in given if p.name not in allowed), None):
+        raise FsgenError(
+            f"--resume keeps the options of the run, so it takes no {other}",
+            where=other, hint=f"fsgen {ctx.command.name} --resume RUN, with --steps to train for longer",
+        )  # fmt: skip
+
+
+def show_result(run: Path, as_json: bool) -> None:
+    """Print the run's report as JSON, or where its files are and what to do with them."""
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    if as_json:
+        common.emit({"path": str(run), **report})
+        return
+    where = common.path_text(run)
+    out = common.stdout()
+    seconds = report["run"]["cost"]["seconds"]
+    if redrawn := report["run"].get("pictures"):
+        folder = common.path_text(run / redrawn["folder"])
+        out.print(f"{redrawn['count']} images redrawn in {seconds:.0f} s: {folder}", soft_wrap=True)
+        out.print(f"  grid:     {common.path_text(run / report['run']['grid'])}", soft_wrap=True)
+        out.print(f"  evaluate: fsgen eval {folder} --real IMAGES", soft_wrap=True)
+        return
+    done = "trained" if report["run"]["source"] is None else "adapted"
+    out.print(f"{done} in {seconds:.0f} s: {where}", soft_wrap=True)
+    out.print(f"  grid:   {common.path_text(run / report['run']['grid'])}", soft_wrap=True)
+    out.print(f"  sample: fsgen sample {where} --grid 8x8 --out grid.png", soft_wrap=True)
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C finish the step and save; the second is an ordinary one."""
+    asked = False
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        common.say("finishing this step and saving; Ctrl-C again to stop at once")
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
