@@ -18,20 +18,19 @@ import fsgen
 from fsgen import registry
 from fsgen.errors import FsgenError
 from fsgen.interfaces import Family, Method
-from fsgen.methods.filter_selection import Choosing
-from fsgen.methods.stack import Stack
+from fsgen.methods.filter_selection import FilterSelection
 from fsgen.models import model as models
-from fsgen.training.adapt import resume
+from fsgen.training.adapt import resume, technique_of
 
 pytestmark = pytest.mark.usefixtures("quick")
-PAIRS = [",".join(pair) for pair in combinations(registry.METHODS, 2)]
+PAIRS = [",".join(pair) for pair in combinations(registry.methods(), 2)]
 QUICKEST_FIRST = ("dcgan", "cgan", "stylegan2", "biggan", "funit", "fastgan")
 OPTIONS = {  # what would take long otherwise, or take nothing of networks so small
     "ewc": {"samples": 4}, "freezed": {"stages": 1}, "freezeg": {"resolutions": 1},
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=registry.FAMILIES)
+@pytest.fixture(scope="module", params=registry.families())
 def source(request, tmp_path_factory):
     name = request.param
     assert name in SPECS, f"tests/tiny.py has no spec of a small {name} yet"
@@ -47,7 +46,7 @@ def classes(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("method", registry.METHODS)
+@pytest.mark.parametrize("method", registry.methods())
 def test_two_steps_run_or_are_refused(tmp_path, source, drawings, classes, method, monkeypatch):
     by_class = source.stem == "funit" and not registry.method(method).conditions  # those are of one class
     ran = two_steps(tmp_path / "run", source, classes if by_class else drawings, method, monkeypatch)
@@ -75,7 +74,7 @@ def test_stacks_of_two_run_on_every_family_or_are_refused(
 def takes(stack: str, family: str) -> bool:
     """Whether the methods go together, and with the family."""
     try:
-        Stack.parse(stack, {}).check(registry.family(family)())
+        technique_of(stack, {}).check(registry.family(family)())
     except FsgenError:
         return False
     return True
@@ -103,7 +102,7 @@ def two_steps(out: Path, source: Path, drawings: Path, stack: str, monkeypatch: 
     before, after = load_file(source), load_file(run / "model.safetensors")
     after = {key: value for key, value in after.items() if not key.startswith("extra.")}
     assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
-    what_is_frozen_stays_and_the_rest_moves(source, run, Stack.parse(stack, options))
+    what_is_frozen_stays_and_the_rest_moves(source, run, technique_of(stack, options))
     loaded = fsgen.load(run, device="cpu")
     if "translation" in loaded.model.family.traits:
         loaded = loaded.translating(drawings)
@@ -130,7 +129,7 @@ def what_is_frozen_stays_and_the_rest_moves(source: Path, run: Path, stack: Stac
         trained = {name for name in names if stack.trains(model.family, model.spec, player, name)}
         moved = {name for name in names if not torch.equal(before[name], kept(after, player, name))}
         by_filter = set()
-        if any(isinstance(method, Choosing) for method in stack.methods):
+        if any(isinstance(method, FilterSelection) for method in stack.methods):
             layers = model.family.filters(model.spec).layers[player]
             by_filter = {name for layer in layers for name in (layer.weight, *layer.also)}
         assert moved <= trained, f"frozen, and yet moved: {moved - trained}"
@@ -144,7 +143,7 @@ def kept(state: dict[str, torch.Tensor], player: str, name: str) -> torch.Tensor
     return state.get(f"{player}.{name}", state.get(f"{module}.parametrizations.{leaf}.original"))
 
 
-@pytest.mark.parametrize("name", registry.FAMILIES)
+@pytest.mark.parametrize("name", registry.families())
 def test_families_say_who_they_are(name):
     family = registry.family(name)
     assert issubclass(family, Family) and family.name == name and family.__doc__
@@ -154,12 +153,12 @@ def test_families_say_who_they_are(name):
     assert sorted(listed) == sorted(dict(networks.g.named_parameters()))  # each parameter in one layer
 
 
-@pytest.mark.parametrize("name", registry.METHODS)
+@pytest.mark.parametrize("name", registry.methods())
 def test_methods_say_who_they_are(name):
     method = registry.method(name)
     assert issubclass(method, Method) and method.name == name
     assert method.summary and "\n" not in method.summary and method.paper and method.__doc__
-    traits = {trait for family in registry.FAMILIES for trait in registry.family(family).traits}
+    traits = {trait for family in registry.families() for trait in registry.family(family).traits}
     assert method.needs <= traits, "no family can run it"
     if method.trained == Method.trained:
         assert method.trains is Method.trains, "says that it trains everything, and keeps something"
@@ -168,7 +167,7 @@ def test_methods_say_who_they_are(name):
 
 @pytest.mark.parametrize("kind", ["family", "method"])
 def test_unknown_names_get_the_nearest(kind):
-    known = next(iter(registry.FAMILIES if kind == "family" else registry.METHODS))
+    known = next(iter(registry.families() if kind == "family" else registry.methods()))
     with pytest.raises(FsgenError, match=f"did you mean '{known}'"):
         getattr(registry, kind)(known + "x")
     with pytest.raises(FsgenError, match="known: "):

@@ -9,7 +9,7 @@ import torch
 
 import fsgen
 from fsgen.models import model as models
-from fsgen.sampling.latents import inputs_of
+from fsgen.sampling.conditioning import conditioning_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,7 +24,7 @@ def test_pictures_and_logits_are_those_of_the_cpu() -> None:
     for device in ("cpu", "cuda"):
         g, d = model.generator(device=device), model.discriminator(device)
         with torch.no_grad():
-            pictures[device] = g(inputs_of(model, g, range(8), device))
+            pictures[device] = g(conditioning_of(model).inputs(g, range(8), device))
             logits[device] = d(pictures["cpu"].to(device)).cpu()
     torch.testing.assert_close(pictures["cuda"].cpu(), pictures["cpu"], atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(logits["cuda"], logits["cpu"], atol=1e-2, rtol=1e-3)

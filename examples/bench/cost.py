@@ -1,10 +1,10 @@
-"""Time training steps and Fisher estimates on this machine, interleaved in one process.
+"""What a training step and a Fisher cost on this machine, compared inside one run.
 
     python examples/bench/cost.py [--steps 200] [--methods "finetune;ewc"] [--batch 4] [--out cost.json]
 
-Steps of the methods are interleaved, so that other load on the machine affects all alike. Prints medians
-with the 10th and 90th percentile. --batch sets the images a step for all methods; without it each uses its
-own number (bsa all ten). The Fisher estimate is timed vectorised over samples and one sample at a time.
+Steps of each method are interleaved, so that whatever else the machine does hits all alike; medians are given
+with the 10th and 90th percentile. With --batch all take so many images a step; without it each takes its own
+number, bsa all of the ten. The Fisher is timed vectorised over samples and one sample at a time.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from pathlib import Path
 from statistics import quantiles
 
 import torch
+from fsgen.training.data_source import make_data_source
+from fsgen.training.settings import STEPS, Settings
 
 import fsgen
 from fsgen import rng as random
 from fsgen.callbacks import Callbacks
-from fsgen.methods.stack import Stack
 from fsgen.models import model as models
 from fsgen.nn import per_sample_fisher as estimator
 from fsgen.training import fisher as fishers
 from fsgen.training import loop
-from fsgen.training.data_source import make_data_source
+from fsgen.training.adapt import technique_of
 from fsgen.training.method_context import make_method_context
-from fsgen.training.settings import STEPS, Settings
 from fsgen.training.trainer import read_shots, resolved, start_of
 
 SHOTS = Path(__file__).parent.parent / "ten_sketches"
@@ -41,8 +41,8 @@ BATCH = 16  # of Fisher samples
 def stepper(
     model: models.Model, name: str, device: torch.device, batch: int | None
 ) -> tuple[Callable[[], float], int]:
-    """Prepare a run; return a function that does one step and returns its seconds, and the batch size."""
-    methods = Stack.parse(
+    """A function that does one more step of a run of its own and tells how long it took; images a step."""
+    methods = technique_of(
         name, {"ewc": {"lambda": 500, "samples": BATCH}} if "ewc" in name.split(",") else {}
     )
     methods.check(model.family)
@@ -52,12 +52,12 @@ def stepper(
     recipe = resolved(model, usual | ({"batch": batch} if batch else {}))
     settings = Settings(images=str(SHOTS), method=methods.name, device=str(device))
     data = make_data_source(model, shots, settings, methods, device, Callbacks())
-    methods.enter(make_method_context(
+    methods.setup(make_method_context(
         model, data, recipe=recipe, steps=STEPS, shots=len(shots), seed=0, device=device, weights_dir=None,
         callbacks=Callbacks(), scratch=False,
     ))  # fmt: skip
     g, d = model.generator(model.start, device), model.discriminator(device)
-    methods.fit(g, d)
+    methods.add_modules(g, d)
     trains = partial(methods.trains, model.family, model.spec)
     state = loop.begin(model.family, g, d, recipe, trains)
 
@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--source", default="peeps64")
-    parser.add_argument("--methods", default=METHODS, help="methods or stacks of methods, separated by ;")
+    parser.add_argument("--methods", default=METHODS, help="stacks of them, with ; between")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)

@@ -1,10 +1,10 @@
-"""Compare fsgen eval with the usual way to compute FID: write PNGs, run clean-fid on the folder.
+"""fsgen eval against the usual way to a FID: write PNGs, run clean-fid on the folder. Interleaved in one run.
 
-    python examples/bench/fid.py SOURCE REAL --weights-dir DIR [--samples 2000] [--rounds 1]
+    python examples/bench/fid.py SOURCE REALS --weights-dir DIR [--samples 2000] [--rounds 1]
 
-Both use the same model, folder of real images and weights file, and compute FID and KID. The network may be
-a full-size one with random weights: the work is the same. --random writes such a file first. Prints one line
-of JSON a run, with the seconds and the peak memory of its process.
+Both begin with the same model and folder of reals, read the same weights file and end with FID and KID. The
+network may be a full-size one with random weights: the work is the same. --random writes such a file first.
+Prints one line of JSON a run, and the peak memory of each process.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def timed(code: str, *arguments: object) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("source")
-    parser.add_argument("reals", type=Path, metavar="REAL", help="folder of real images")
+    parser.add_argument("reals", type=Path, help="a folder of images")
     parser.add_argument("--weights-dir", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=1)
@@ -88,7 +88,7 @@ def main() -> None:
 
     for turn in range(given.rounds):
         for name, code in (("fsgen eval", OURS), ("PNGs and clean-fid", THEIRS)):
-            with tempfile.TemporaryDirectory() as home:  # no cache is shared between turns
+            with tempfile.TemporaryDirectory() as home:  # nothing is cached from turn to turn
                 os.environ["BENCH_HOME"] = home
                 row = timed(code, given.source, given.reals, given.samples, given.weights_dir)
             print(json.dumps({"turn": turn, "way": name, "cores": os.cpu_count(), **row}), flush=True)

@@ -1,7 +1,7 @@
-"""Shared by the studies of adaptation: adapt peeps64, score the result, read and write rows of JSON.
+"""What the studies of adaptation share: adapting peeps64 once, judging what came of it, rows of JSON.
 
-Scores are in the avatars' features.pt, a small network trained on the four avatar styles: development
-scores, not FID. No generator was trained with it.
+They judge in the avatars' features.pt: for development, not FID. That is a small network trained on the four
+avatar styles; no generator was trained with it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BATCH = 50
 
 
 def adapted(shots: Path, out: Path, method: str, seed: int, *options: str) -> float:
-    """Run `fsgen adapt` in its own process on one thread; return its seconds of processor time."""
+    """One `fsgen adapt` in a process of its own on one thread; the seconds of a processor that took."""
 
     def used() -> float:
         spent = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -60,7 +60,7 @@ def drawn(run: Path | str, n: int = SAMPLES) -> Tensor:
     return fsgen.load(run, device="cpu").sample(n, seed=0)
 
 
-# ---- scoring ----------------------------------------------------------------------------------------------
+# ---- judging ----------------------------------------------------------------------------------------------
 
 
 def features(avatars: Path, images: Tensor) -> Tensor:
@@ -71,12 +71,12 @@ def features(avatars: Path, images: Tensor) -> Tensor:
 
 
 class Judge:
-    """Scores adaptations of peeps64 to a few images of one style.
+    """Of adaptations of peeps64 to a few pictures of one style.
 
     Args:
         avatars: the folder of the avatar sets.
-        style: the style's images; the first 5,000 are used.
-        shots: the images adapted to.
+        style: the style's pictures, of which the first 5,000 count.
+        shots: the few.
     """
 
     def __init__(self, avatars: Path, style: Path, shots: Path) -> None:
@@ -89,7 +89,7 @@ class Judge:
 
     @classmethod
     def of(cls, avatars: Path, target: str) -> Judge:
-        """The judge of one of ``TARGETS`` and its ten images."""
+        """Of one of ``TARGETS`` and its ten pictures."""
         return cls(avatars, avatars / f"{target}64.zip", avatars / f"ten_{target}")
 
     @cached_property
@@ -98,13 +98,13 @@ class Judge:
             fsgen.load("peeps64", device="cpu").model, self.shots, torch.device("cpu"), BATCH
         )
 
-    def scores(self, images: Tensor, *, copies: bool = True) -> dict[str, float]:
-        """Score uint8 samples [n, 3, 64, 64]. ``copies``: include near_copies, which takes half of the time.
+    def figures(self, images: Tensor, *, copies: bool = True) -> dict[str, float]:
+        """Of uint8 samples [n, 3, 64, 64]; near_copies, which take half of the time, only with ``copies``.
 
-        frechet: distance to the style's 5,000 images. diversity: mean pairwise L2 distance. intra: the same
-        among the samples nearest to each shot, mean over shots with at least two samples. near_copies: share
-        of near copies of a shot, as in fsgen eval. leakage: share nearer to one of 5,000 source images than
-        to any of the style's.
+        frechet: distance to the style's 5,000. diversity: mean pairwise L2 distance. intra: the same among
+        the samples nearest to each shot, the mean over shots with at least two. near_copies: the share as
+        near to a shot as hardly any two pictures of the source are to one another, as fsgen eval has it.
+        leakage: the share nearer to one of 5,000 source images than to any of the style's.
         """
         points = features(self.avatars, images)
         own = torch.from_numpy(nearest(points, features(self.avatars, self.shots)).indices)
@@ -131,7 +131,7 @@ class Judge:
 
 
 def write(results: Path, row: dict[str, Any]) -> None:
-    """Append a row, with versions and date."""
+    """One line more, with what it was made with."""
     row |= {
         "torch": torch.__version__, "fsgen": fsgen.__version__, "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
@@ -141,7 +141,7 @@ def write(results: Path, row: dict[str, Any]) -> None:
 
 
 def cells(some: list[dict[str, Any]]) -> str:
-    """Table cells: the number of rows and the means of their distance, diversity and leakage."""
+    """Of a table: how many rows, and the means of their distance, diversity and leakage."""
     frechet, diversity, leaked = (
         mean(row[key] for row in some) for key in ("frechet", "diversity", "leakage")
     )

@@ -1,22 +1,23 @@
-"""Train and score the feature network that comes with fsgen (``--features bundled``).
+"""How the feature network that comes with fsgen (``--features bundled``) was trained, and what it is worth.
 
     python examples/studies/bundled_features.py references --avatars DIR
     python examples/studies/bundled_features.py train layout,attributes --avatars DIR --steps 400
     python examples/studies/bundled_features.py train layout,attributes --avatars DIR --steps 1500 --ship FILE
     python examples/studies/bundled_features.py table
 
-Trained on images in the public domain (CC0 1.0): peeps, sketches and pixel_faces without the last 2,000,
-1,000 and 1,000; doodles are never trained on. There are three losses, used in any combination:
+Trained on what is in the public domain (CC0 1.0): peeps, sketches and pixel_faces without the last 2,000,
+1,000 and 1,000 of them; doodles are never trained on. There are three lessons, to be mixed:
 
-- ``layout``: distances within a style match those of the images at 16 x 16 px.
-- ``attributes``: classify the attributes of each peep (peeps64.jsonl) and the style of each image.
-- ``views``: contrastive loss on two augmented views (NT-Xent, Chen et al. 2020, equation 1).
+- ``layout``: distances within a style are to be as those of the pictures at 16 x 16 px.
+- ``attributes``: what peeps64.jsonl says of each peep, and the style of all pictures, is to be read off.
+- ``views``: a picture is to be told from the others of its batch whatever became of it (NT-Xent, Chen et al.
+  2020, equation 1, on two augmented views).
 
-Images are augmented by ``--policy``, one of fsgen's own. The score, on held-out images: mean distance to the
-5 nearest neighbours, divided by the mean distance to all others of the style. The features under test find
-the neighbours; distances are measured in the avatars' features.pt, which no loss uses. 1 is chance, lower is
-better. Losses, policy and steps were chosen on the three training styles, not on doodles. Writes
-bundled_features.json. Trains in bfloat16 by torch's autocast on CPUs.
+Pictures are shown augmented by ``--policy``, one of fsgen's own. The figure, on pictures that nothing was
+trained on: the mean distance to the 5 nearest neighbours over the mean distance to all others of the style.
+The features find the neighbours; distances are measured in the avatars' features.pt, which no lesson has
+seen. 1 is chance, less is better. Lessons, policy and steps were chosen by the three styles trained on;
+doodles had no say. Writes bundled_features.json. bfloat16 as torch's autocast has it on CPUs.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from fsgen.features.bundled import DIM, GRID, WIDTHS, BundledNetwork
 
 RESULTS = Path(__file__).with_suffix(".json")
 HELD_OUT = {"peeps": 2000, "sketches": 1000, "pixel_faces": 1000, "doodles": 2000}  # the last ones
-SHARES = {"peeps": 64, "sketches": 32, "pixel_faces": 32}  # images in a batch
+SHARES = {"peeps": 64, "sketches": 32, "pixel_faces": 32}  # pictures of a batch
 ATTRIBUTES = (
     "head", "face", "facialHair", "accessories",
     "skinColor", "clothingColor", "headContrastColor", "primaryBackgroundColor",
@@ -51,7 +52,7 @@ NEIGHBOURS = 5
 
 
 class Trainee(nn.Module):
-    """The network in training: with batch norms after its convolutions and a head for each loss."""
+    """The network as it is while it learns: batch norms after its convolutions, heads for its lessons."""
 
     def __init__(self, classes: list[int]) -> None:
         super().__init__()
@@ -65,14 +66,14 @@ class Trainee(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(DIM, count) for count in classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, 3, 64, 64] in [-1, 1] -> [n, 128] of unit length."""
+        """[n, 3, 64, 64] in [-1, 1] -> [n, 128] of length one."""
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = norm(convolution(x)).relu()
         return F.normalize(self.out(x.flatten(1)).float(), dim=1)
 
     @torch.no_grad()
     def folded(self) -> BundledNetwork:
-        """The network that ships: batch norms folded into the convolutions before them."""
+        """The network that ships: each batch norm is part of the convolution before it."""
         network = BundledNetwork()
         for convolution, norm, into in zip(
             self.convolutions, self.norms, network.convolutions, strict=True
@@ -85,14 +86,14 @@ class Trainee(nn.Module):
 
 
 def nt_xent(a: Tensor, b: Tensor) -> Tensor:
-    """Cross-entropy of finding each view's partner among the 2n - 1 others; ``a`` and ``b`` [n, d]."""
+    """Each view has to find its partner among the 2n - 1 others; ``a`` and ``b`` [n, d]."""
     views = F.normalize(torch.cat([a, b]), dim=1)
     alike = (views @ views.T / TEMPERATURE).fill_diagonal_(-torch.inf)
     return F.cross_entropy(alike, torch.arange(len(views)).roll(len(a)))
 
 
 def labels_of(avatars: Path) -> tuple[Tensor, list[int]]:
-    """Attribute labels of each peep, [20000, 8], and the number of values of each, "absent" included."""
+    """[20000, 8] what each peep wears, "nothing" included, and how many kinds of each there are."""
     rows = [json.loads(line) for line in (avatars / "peeps64.jsonl").read_text().splitlines()]
     columns, counts = [], []
     for attribute in ATTRIBUTES:
@@ -146,8 +147,8 @@ def fit(lessons: list[str], policy: list[str], avatars: Path, steps: int, rate: 
 
 
 def laid_out(points: Tensor, batch: Tensor) -> Tensor:
-    """Mean squared difference between distances of points and of images at 16 x 16 px, within each style,
-    both divided by their mean."""
+    """Mean squared difference between the distances of points and those of pictures of 16 x 16 px, within
+    each style and relative to their mean."""
     losses = []
     for places, small in zip(
         points.split([*SHARES.values()]),
@@ -160,15 +161,15 @@ def laid_out(points: Tensor, batch: Tensor) -> Tensor:
 
 
 def recognised(network: Trainee, points: Tensor, labels: Tensor, styles: Tensor) -> Tensor:
-    """Mean cross-entropy of the peeps' attributes and of all images' styles."""
+    """Mean cross-entropy of the peeps' attributes and of all pictures' styles."""
     *heads, style = network.heads
-    sharp = points * 16  # logits of unit vectors would differ too little
+    sharp = points * 16  # on the unit sphere logits would stay too near one another
     losses = [F.cross_entropy(h(sharp[: len(labels)]), labels[:, i]) for i, h in enumerate(heads)]
     return torch.stack([*losses, F.cross_entropy(style(sharp), styles)]).mean()
 
 
 def worth(features, avatars: Path) -> dict[str, float]:
-    """The score of each style; ``features`` takes [n, 3, 64, 64] in [-1, 1]."""
+    """The figure of each style; ``features`` takes [n, 3, 64, 64] in [-1, 1]."""
     judge = torch.jit.load(avatars / "features.pt").eval()
     found = {}
     for style, count in HELD_OUT.items():
@@ -190,7 +191,7 @@ def record(name: str, row: dict) -> None:
 
 
 def references(avatars: Path) -> None:
-    """Score random features, pixels, the untrained network, and features.pt itself, the lower bound."""
+    """Chance, the pixels, the network before it learned, and the judge, which nobody can beat."""
     noise = random.generator(0, "chance")
     torch.manual_seed(0)
     untrained = BundledNetwork().eval().requires_grad_(False)
@@ -210,7 +211,7 @@ def train(given: argparse.Namespace) -> None:
     network = fit(given.lessons.split(","), policy, given.avatars, given.steps, given.rate)
     seconds = round(time.perf_counter() - began)
     halves = {key: value.half() for key, value in network.state_dict().items()}
-    network.load_state_dict(halves)  # score the weights that ship
+    network.load_state_dict(halves)  # what is measured is what ships
     row = {
         "ratio": worth(network, given.avatars), "lessons": given.lessons, "policy": given.policy,
         "trained_on": {style: f"all but the last {HELD_OUT[style]:,}" for style in SHARES},
@@ -241,10 +242,8 @@ def main() -> None:
     for name in ("references", "train"):
         command = commands.add_parser(name)
         command.add_argument("--avatars", type=Path, required=True, help="folder of the avatar sets")
-    command.add_argument("lessons", help=f"losses, separated by commas: {', '.join(LESSONS)}")
-    command.add_argument(
-        "--policy", default="translation", help="augmentations of fsgen, separated by commas"
-    )
+    command.add_argument("lessons", help=f"of {', '.join(LESSONS)}, with commas")
+    command.add_argument("--policy", default="translation", help="of fsgen's augmentations")
     command.add_argument("--steps", type=int, default=400)
     command.add_argument("--rate", type=float, default=2e-3)
     command.add_argument("--ship", type=Path, help="write the network here")

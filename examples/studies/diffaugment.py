@@ -1,23 +1,21 @@
-"""DiffAugment in training from scratch, with arms that must fail: StyleGAN2 on a hundred sketches, 32 px.
+"""DiffAugment from nothing, and what must fail: StyleGAN2 on a hundred sketches, 32 px.
 
-    python examples/studies/diffaugment.py run --avatars DIR --out RUNS    (continues where it stopped)
+    python examples/studies/diffaugment.py run --avatars DIR --out RUNS    (goes on where it was stopped)
     python examples/studies/diffaugment.py reals --avatars DIR --out RUNS
     python examples/studies/diffaugment.py pictures --out RUNS
     python examples/studies/diffaugment.py table
 
-Zhao et al. 2020 augment real and generated images alike, in the steps of both D and G (all). Their
-baselines: nothing; flips; and two that fail: real images only, where G learns to draw augmented images, and
-D's step only, where G is trained with plain images by a discriminator of augmented ones. All arms share the
-rest, including the seed. At each of POINTS, 1,000 samples are scored in the avatars' features.pt
-(development scores, not FID; it takes 64 px, so all images are enlarged):
+Zhao et al. 2020 augment reals and fakes alike, in the steps of both players (all). Their baselines: nothing,
+flips, and two that fail: reals only, which G learns to draw augmented, and D's step only, where G's pictures
+meet a critic that knows augmented ones. All arms share the rest, the seed included. At each of POINTS 1,000
+samples are judged in the avatars' features.pt (for development, not FID; at its 64 px, so all are enlarged):
 
     frechet      Frechet distance to 4,900 other sketches
     augmented    Frechet distance to the same, each augmented once: below frechet where G draws T(x)
     diversity    mean distance between samples
     near_copies  share of samples nearer to one of the hundred, or its mirror image, than 95 % of the others
-    overfit      of the discriminator, on images as the arm shows them: (E[D(shots)] - E[D(unseen)]) /
-                 (E[D(shots)] - E[D(fakes)]), Karras et al. 2020b, equation 1: 0 is none; at 1 unseen sketches
-                 get the logits of generated images
+    overfit      of the critic, pictures as it is shown them: (E[D(shots)] - E[D(unseen)]) / (E[D(shots)] -
+                 E[D(fakes)]), Karras et al. 2020b, equation 1: 0 not at all, 1 unseen sketches pass for fakes
 """
 
 from __future__ import annotations
@@ -55,7 +53,7 @@ COLUMNS = 16
 
 
 class Judge:
-    """Scores every arm in the same features."""
+    """The same rulers for every arm."""
 
     def __init__(self, avatars: Path, shots: Path) -> None:
         self.avatars = avatars
@@ -98,7 +96,7 @@ class Judge:
 
 
 def run(arms: list[str], avatars: Path, out: Path, points: list[int]) -> None:
-    """Train all arms to the first point, then to the next, so that they are comparable at any stop."""
+    """All arms to the first point, then to the next: comparable whenever it is stopped."""
     judge = judge_of(avatars, out)
     for step in points:
         for arm in arms:
@@ -111,7 +109,7 @@ def run(arms: list[str], avatars: Path, out: Path, points: list[int]) -> None:
 
 
 def leg(arm: str, step: int, judge: Judge, out: Path, spent: int | None) -> dict[str, Any]:
-    """Train ``arm`` up to ``step`` and score it; ``spent`` is None before its first leg."""
+    """Train ``arm`` on to ``step`` and judge it; ``spent`` is None before its first leg."""
     where, began = WHERE[arm], time.process_time()
     method = DiffAugment(DiffAugment.Options(policy=POLICY, where=where)) if where else None
     settings: dict[str, Any] = {
@@ -144,7 +142,7 @@ def judge_of(avatars: Path, out: Path) -> Judge:
 
 
 def real_images(avatars: Path, out: Path) -> None:
-    """Score real images: the hundred, and 1,000 of the unseen against the rest."""
+    """What real pictures score on the same rulers: the hundred, and 1,000 of the unseen against the rest."""
     judge = judge_of(avatars, out)
     own = judge.samples(judge.shots.pixels)
     held, judge.real_images = judge.unseen.pixels[:SAMPLES], judge.real_images[SAMPLES:]
@@ -154,7 +152,7 @@ def real_images(avatars: Path, out: Path) -> None:
 
 
 def pictures(out: Path) -> None:
-    """Draw a row of samples for each arm, below the training images, plain and augmented; and the curves."""
+    """A row of samples for each arm, below what it was trained on and that augmented; and the curves."""
     shots = load_images(out / "shots", SIZE).floats(slice(0, COLUMNS))
     shown = {
         "the hundred": shots,
@@ -185,7 +183,7 @@ def curves(path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     first, second = figure.axes
     first.set_ylabel("Frechet distance"), first.set_ylim(0), first.legend(frameon=False)
-    second.set_ylabel("overfitting of the discriminator")
+    second.set_ylabel("overfitting of the critic")
     figure.savefig(path)
 
 
@@ -219,7 +217,7 @@ def main() -> None:
     parser.add_argument("--arms", default=",".join(WHERE))
     parser.add_argument("--avatars", type=Path, help="folder of the avatar sets")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--points", default=",".join(map(str, POINTS)), help="steps to score at")
+    parser.add_argument("--points", default=",".join(map(str, POINTS)), help="steps to judge at")
     given = parser.parse_args()
     if given.what == "run":
         points = [int(step) for step in given.points.split(",")]

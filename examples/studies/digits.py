@@ -1,14 +1,13 @@
-"""Train Mirza & Osindero's conditional GAN (2014) on scikit-learn's digits, with and without labels.
+"""Mirza & Osindero's conditional GAN (2014) on scikit-learn's digits, with and without its labels.
 
     pip install -c constraints.txt scikit-learn
     python examples/studies/digits.py --out RUNS
 
-1,200 digits of 8 x 8 px for training, 297 to choose the Parzen bandwidth, 300 for testing. Both networks
-train for the same number of steps on the same images and are scored on the same number of samples with the
-same bandwidth rule: class accuracy by a classifier trained on real digits only, and the Parzen-window
-log-likelihood of the test digits (nats; Breuleux et al. 2011), which says little about quality and is
-reported as in the paper. Writes digits.json and digits.png beside this file: a row of samples for each
-class.
+1,200 digits of 8 x 8 px to train on, 297 to choose the Parzen bandwidth by, 300 to test on. Both networks are
+trained for the same steps on the same pictures and judged on as many samples with the same bandwidth rule:
+class accuracy by a classifier that saw real digits only, and the Parzen-window log-likelihood of the test
+digits (nats; Breuleux et al. 2011), which says little of quality and is reported as the paper does. Writes
+digits.json and digits.png beside this file: a row of samples for each class.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from fsgen.metrics.parzen import parzen, pixels
 from fsgen.training.train import train
 
 HERE = Path(__file__)
-TRAIN, VALIDATION = 1200, 297  # the other 300 are for testing
+TRAIN, VALIDATION = 1200, 297  # and 300 to test on
 SAMPLES = 3000
 
 
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
-    """uint8 [1797, 1, 8, 8] and their classes, shuffled."""
+    """uint8 [1797, 1, 8, 8] and their classes, in an order of no meaning."""
     from sklearn.datasets import load_digits
 
     found = load_digits()

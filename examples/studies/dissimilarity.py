@@ -1,4 +1,4 @@
-"""Adapt peeps64 to targets at different distances: sketches, pixel faces, doodles, and shapes without faces.
+"""How far a target may be from the source: peeps64 to sketches, pixel faces, doodles, and to no faces at all.
 
     python examples/studies/dissimilarity.py run --avatars DIR --shapes DIR --out RUNS
     python examples/studies/dissimilarity.py table
@@ -7,10 +7,10 @@
 The three targets are rows of field.jsonl, so field.py comes first; the fourth are DiceBear's shapes (npm,
 @dicebear/collection 9.4.3; 64 px, 5,010 of seeds "shape0" and on), the first ten of them the shots.
 
-"away" is the distance of the shots from the source's samples, in units of the distances among samples, as
-`fsgen adapt` measures it in the features of the source's discriminator (it warns from 2.1 on); "between" is
-the Frechet distance between 5,000 images of the source's domain and 5,000 of the target's. ``picture`` draws
-dissimilarity.png: ten shapes, then the same latents through the source and each adapted model.
+"away" is how far the shots are from the source's samples, in units of the samples' own distances, as
+`fsgen adapt` sees it through the source's critic (it warns from 2.1 on); "between" the Frechet distance of
+5,000 pictures of the source's domain and 5,000 of the target's. ``picture`` draws dissimilarity.png: ten
+shapes, then the same latents through the source and through what each method made of it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fsgen.data.image_output import grid, save_png
 from fsgen.data.images import load_images
 from fsgen.metrics.frechet import frechet
 from fsgen.models import model as models
-from fsgen.training.domain_gap import farness
+from fsgen.training.domain_gap import relative_distance
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 METHODS = ("source", "finetune", "ewc")
@@ -36,7 +36,7 @@ SHOTS, SHOWN = 10, 10
 
 
 def apart(shapes: Path, out: Path) -> tuple[Path, Path]:
-    """Copy the first ten shapes and the others to two folders; return the others' folder and the ten's."""
+    """The other shapes, and the first ten: folders."""
     folders = out / "shapes", out / "ten_shapes"
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def run(avatars: Path, shapes: Path, out: Path, seeds: list[int]) -> None:
     for target, judge in judges.items():
         few = load_images(ten if target == "shapes" else avatars / f"ten_{target}", 64)
         write(RESULTS, {
-            "target": target, "away": round(farness(source, few, torch.device("cpu")), 2),
+            "target": target, "away": round(relative_distance(source, few, torch.device("cpu")), 2),
             "between": round(frechet(judge.source, judge.target), 1),
         })  # fmt: skip
     for seed in seeds:
@@ -62,8 +62,8 @@ def run(avatars: Path, shapes: Path, out: Path, seeds: list[int]) -> None:
             if method != "source":
                 made = out / f"{method}-{seed}"
                 adapted(ten, made, method, seed)
-            scores = judges["shapes"].scores(drawn(made))
-            write(RESULTS, {"target": "shapes", "method": method, "seed": seed, **scores})
+            figures = judges["shapes"].figures(drawn(made))
+            write(RESULTS, {"target": "shapes", "method": method, "seed": seed, **figures})
 
 
 def table() -> None:

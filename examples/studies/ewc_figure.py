@@ -1,4 +1,4 @@
-"""The first figure of Li et al. 2020: which weights change, and which have large Fisher information.
+"""The first figure of Li et al. 2020: where weights change with plenty of images, and where Fisher is large.
 
     python examples/studies/ewc_figure.py run --avatars DIR --out RUNS
     python examples/studies/ewc_figure.py draw
@@ -9,11 +9,10 @@ each seed. By layer (a transposed convolution with its batch normalisation), fir
     rate of change  mean |theta - theta_S| / mean |theta_S| of the fine-tuned G, as in the report of a run
     Fisher          mean over the layer's parameters, at theta_S, as fsgen fisher prints it
 
-and, for comparison: numerator and denominator of the rate, its median over single weights, the sum of Fisher
-over a layer and Fisher of relative changes, convolutions alone, and the same number of further steps on the
-peeps. Frechet distances are in the avatars' features.pt: development scores, not FID. ``run`` writes
-ewc_figure.json and ewc_figure_samples.png beside this file, ``draw`` writes ewc_figure.png and prints the
-tables.
+and beside them what could explain them: the two parts of the rate, its median over single weights, Fisher per
+layer and of relative changes, convolutions alone, and as many steps more on the peeps instead. Frechet
+distances are in the avatars' features.pt: for development, not FID. ``run`` writes ewc_figure.json and
+ewc_figure_samples.png beside this file, ``draw`` ewc_figure.png, and prints the tables.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ from fsgen.training.results import rate_of_change
 from fsgen.training.train import train
 
 HERE = Path(__file__)
-WIDTH, BATCH = 24, 32  # a third of the published width, to train in minutes on one core
-STEPS, POINTS = 1600, (100, 200, 400, 600)  # of the source; of fine-tuning, where rates are recorded
+WIDTH, BATCH = 24, 32  # a third of the published width: a core's minutes, not hours
+STEPS, MARKS = 1600, (100, 200, 400, 600)  # of the source; of fine-tuning, where it is looked at
 FISHER, SAMPLES, REALS = 1000, 1000, 5000
 
 
@@ -46,7 +45,7 @@ def report(run: Path) -> dict[str, Any]:
 
 
 def by_layer(source: Path, tuned: Path, fisher: Any, *, convolutions: bool) -> dict[str, dict[str, float]]:
-    """All values of each layer, for its convolution alone or with its normalisation."""
+    """All figures of a layer, of its convolution alone or with its normalisation."""
     before, after = (fsgen.load(run, device="cpu").model.generator("g") for run in (source, tuned))
     layers = {layer: names[:1] if convolutions else names for layer, names in fisher.layers.items()}
     rates = rate_of_change(before, after, layers)
@@ -68,8 +67,8 @@ def by_layer(source: Path, tuned: Path, fisher: Any, *, convolutions: bool) -> d
     return rows
 
 
-def chain(seed: int, avatars: Path, out: Path, steps: int, points: list[int]) -> dict[str, Any]:
-    """Train the source, fine-tune it and estimate Fisher information, for one seed."""
+def chain(seed: int, avatars: Path, out: Path, steps: int, marks: list[int]) -> dict[str, Any]:
+    """Source, fine-tuning and Fisher of one seed."""
     shared = {"recipe": {"batch": BATCH}, "seed": seed, "device": "cpu", "force": True}
     source = train(
         avatars / "peeps64.zip", out=out / f"peeps_{seed}", family="dcgan", size=64, width=WIDTH,
@@ -82,11 +81,11 @@ def chain(seed: int, avatars: Path, out: Path, steps: int, points: list[int]) ->
             method="finetune", steps=steps, **shared,
         )  # fmt: skip
 
-    tuned, along = finetune("sketches", points[0]), {}
-    for point in points:
-        tuned = resume(tuned, steps=point)
-        along[point] = report(tuned)["rate_of_change"]
-    on = finetune("peeps", points[-1])
+    tuned, along = finetune("sketches", marks[0]), {}
+    for mark in marks:
+        tuned = resume(tuned, steps=mark)
+        along[mark] = report(tuned)["rate_of_change"]
+    on = finetune("peeps", marks[-1])
     began = time.perf_counter()
     fisher = fsgen.fisher(source, samples=FISHER, seed=seed, device="cpu")
     seconds = time.perf_counter() - began
@@ -116,12 +115,12 @@ def distance(run: Path, avatars: Path, name: str) -> float:
     return round(frechet(*points), 1)
 
 
-def run(avatars: Path, out: Path, seeds: list[int], steps: int, points: list[int]) -> None:
+def run(avatars: Path, out: Path, seeds: list[int], steps: int, marks: list[int]) -> None:
     began, chains = time.perf_counter(), {}
     for seed in seeds:
-        chains[seed] = chain(seed, avatars, out, steps, points)
+        chains[seed] = chain(seed, avatars, out, steps, marks)
         result = {
-            "width": WIDTH, "batch": BATCH, "source_steps": steps, "steps": points[-1],
+            "width": WIDTH, "batch": BATCH, "source_steps": steps, "steps": marks[-1],
             "fisher_samples": FISHER, "seeds": chains, "seconds": round(time.perf_counter() - began),
             "threads": torch.get_num_threads(), "torch": torch.__version__, "fsgen": fsgen.__version__,
             "date": time.strftime("%Y-%m-%d"),
@@ -133,8 +132,8 @@ def run(avatars: Path, out: Path, seeds: list[int], steps: int, points: list[int
 
 
 def draw() -> None:
-    """Draw ewc_figure.png: rate of change and Fisher by layer, and the rate over the steps."""
-    # matplotlib's object interface: no global state, no window system.
+    """ewc_figure.png: both figures layer by layer, and the rate along the way."""
+    # The object interface: no global state, no window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -154,17 +153,13 @@ def draw() -> None:
             axes.plot([layer] * len(some), some, "o", color="#1c2a66", markersize=3)
         axes.set_title(title, fontsize=10)
     middle.set_yscale("log")
-    points = [int(point) for point in chains[0]["rate_of_change_along_the_way"]]
+    marks = [int(mark) for mark in chains[0]["rate_of_change_along_the_way"]]
     for layer in layers:
         rates = [
-            mean(one["rate_of_change_along_the_way"][str(point)][layer] for one in chains) for point in points
+            mean(one["rate_of_change_along_the_way"][str(mark)][layer] for one in chains) for mark in marks
         ]
-        right.plot(points, rates, marker="o", markersize=3, label=layer)
-    (
-        right.set_xscale("log"),
-        right.set_xticks(points, [str(point) for point in points]),
-        right.minorticks_off(),
-    )
+        right.plot(marks, rates, marker="o", markersize=3, label=layer)
+    right.set_xscale("log"), right.set_xticks(marks, [str(mark) for mark in marks]), right.minorticks_off()
     right.set_title("rate of change over the steps", fontsize=10), right.legend(frameon=False, fontsize=8)
     for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False), axes.tick_params(labelsize=8)
@@ -202,15 +197,15 @@ def main() -> None:
     runs.add_argument("--avatars", type=Path, required=True, help="folder of the avatar sets")
     runs.add_argument("--out", type=Path, required=True, help="folder for the runs")
     runs.add_argument("--seeds", default="0,1,2")
-    runs.add_argument("--steps", type=int, default=STEPS, help="steps of the source")
-    runs.add_argument("--points", default=",".join(map(str, POINTS)), help="steps of fine-tuning")
+    runs.add_argument("--steps", type=int, default=STEPS, help="of the source")
+    runs.add_argument("--marks", default=",".join(map(str, MARKS)), help="steps of fine-tuning")
     commands.add_parser("draw")
     given = parser.parse_args()
     if given.command == "draw":
         draw()
     else:
-        seeds, points = ([int(n) for n in text.split(",")] for text in (given.seeds, given.points))
-        run(given.avatars, given.out, seeds, given.steps, points)
+        seeds, marks = ([int(n) for n in text.split(",")] for text in (given.seeds, given.marks))
+        run(given.avatars, given.out, seeds, given.steps, marks)
 
 
 if __name__ == "__main__":

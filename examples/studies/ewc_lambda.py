@@ -1,11 +1,11 @@
-"""Distance, diversity and leakage for different weights of the EWC penalty.
+"""How the weight of the EWC penalty trades nearness to the target against diversity.
 
     python examples/studies/ewc_lambda.py run --avatars DIR --out RUNS [--targets sketches] [--lambdas 5,50]
     python examples/studies/ewc_lambda.py table
 
-Adapts peeps64 to ten images at the defaults of `fsgen adapt`, but with a fixed lambda, and scores 500
-samples (see adaptations.py). The rows of finetune and of EWC with `auto` come from field.jsonl. Runs that
-have a row are skipped.
+Adapts peeps64 to ten pictures at the defaults of `fsgen adapt`, but with a fixed lambda, judged by 500
+samples (see adaptations.py). What stands beside them, finetune and EWC with `auto`, are rows of field.jsonl.
+What was run already is not run again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def run(avatars: Path, out: Path, targets: list[str], lambdas: list[str], seeds:
                     continue
                 made = out / f"{target}-{weight}-{seed}"
                 adapted(avatars / f"ten_{target}", made, "ewc", seed, "--ewc-lambda", weight)
-                write(RESULTS, {**which, **judge.scores(drawn(made), copies=False)})
+                write(RESULTS, {**which, **judge.figures(drawn(made), copies=False)})
 
 
 def shown(target: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:

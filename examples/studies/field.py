@@ -1,13 +1,13 @@
-"""Compare the adaptation methods: peeps64 to ten sketches, pixel faces and doodles, in equal steps.
+"""The methods of the field side by side: peeps64 to ten sketches, pixel faces and doodles, in equal steps.
 
     python examples/studies/field.py run --avatars DIR --out RUNS [--methods "ewc;freezed,ada"] [--seeds 0]
     python examples/studies/field.py table|summary
     python examples/studies/field.py picture --avatars DIR --out RUNS
 
-Every run is one `fsgen adapt` at its defaults, in its own process on one thread, scored on 500 samples (see
-adaptations.py); "source" is peeps64 itself. Runs that have a row are skipped. Seconds are processor time,
-preparations included. ``picture`` draws field_TARGET.png: the ten shots, then the same latents through the
-source and through each method.
+Every run is one `fsgen adapt` at its defaults, in a process of its own on one thread, judged by 500 samples
+(see adaptations.py); "source" is peeps64 as it is. What was run already is not run again. Seconds are a
+processor's, preparations included. ``picture`` draws field_TARGET.png: the ten shots, then the same latents
+through the source and through each method.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ METHODS = (
     "source", "finetune", "ewc", "diffaugment", "bsa", "minegan", "freezed", "freezeg", "ada", "cdc", "adam",
     "rick", "ewc,diffaugment", "freezed,ada",
 )  # fmt: skip
-SHOWN = 12  # images of each method
+SHOWN = 12  # pictures of each method
 
 
 def made_by(out: Path, target: str, method: str, seed: int) -> Path | str:
-    """The run folder of a method; peeps64 for "source"."""
+    """What a method made of the source, which lies in a folder of runs, or will."""
     return "peeps64" if method == "source" else out / f"{target}-{method.replace(',', '+')}-{seed}"
 
 
@@ -53,14 +53,14 @@ def run(avatars: Path, out: Path, targets: list[str], methods: list[str], seeds:
                         "steps": told["steps"], "cpu_seconds": round(seconds, 1),
                         "peak_mb": told["cost"]["peak_rss_mb"], "threads": told["cost"]["threads"],
                     }  # fmt: skip
-                scores = judges[target].scores(drawn(made))
-                write(RESULTS, {"target": target, "method": method, "seed": seed, **scores, **cost})
+                figures = judges[target].figures(drawn(made))
+                write(RESULTS, {"target": target, "method": method, "seed": seed, **figures, **cost})
 
 
 def found(target: str | None, method: str) -> dict[str, float]:
-    """Means over the runs of a method, on one target or on all; "seeds" is the number of runs on each target.
+    """Means over the runs of a method, on one target or on all; "seeds" is how many there are on each.
 
-    Costs are means over the last day's runs only, since machines differ.
+    What a run costs are means over those of the last day, since machines differ.
     """
     some = [row for row in rows(RESULTS) if row["method"] == method and target in (row["target"], None)]
     day = max(row["date"] for row in some)
@@ -74,7 +74,7 @@ def found(target: str | None, method: str) -> dict[str, float]:
 
 
 def table() -> None:
-    """Print all scores for each target."""
+    """Each target by itself."""
     print("| | | seeds | Frechet distance | diversity | within a shot's | near copies | leakage |")
     print("|---" * 8 + "|")
     for target in TARGETS:
@@ -87,7 +87,7 @@ def table() -> None:
 
 
 def summary() -> None:
-    """Print the distance to each target, and all else as means over the three."""
+    """The distance to each target; all else as means over the three."""
     print(f"| | seeds | {' | '.join(TARGETS)} | diversity | within a shot's | copies | leakage | s | MB |")
     print("|---" * (8 + len(TARGETS)) + "|")
     for method in METHODS:
@@ -112,9 +112,7 @@ def main() -> None:
     parser.add_argument("--avatars", type=Path, help="folder of the avatar sets")
     parser.add_argument("--out", type=Path, help="folder for the runs")
     parser.add_argument("--targets", default=",".join(TARGETS))
-    parser.add_argument(
-        "--methods", default=";".join(METHODS), help="methods or stacks of methods, separated by ;"
-    )
+    parser.add_argument("--methods", default=";".join(METHODS), help="stacks of them, with ; between")
     parser.add_argument("--seeds", default="0,1,2")
     given = parser.parse_args()
     targets, methods = given.targets.split(","), given.methods.split(";")

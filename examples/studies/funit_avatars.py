@@ -1,4 +1,4 @@
-"""FUNIT on avatars: redraw a face as an unseen class, given five images of it.
+"""FUNIT on avatars: a face redrawn as one of a class never seen, from five pictures of it.
 
     npm i @dicebear/core@9 @dicebear/collection@9 @resvg/resvg-js
     for S in adventurer ... identicon; do node make_avatars.mjs $S 800 STYLES/$S 64 funit; done
@@ -12,16 +12,16 @@
     python examples/studies/funit_avatars.py measure every-4 --avatars DIR --out RUNS
 
 A class is a style and a value of one of its attributes: peeps with a turban, adventurers with green hair.
-Every fifth class of a style is held out, and so are three whole styles. ``train`` continues an existing run.
+Every fifth class of a style is held out, and so are three whole styles. ``train`` goes on with what there is.
 
-Translation accuracy as in the paper: contents of source classes are redrawn as each unseen class given its
-first K images, and classified by classifiers of real images (``judges``: one of all classes, one of the
-unseen alone; neither was trained on the K; both take 32 px). ``kept`` is fsgen's correspondence in the
-avatars' features.pt: how often a translation is nearer to its own content than to another; 0.5 is chance.
-``fsgen eval RUNS/main --protocol funit --real RUNS/unseen.zip --content RUNS/source.zip`` computes the same
-and more with classifiers trained anew for each model; here all models share the same two.
+Translation accuracy as in the paper: contents of source classes are redrawn as each unseen class by its first
+K pictures, and classifiers of real pictures (``judges``: one of all classes, one of the unseen alone; neither
+saw the K, both look at 32 px) say what they see. ``kept`` is fsgen's correspondence in the avatars'
+features.pt: how often a translation is nearer to its own content than to another; 0.5 is chance. ``fsgen eval
+RUNS/main --protocol funit --real RUNS/unseen.zip --content RUNS/source.zip`` measures the same and more with
+judges of its own, trained anew for each model; here all models have the same two.
 
-Results go to funit_avatars.json, images beside it.
+Results go to funit_avatars.json, pictures beside it.
 """
 
 from __future__ import annotations
@@ -55,22 +55,22 @@ from fsgen.training.train import train
 
 HERE = Path(__file__)
 RESULTS = HERE.with_suffix(".json")
-SEEN = {  # style: the attribute that separates its classes; "": one class
+SEEN = {  # style: what its classes differ by; "": it is one class
     "adventurer": "hairColor", "bigSmile": "hairColor", "croodles": "topColor", "dylan": "hairColor",
     "miniavs": "hair", "notionists": "", "peeps": "head", "personas": "hairColor", "pixelArt": "hairColor",
     "thumbs": "shapeColor", "toonHead": "hairColor",
 }  # fmt: skip
 UNSEEN = {"bigEars": "hairColor", "lorelei": "", "micah": "baseColor"}
 DISSIMILAR = ("identicon", "rings", "shapes")
-HELD_OUT = 5  # one class in this many, of each source style
-MOST, LEAST = 80, 40  # images of a class
-MOST_VALUES = 14  # classes of a style, first by name
+HELD_OUT = 5  # every so many-th class of a seen style
+MOST, LEAST = 80, 40  # pictures of a class
+MOST_VALUES = 14  # classes of a style, the first by name
 SHOTS = (1, 5, 10, 15, 20)
 CONTENTS = 100
 SHAPE = {"family": "funit", "size": 64, "width": 8, "classes": True, "device": "cpu"}
 RECIPE = {"batch": 8, "lr": 3e-4}
 STEPS = 3000
-SHOWN = 8  # contents on a sheet
+SHOWN = 8  # contents of a sheet
 SHEET = (  # unseen classes on it
     "adventurer-afafaf", "bigEars-c93305", "croodles-f24e1e", "dylan-ffffff", "lorelei-all", "micah-77311d",
     "peeps-bear", "personas-e16381", "pixelArt-bd1700", "thumbs-f88c49",
@@ -81,7 +81,7 @@ SHEET = (  # unseen classes on it
 
 
 def classes(avatars: Path, styles: Path, out: Path) -> None:
-    """Write source.zip, unseen.zip and dissimilar.zip with a folder for each class."""
+    """source.zip, unseen.zip and dissimilar.zip, a folder a class."""
     out.mkdir(parents=True, exist_ok=True)
     source, unseen = {}, {}
     for style, attribute in (SEEN | UNSEEN).items():
@@ -99,7 +99,7 @@ def classes(avatars: Path, styles: Path, out: Path) -> None:
 
 
 def _by_value(avatars: Path, styles: Path, style: str, attribute: str) -> dict[str, list]:
-    """The images of each class of a style, as objects with ``read_bytes``."""
+    """The pictures of each class of a style; anything with ``read_bytes``."""
     peeps = style == "peeps"
     lines = (avatars / "peeps64.jsonl" if peeps else styles / f"{style}.jsonl").read_text().splitlines()
     root = zipfile.Path(avatars / "peeps64.zip") if peeps else styles / style
@@ -126,7 +126,7 @@ def pictures(archive: Path) -> dict[str, Tensor]:
 
 
 def run(out: Path, steps: int, every: int) -> None:
-    """Train ``main``, or ``every-N`` on fewer classes; continue an existing run."""
+    """Train ``main``, or ``every-N`` on fewer classes, or go on with what is there."""
     name = f"every-{every}" if every > 1 else "main"
     images, folder = out / "source.zip", out / name
     if every > 1:
@@ -149,30 +149,30 @@ def run(out: Path, steps: int, every: int) -> None:
     record(f"training {name}", row)
 
 
-# ---- scoring ---------------------------------------------------------------------------------------------
+# ---- measuring -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A classifier of real images at 32 px, and its classes."""
+    """A classifier of real pictures at 32 px, and the classes it knows."""
 
     network: torch.nn.Module
     names: list[str]
 
     def ranks(self, images: Tensor, name: str) -> Tensor:
-        """The number of classes with a larger logit than ``name`` for each of uint8 ``images``: [n]."""
+        """How many classes each of uint8 ``images`` looks more like than ``name``: [n]."""
         with torch.no_grad():
             logits = torch.cat([self.network(small(part)) for part in images.split(256)])
         return (logits > logits[:, [self.names.index(name)]]).sum(dim=1)
 
 
 def small(images: Tensor) -> Tensor:
-    """Shrink uint8 [n, 3, 64, 64] to 32 px."""
+    """uint8 [n, 3, 64, 64] at 32 px."""
     return F.avg_pool2d(images.float(), 2).round().to(torch.uint8)
 
 
 def known(out: Path, which: str) -> dict[str, Tensor]:
-    """Images to train and test the classifier of ``which`` classes on; none of the shots."""
+    """Pictures that the judge of ``which`` classes learns and is tested on: no shots."""
     unseen = {name: images[max(SHOTS) :] for name, images in pictures(out / "unseen.zip").items()}
     return unseen if which == "unseen" else pictures(out / "source.zip") | unseen
 
@@ -198,7 +198,7 @@ def judge(out: Path, which: str) -> Judge:
 
 
 def contents(out: Path, n: int) -> Tensor:
-    """The same random images of source classes in every run: uint8 [n, 3, 64, 64]."""
+    """Pictures of source classes, drawn once: uint8 [n, 3, 64, 64]."""
     every = torch.cat([*pictures(out / "source.zip").values()])
     return every[torch.randperm(len(every), generator=random.generator(0, "contents"))[:n]]
 
@@ -208,7 +208,7 @@ def floats(images: Tensor) -> Tensor:
 
 
 def translated(model: Loaded, images: Tensor, shots: Tensor) -> Tensor:
-    """Redraw uint8 ``images`` [n, 3, 64, 64] as the class of ``shots`` [k, 3, 64, 64]."""
+    """uint8 ``images`` [n, 3, 64, 64] redrawn as of the class of ``shots`` [k, 3, 64, 64]."""
     code = code_of(model.g, floats(shots))
     drawn = [model.render(Inputs(content=floats(part), h=code)) for part in images.split(50)]
     return to_uint8(torch.cat(drawn))
@@ -253,7 +253,7 @@ def _means(rows: dict[str, dict[str, float]]) -> dict[str, float]:
 
 
 def sheet(model: Loaded, out: Path) -> None:
-    """Draw the contents on top, then a row for each class: five shots, a gap, the contents redrawn."""
+    """Contents on top; then a row a class: five shots of it, a gap, the contents redrawn."""
     given = contents(out, SHOWN)
     blank = torch.full((1, *given.shape[1:]), 255, dtype=torch.uint8)
     rows = [blank.repeat(6, 1, 1, 1), given]
@@ -263,11 +263,11 @@ def sheet(model: Loaded, out: Path) -> None:
     save_png(grid(torch.cat(rows), columns=6 + SHOWN), HERE.with_suffix(".png"))
 
 
-# ---- classes without faces -------------------------------------------------------------------------------
+# ---- a class that is no face -----------------------------------------------------------------------------
 
 
 def colours(images: Tensor) -> Tensor:
-    """Shares of 64 colours, 4 levels for each channel: [64]."""
+    """Shares of 64 colours, 4 levels a channel: [64]."""
     levels = images.long() // 64
     return torch.bincount(
         (levels * torch.tensor([16, 4, 1])[:, None, None]).sum(1).flatten(), minlength=64
@@ -280,7 +280,7 @@ def tint(images: Tensor) -> Tensor:
 
 
 def edges(images: Tensor) -> Tensor:
-    """Shares of the images' edges by place and direction: 8 x 8 places, 4 directions, [256]."""
+    """Shares of the pictures' edges by place and direction: 8 x 8 places, 4 directions, [256]."""
     grey = images.float().mean(dim=1)
     dy, dx = grey[:, 1:, :-1] - grey[:, :-1, :-1], grey[:, :-1, 1:] - grey[:, :-1, :-1]
     turned = (torch.atan2(dy, dx) / torch.pi * 4).round().long() % 4
@@ -290,7 +290,7 @@ def edges(images: Tensor) -> Tensor:
 
 
 def dissimilar(out: Path, name: str) -> None:
-    """Distances of contents, translations and the five shots to the class: half the sum of differences."""
+    """How far contents, translations and the five shots are from their class: half the sum of differences."""
     model = fsgen.load(out / name, device="cpu")
     given = contents(out, CONTENTS)
     faces = {n: images for n, images in pictures(out / "unseen.zip").items() if n.split("-")[0] in UNSEEN}
@@ -311,7 +311,7 @@ def dissimilar(out: Path, name: str) -> None:
 
 
 def few(out: Path, name: str, avatars: Path, shots: int = 5, each: int = 100) -> None:
-    """Train linear classifiers on features.pt with ``each`` images a class; test them on real images."""
+    """Linear classifiers on features.pt, learned from ``each`` pictures a class, tested on real ones."""
     model = fsgen.load(out / name, device="cpu")
     given, unseen = contents(out, each), pictures(out / "unseen.zip")
     real = {n: images[:shots].repeat(each // shots, 1, 1, 1) for n, images in unseen.items()}
@@ -342,7 +342,7 @@ def _fitted(points: Tensor, labels: Tensor, steps: int = 200) -> torch.nn.Linear
 
 
 def _augmented(images: Tensor) -> Tensor:
-    """Shift each image and flip half of them."""
+    """Each picture moved and, one in two, flipped."""
     rng = random.generator(0, "augmented")
     flipped = torch.where(
         (torch.rand(len(images), generator=rng) < 0.5)[:, None, None, None], images.flip(3), images
@@ -365,15 +365,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     made = commands.add_parser("classes")
-    made.add_argument("--styles", type=Path, required=True, help="output folder of make_avatars.mjs")
+    made.add_argument("--styles", type=Path, required=True, help="folder of what make_avatars.mjs made")
     trained = commands.add_parser("train")
     trained.add_argument("--steps", type=int, default=STEPS)
-    trained.add_argument("--every", type=int, default=1, help="train on one source class in this many")
+    trained.add_argument("--every", type=int, default=1, help="only every so many-th source class")
     measured = commands.add_parser("measure")
     learned = commands.add_parser("few")
     others = [measured, commands.add_parser("dissimilar"), learned]
     for command in others:
-        command.add_argument("name", help="name of the run")
+        command.add_argument("name", help="of a run")
     for command in (made, measured, learned):
         command.add_argument("--avatars", type=Path, required=True, help="folder of the avatar sets")
     for command in (made, trained, commands.add_parser("judges"), *others):

@@ -1,15 +1,15 @@
-"""Train the bundled peeps64 further on its own training images, and score it before and after.
+"""Training the bundled peeps64 further on the pictures it was trained on, and whether that made it better.
 
     python examples/studies/further_peeps.py measure peeps64 --avatars DIR
     python examples/studies/further_peeps.py train peeps64 --avatars DIR --out RUNS/a --steps 3000 --lr 0.001
     python examples/studies/further_peeps.py train RUNS/a --avatars DIR --out RUNS/b --steps 1000 --lr 0.0002
     python examples/studies/further_peeps.py measure RUNS/b --avatars DIR
 
-Training a source further is finetuning it on its own domain: same loop, same files, and fsgen adapt --resume
-continues after a stop. As in the first training: batch 16, R1 with gamma 0.5, no path length regularisation,
-no flips (the faces look to the right); the average is longer. Scores of 10,000 samples in the avatars'
-features.pt (no generator was trained with it): the Frechet distance to the 20,000 real drawings, and the
-mean distance between samples divided by that between real drawings.
+To train a source further is to adapt it to its own domain by plain finetuning: same loop, same files, and
+fsgen adapt --resume goes on after a stop. As peeps64 was: batch 16, R1 with gamma 0.5, no path length, no
+flips (the faces look to the right); the average is longer. Measured on 10,000 samples in the avatars'
+features.pt (no generator was trained with it): the Frechet distance to the 20,000 real drawings, and the mean
+distance between samples over that between real ones.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     measured = commands.add_parser("measure")
     measured.add_argument("model")
-    measured.add_argument("--picture", type=Path, help="write a grid of samples here")
+    measured.add_argument("--picture", type=Path, help="where a grid of samples goes")
     trained = commands.add_parser("train")
     trained.add_argument("source")
     trained.add_argument("--out", type=Path, required=True)

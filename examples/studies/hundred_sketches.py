@@ -1,16 +1,17 @@
-"""Train FastGAN and StyleGAN2 from scratch on a hundred sketches, 64 px, for the same processor time.
+"""FastGAN against StyleGAN2 from nothing: a hundred sketches, 64 px, the same time on the same machine.
 
     python examples/studies/hundred_sketches.py run fastgan --avatars DIR --minutes 15 --out RUNS
     python examples/studies/hundred_sketches.py run stylegan2 --avatars DIR --minutes 15 --out RUNS
     python examples/studies/hundred_sketches.py run fastgan --without sle --steps 1450 --avatars DIR ...
     python examples/studies/hundred_sketches.py table
 
-Both have about the same number of parameters (G and D together), use flips and DiffAugment as published, and
-train until their process has used the same processor time on one thread, so that other load on the machine
-does not matter. FastGAN can also be trained without its skip-layer excitation (``--without sle``), without
-its discriminator's decoders (``decoders``), or without both. Scores of 1,000 samples: the Frechet distance
-to 4,900 others in the avatars' features.pt (a development score, not FID), the mean distance between samples
-in the same features, and the share of near copies of the hundred as in fsgen eval.
+Both have about as many parameters (G and D together), see their pictures flipped and differentiably augmented
+as published, and train until their process has used up the same time on one thread (so that whatever else the
+machine does takes nothing away). FastGAN can also be trained without its
+skip-layer excitation (``--without sle``), without its critic's decoders (``decoders``), or without either.
+Measured on 1,000 samples: the Frechet distance to 4,900 others in the avatars' features.pt (for development,
+not FID), the mean distance between samples there, and the share of near copies of the hundred as fsgen eval
+tells them.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ from fsgen.training.adapt import resume
 from fsgen.training.train import train
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
-WIDTHS = {"fastgan": 16, "stylegan2": 160}  # similar sizes: see "parameters"
-BATCH = 8  # FastGAN's default
-LEG = 100  # steps between checks of the time
+WIDTHS = {"fastgan": 16, "stylegan2": 160}  # of like size: see "parameters"
+BATCH = 8  # FastGAN's own
+LEG = 100  # steps between looks at the clock
 SHOTS, SAMPLES, REALS = 100, 1000, 5000
 
 
 def hundred(avatars: Path, folder: Path) -> Path:
-    """Write the last hundred sketches to ``folder``; the first 4,900 stay unseen."""
+    """The last hundred of the set, so that the first 5,000 less these are unseen."""
     with zipfile.ZipFile(avatars / "sketches64.zip") as archive:
         for name in sorted(name for name in archive.namelist() if name.endswith(".png"))[-SHOTS:]:
             (folder / Path(name).name).write_bytes(archive.read(name))
@@ -56,7 +57,7 @@ def run(
         shots = hundred(avatars, Path(scratch))
         options = {
             "family": family, "size": 64, "width": WIDTHS[family], "device": "cpu", "mirror": True,
-            "method": None if family == "fastgan" else "diffaugment",  # FastGAN has its own augmentation
+            "method": None if family == "fastgan" else "diffaugment",  # FastGAN brings its own
             "architecture": {"sle": False} if "sle" in without else {},
             "recipe": {"batch": BATCH} | ({"reconstruction": 0.0} if "decoders" in without else {}),
         }  # fmt: skip
@@ -109,7 +110,7 @@ def main() -> None:
     runs.add_argument("--avatars", type=Path, required=True, help="folder of the avatar sets")
     runs.add_argument("--minutes", type=float, default=15)
     runs.add_argument("--out", type=Path, required=True)
-    runs.add_argument("--steps", type=int, help="train for this many steps instead of --minutes")
+    runs.add_argument("--steps", type=int, help="instead of minutes")
     runs.add_argument("--without", action="append", default=[], choices=("sle", "decoders"))
     commands.add_parser("table")
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""IC-GAN on peeps: score how near samples are to their instance, for peeps and for styles not in training.
+"""IC-GAN on peeps: does it draw what is near its instance, and does it for a style it has never seen?
 
     python examples/studies/icgan_peeps.py train main --avatars DIR --out RUNS --steps 3000
     python examples/studies/icgan_peeps.py judge main --avatars DIR --out RUNS --unseen SET ...
@@ -6,22 +6,23 @@
     python examples/studies/icgan_peeps.py pictures main --avatars DIR --out RUNS --unseen SET ...
     python examples/studies/icgan_peeps.py table
 
-StyleGAN2 at 32 px, conditioned on the bundled features. Models: main, on 18,000 peeps with 50 neighbours of
-each instance as real images; styles, on 2,000 images each of peeps, sketches, pixel_faces and the sets
-``--also``, with 5 neighbours; half, on the same styles, but with as many peeps as all the others together,
-and 10 neighbours. Narrower ones for comparison: k1 to k500, by the number of neighbours; c360 and c36,
-conditioned on a class instead: the k-means cluster of the same features, of 50 and of 500 images on average.
-``train`` continues an existing run.
+StyleGAN2 of 32 px, conditioned on the bundled features of 18,000 peeps: main, whose instances have 50
+neighbours for reals; styles, the same on 2,000 pictures each of peeps, sketches, pixel_faces and the sets
+``--also``, with 5 neighbours; half, the same styles, but as many peeps as all the others together, with 10
+neighbours. Narrower ones for comparison: k1 to k500, by the number of neighbours; c360 and
+c36, which are told a picture's class instead: its cluster (k-means) by the same features, of 50 and of 500
+pictures. ``train`` goes on where there is a run already.
 
-Sets of other styles, on white, are DiceBear's (npm, @dicebear/collection 9.4.3), 64 px, 2,000 each of seeds
-"unseen0" and on: ``--also`` adventurer, bigEars, bigSmile, micah, miniavs and personas; ``--unseen`` dylan,
-toonHead and notionists, and the avatars' doodles64.zip.
+Sets of other styles, white behind, are DiceBear's (npm, @dicebear/collection 9.4.3), 64 px, 2,000 each of
+seeds "unseen0" and on: ``--also`` adventurer, bigEars, bigSmile, micah, miniavs and personas; ``--unseen``
+dylan, toonHead and notionists, and the avatars' doodles64.zip.
 
-The score: mean distance of an instance's samples to its neighbours, divided by their mean distance to all
-other images of its style, in the avatars' features.pt, which trained neither the generator nor the bundled
-features. Instances are held-out peeps, and images of unseen styles. Their neighbours are the 5 nearest of
-the same style, also held out (``held out``), or the 50 nearest of the 18,000 (``trained``), by the bundled
-features or (``by judge``) by features.pt itself. All images are reduced to the generator's 32 px.
+The figure: the mean distance of an instance's samples to its neighbours over their mean distance to all other
+pictures of its style, in the avatars' features.pt, which trained neither the generator nor the bundled
+features. Instances are peeps that nothing was trained on, and pictures of unseen styles. Their neighbours are
+the 5 nearest of the same style, also never trained on (``held out``), or the 50 nearest of the 18,000
+(``trained``), by the bundled features or (``by judge``) by features.pt itself. All pictures are seen at the
+generator's 32 px.
 """
 
 from __future__ import annotations
@@ -60,28 +61,28 @@ ARMS: dict[str, dict[str, int]] = {
     "k1": {"neighbours": 1}, "k5": {"neighbours": 5}, "k50": {"neighbours": 50}, "k500": {"neighbours": 500},
     "c360": {"clusters": 360}, "c36": {"clusters": 36},
 }  # fmt: skip
-PEEPS = {"styles": 2000, "half": 16_000}  # number of peeps, in the models of several styles
+PEEPS = {"styles": 2000, "half": 16_000}  # how many of them, in the arms that learn other styles too
 TRAINED, HELD_OUT = 18_000, 2000  # the bundled features were not trained on the last 2,000 either
 SIZE, WIDTH = 32, 32
 RECIPE = {"batch": 16, "path_every": 0, "ema_half_life": 1000.0}
-INSTANCES, EACH = 1000, 4  # peeps used as instances, and samples of each
-STRANGERS = 250  # images of each unseen style used as instances
-SHOWN = 7  # instances on a sheet, and samples of each
+INSTANCES, EACH = 1000, 4  # peeps that are drawn after, and samples of each
+STRANGERS = 250  # pictures of each unseen style that are drawn after
+SHOWN = 7  # instances in a picture, and samples of each
 EACH_STYLE = 2000
 NEAR, NEAR_TRAINED = 5, 50  # about the same share of 2,000 and of 18,000
 
 
 @dataclass(frozen=True)
 class Set:
-    """Images of one style, with their features in both networks."""
+    """Pictures of one style on both rulers."""
 
     pixels: Tensor  # uint8 [n, 3, SIZE, SIZE]
-    told: Tensor  # [n, 128], bundled features, the condition of the generator
-    judged: Tensor  # [n, 192], in features.pt
+    told: Tensor  # [n, 128], what the generator is told of each
+    judged: Tensor  # [n, 192]
 
     @classmethod
     def kept(cls, avatars: Path, file: Path, images: Path, rows: slice) -> Set:
-        """Compute once, then read from ``file``."""
+        """Worked out once, then from ``file``."""
         if not file.exists():
             pixels = load_images(images, SIZE).pixels[rows].clone()
             told = features_of(build_instance_extractor("bundled"), pixels)
@@ -95,7 +96,7 @@ def judged(avatars: Path, images: Tensor) -> Tensor:
 
 
 def peeps(avatars: Path, out: Path) -> tuple[Set, Set]:
-    """The training set and the held-out set."""
+    """Those trained on, and those held out."""
     images = avatars / "peeps64.zip"
     return (
         Set.kept(avatars, out / "trained.pt", images, slice(0, TRAINED)),
@@ -137,7 +138,7 @@ def fit(arm: str, avatars: Path, out: Path, steps: int, also: list[Path]) -> Non
 
 
 def copy(avatars: Path, images: Path, classes: Tensor | None) -> None:
-    """Copy the training peeps, in a folder for each class."""
+    """The peeps that are trained on, in a folder for each class."""
     with zipfile.ZipFile(avatars / "peeps64.zip") as source, zipfile.ZipFile(images, "w") as target:
         names = sorted(name for name in source.namelist() if name.endswith(".png"))[:TRAINED]
         for row, name in enumerate(names):
@@ -146,7 +147,7 @@ def copy(avatars: Path, images: Path, classes: Tensor | None) -> None:
 
 
 def mix(avatars: Path, images: Path, also: list[Path], of_peeps: int) -> None:
-    """Write the first peeps, and the first EACH_STYLE images of each other style."""
+    """The first peeps, and the first EACH_STYLE pictures of each other style."""
     sets = [avatars / f"{style}64.zip" for style in ("peeps", "sketches", "pixel_faces")]
     with zipfile.ZipFile(images, "w") as target:
         for path in [*sets, *also]:
@@ -162,7 +163,7 @@ def encoded(image: Tensor) -> bytes:
 
 
 def clustered(avatars: Path, out: Path, clusters: int) -> Tensor:
-    """The cluster of each training peep, [TRAINED]; writes the centres to ``out``."""
+    """The cluster of each peep that is trained on, [TRAINED]; the centres stay in ``out``."""
     from sklearn.cluster import KMeans
 
     told = peeps(avatars, out)[0].told
@@ -171,11 +172,11 @@ def clustered(avatars: Path, out: Path, clusters: int) -> Tensor:
     return torch.from_numpy(found.labels_).long()
 
 
-# ---- scoring ----------------------------------------------------------------------------------------------
+# ---- judging ----------------------------------------------------------------------------------------------
 
 
 def drawn_after(model: Loaded, arm: str, out: Path, told: Tensor, each: int) -> Tensor:
-    """uint8 [n, each, 3, SIZE, SIZE]: samples conditioned on each row of ``told``, [n, 128]."""
+    """uint8 [n, each, 3, SIZE, SIZE]: pictures of each of the features ``told``, [n, 128]."""
     rows = told.repeat_interleave(each, dim=0)
     rng, images = random.generator(0, "study"), []
     clusters = ARMS[arm].get("clusters")
@@ -192,8 +193,8 @@ def drawn_after(model: Loaded, arm: str, out: Path, told: Tensor, each: int) -> 
 
 
 def ratio(points: Tensor, real_images: Tensor, near: Tensor, own: Tensor | None = None) -> dict[str, float]:
-    """Mean distance of samples ``points`` [n, each, d] to the rows ``near`` [n, k] of ``real_images`` [N, d],
-    divided by that to all rows but the instance's own [n]; with a 95 % interval over instances."""
+    """Mean distance of samples ``points`` [n, each, d] to the rows ``near`` [n, k] of ``reals`` [N, d], over
+    that to all of them but the instance itself, the row ``own`` [n]. With a 95 % interval over instances."""
     to_near, to_all = [], []
     for i in range(len(points)):
         apart = torch.cdist(points[i], real_images).mean(dim=0)
@@ -207,7 +208,7 @@ def ratio(points: Tensor, real_images: Tensor, near: Tensor, own: Tensor | None 
 
 
 def ratios(points: Tensor, style: Set) -> dict[str, dict[str, float]]:
-    """Scores of samples [n, each, d] conditioned on the first n images of ``style``, within that style."""
+    """Of samples [n, each, d] after the first n pictures of ``style``, on that style's pictures alone."""
     rows = torch.arange(len(points))
     return {
         "held out": ratio(points, style.judged, nearest_neighbours(style.told, NEAR).images[rows], rows),
@@ -222,11 +223,11 @@ def by_judge(style: Set, n: int) -> Tensor:
 
 
 def report(points: Tensor, trained: Set, held: Set) -> dict[str, Any]:
-    """All scores of samples [n, each, d] conditioned on the first n held-out peeps."""
+    """All figures of samples [n, each, d] after the first n held-out peeps."""
     n, whole = len(points), mean_pairwise(trained.judged[:5000])
-    told, judged_rows = held.told[:n], held.judged[:n]
+    told, seen = (getattr(held, ruler)[:n] for ruler in ("told", "judged"))
     near = torch.cdist(told, trained.told).topk(NEAR_TRAINED, largest=False).indices
-    judge = torch.cdist(judged_rows, trained.judged).topk(NEAR_TRAINED, largest=False).indices
+    judge = torch.cdist(seen, trained.judged).topk(NEAR_TRAINED, largest=False).indices
     within = torch.stack([torch.pdist(some).mean() for some in points]).mean().item()
     return {
         "peeps": {
@@ -261,7 +262,7 @@ def judge(arm: str, avatars: Path, out: Path, paths: list[Path]) -> None:
 
 
 def real_images(avatars: Path, out: Path, paths: list[Path]) -> None:
-    """Score the training peeps that each model has as real images of an instance, as if it had drawn them."""
+    """What each arm would score if it drew, for its instance, the training peeps it is shown for it."""
     trained, held = peeps(avatars, out)
     rng = random.generator(0, "reals")
 
@@ -280,7 +281,7 @@ def real_images(avatars: Path, out: Path, paths: list[Path]) -> None:
 
 
 def shown_for(arm: str, out: Path, told: Tensor, trained: Tensor) -> list[Tensor]:
-    """Rows of ``trained`` [N, 128] that are the real images of each of ``told`` [n, 128]."""
+    """Rows of ``trained`` [N, 128] that are the reals of each of ``told`` [n, 128]."""
     if "clusters" not in ARMS[arm]:
         return list(torch.cdist(told, trained).topk(ARMS[arm]["neighbours"], largest=False).indices)
     centres = torch.load(out / f"centres_{ARMS[arm]['clusters']}.pt")
@@ -295,11 +296,11 @@ def write(row: dict[str, Any]) -> None:
     print(json.dumps(row), flush=True)
 
 
-# ---- sheets of images -------------------------------------------------------------------------------------
+# ---- what to look at --------------------------------------------------------------------------------------
 
 
 def pictures(arms: list[str], avatars: Path, out: Path, paths: list[Path]) -> None:
-    """Draw a sheet for each model and style: each instance, its 3 nearest neighbours, and its samples."""
+    """For each arm and style a sheet of instances: the picture, its 3 nearest, and samples after it."""
     _, held = peeps(avatars, out)
     for name, style in ({"peeps": held} | unseen(avatars, out, paths)).items():
         near = nearest_neighbours(style.told, 3).images[:SHOWN]
@@ -312,7 +313,7 @@ def pictures(arms: list[str], avatars: Path, out: Path, paths: list[Path]) -> No
 
 
 def beside(strips: list[Image.Image], gap: int = 12, by: int = 2) -> Image.Image:
-    """Join images side by side, each enlarged ``by`` times."""
+    """Side by side, each pixel ``by`` wide."""
     strips = [
         strip.resize((by * strip.width, by * strip.height), Image.Resampling.NEAREST) for strip in strips
     ]
@@ -351,9 +352,7 @@ def main() -> None:
             command.add_argument("--steps", type=int, required=True)
             command.add_argument("--also", type=Path, nargs="*", default=[], help="folders of other styles")
         else:
-            command.add_argument(
-                "--unseen", type=Path, nargs="*", default=[], help="image sets of unseen styles"
-            )
+            command.add_argument("--unseen", type=Path, nargs="*", default=[], help="sets of pictures")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.command == "table":

@@ -1,14 +1,13 @@
-"""Add a class to a conditional source from ten images: by its embedding alone, or by training everything.
+"""A conditional source learns a class it has never seen from ten images: by an embedding, or with the rest.
 
     pip install -c constraints.txt scikit-learn
     python examples/studies/new_class.py --out RUNS
 
 Sources of scikit-learn's digits 0 to 8 are trained from scratch (Mirza & Osindero's cgan at 8 px, a small
-StyleGAN2 at 16 px); ten nines are the new class. A classifier trained on real digits only counts how many of
-1,000 samples of the new class are nines, and how many of 1,000 samples of each old class still belong to it.
-Diversity is the mean distance between samples of the new class divided by that between real nines, in
-pixels. Writes new_class.json and new_class.png beside this file: a row of samples of the new class for each
-run.
+StyleGAN2 at 16 px); ten nines are the new class. A classifier that saw real digits only tells how many of
+1,000 samples of the new class are nines, and how many of 1,000 samples of each old class are still of it.
+Diversity is the mean distance between samples of the new class over that between real nines, in pixels.
+Writes new_class.json and new_class.png beside this file: a row of samples of the new class for each way.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ WAYS = (("embedding", 400), ("embedding", 1500), ("finetune", 400), ("ewc", 400)
 
 
 def shrunk(images: torch.Tensor) -> torch.Tensor:
-    """Resize uint8 digits of any size to 8 px."""
+    """uint8 digits at 8 px, whatever the model's size."""
     small = torch.nn.functional.interpolate(images.float(), (8, 8), mode="area")
     return small.round().to(torch.uint8)
 

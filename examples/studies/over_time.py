@@ -1,17 +1,16 @@
-"""Score EWC and finetuning every 25 steps, and find where `--stop auto` ends each run.
+"""What more steps do, with the penalty of EWC and without it, and where `--stop auto` ends a run.
 
     python examples/studies/over_time.py run --avatars DIR --out RUNS [--targets sketches] [--seeds 3]
     python examples/studies/over_time.py table
     python examples/studies/over_time.py plot --seeds 3
     python examples/studies/over_time.py picture --out RUNS --seeds 3
 
-`fsgen adapt` of peeps64 to ten images, with finetune and with ewc. Whenever --stop auto checks its
-criterion, which is prevented from ending the run here, 500 samples are scored in the avatars' features.pt
-against 5,000 images of the target that the run does not use. This test set tells which step was best; the
-step where the run would have ended does not depend on it. "penalty" is that of EWC without its lambda, sum_i
-F_i (theta_i - theta_S,i)^2, for both methods with the same F. ``plot`` draws over_time.png; ``picture``
-draws, from runs of 800 steps, over_time_samples.png: for each target finetune after 100, 400 and 800 steps,
-then ewc.
+`fsgen adapt` of peeps64 to ten pictures, with finetune and with ewc. At each look of --stop auto, which is
+kept from ending the run here so that the rest is seen as well, 500 samples are judged in the avatars'
+features.pt by 5,000 pictures that the run knows nothing of. This test set tells which step was best; where
+the run would have ended is told without it. "penalty" is that of EWC without its lambda, sum_i F_i (theta_i -
+theta_S,i)^2, of either method's generator by the same F. ``plot`` draws over_time.png; ``picture``, of runs
+of 800 steps, over_time_samples.png: for each target finetune after 100, 400 and 800 steps, then ewc.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from typing import Any
 
 import torch
 from adaptations import SAMPLES, SIZE, TARGETS, Judge, rows, write
+from fsgen.training.settings import STEPS
 from PIL import Image
 
 import fsgen
@@ -38,42 +38,41 @@ from fsgen.nn.losses import ewc_penalty
 from fsgen.sampling.sampler import ready
 from fsgen.training import early_stopping
 from fsgen.training.fisher import fisher
-from fsgen.training.settings import STEPS
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 METHODS = ("finetune", "ewc")
 
 
 class Judged:
-    """Scores each saved state of a run, when the step after it ends."""
+    """Judges the states that a run saves, each while the next step is being made."""
 
     def __init__(self, run: Path, judge: Judge) -> None:
         self.run, self.judge, self.source = run, judge, models.load("peeps64")
         start = self.source.networks[self.source.start]
         importance = fisher("peeps64", samples=EWC.Options().samples, device="cpu").diagonal
         self.start, self.importance = start, importance  # theta_S and F
-        self.scores: dict[int, dict[str, float]] = {}
+        self.figures: dict[int, dict[str, float]] = {}
 
     def step(self, step: int, *_: Any) -> None:
         if step > 1 and step % early_stopping.EVERY == 1:
-            self.score()
+            self.look()
 
-    def score(self) -> None:
-        """Score the weight average in the latest saved state, and the penalty of its generator."""
+    def look(self) -> None:
+        """At the average in the state saved last, and at how far its weights are."""
         tensors, header = checkpoint.read_file(self.run / "state" / "latest.safetensors")
         networks = checkpoint.split(tensors)
         model = ready(dataclasses.replace(self.source, networks={"g_ema": networks["g_ema"]}), "cpu")
         weights = ([some[name] for name in self.importance] for some in (networks["g"], self.start))
         penalty = ewc_penalty(*weights, list(self.importance.values()))
-        self.scores[header["step"]] = {
-            **self.judge.scores(model.sample(SAMPLES, seed=0), copies=False), "penalty": penalty.item(),
+        self.figures[header["step"]] = {
+            **self.judge.figures(model.sample(SAMPLES, seed=0), copies=False), "penalty": penalty.item(),
         }  # fmt: skip
 
 
 def run(
     avatars: Path, out: Path, targets: list[str], methods: list[str], seeds: list[int], steps: int
 ) -> None:  # fmt: skip
-    early_stopping.BUDGET = -1.0  # never reached
+    early_stopping.BUDGET = -1.0  # never enough
     for target in targets:
         judge, few = Judge.of(avatars, target), load_images(avatars / f"ten_{target}", 64)
         start = early_stopping.EarlyStopping(models.load("peeps64"), few, Stack(), torch.device("cpu")).start
@@ -86,19 +85,19 @@ def run(
                     save_every=early_stopping.EVERY, device="cpu", force=True,
                     callbacks=Callbacks(step=judged.step),
                 )  # fmt: skip
-                judged.score()
+                judged.look()
                 log = (json.loads(line) for line in (made / "log.jsonl").read_text().splitlines())
                 for line in log:
                     if "distance" in line:
                         write(RESULTS, {
                             "target": target, "method": method, "seed": seed, "steps": steps,
-                            **judged.scores[line["step"]], **line, "share": line["distance"] / start,
+                            **judged.figures[line["step"]], **line, "share": line["distance"] / start,
                             "threads": torch.get_num_threads(),
                         })  # fmt: skip
 
 
 def groups() -> dict[tuple[str, str, int, int], list[dict[str, Any]]]:
-    """Rows by target, method, seed and number of steps."""
+    """By target, method, seed and number of steps."""
     found = defaultdict(list)
     for row in rows(RESULTS):
         found[row["target"], row["method"], row["seed"], row["steps"]].append(row)
@@ -106,7 +105,7 @@ def groups() -> dict[tuple[str, str, int, int], list[dict[str, Any]]]:
 
 
 def ended(some: list[dict[str, Any]]) -> dict[str, Any]:
-    """The row at which --stop auto ends a run, or the last one."""
+    """The look that ends a run, or the last."""
     return next((row for row in some if row["share"] <= early_stopping.BUDGET), some[-1])
 
 
@@ -115,7 +114,7 @@ def table() -> None:
     print("|---" * 11 + "|")
     for (target, method, seed, steps), every in sorted(groups().items(), key=lambda group: group[0][2]):
         for most in sorted({STEPS, steps}):
-            some = [row for row in every if row["step"] <= most]  # a longer run starts like a shorter one
+            some = [row for row in every if row["step"] <= most]  # a longer run begins as a shorter one
             end, best = ended(some), min(some, key=lambda row: row["frechet"])
             print(
                 f"| {target} | {method} | {seed} | {most} | {end['step']} | {end['frechet']:.0f} "
@@ -149,18 +148,18 @@ def plot(seeds: list[int]) -> None:
         place.axhline(early_stopping.BUDGET, color="grey", lw=0.8)
         place.set_xlabel("step")
     lines, names = axes[0][0].get_legend_handles_labels()
-    named = dict(zip(names, lines, strict=True))  # each method once for all seeds
+    named = dict(zip(names, lines, strict=True))  # each method once, whatever the number of seeds
     axes[0][0].legend(named.values(), named.keys(), frameon=False)
     figure.savefig(RESULTS.with_suffix(".png"))
 
 
 def picture(out: Path, targets: list[str], methods: list[str], seed: int) -> None:
-    """Crop each grid to its second row, the adapted versions of the first six samples of the source."""
+    """Of the second row of each grid: what became of the first six samples of the source."""
     grids = [
         out / f"{target}-{method}-{seed}" / "samples" / f"{step:06d}.png"
         for target in targets for method in methods for step in (100, 400, 800)
     ]  # fmt: skip
-    row = SIZE + 2  # px, with the gap between rows
+    row = SIZE + 2  # px, with the line between
     sheet = Image.new("RGB", (6 * row, len(grids) * row))
     for place, path in enumerate(grids):
         sheet.paste(Image.open(path).crop((0, row, 6 * row, 2 * row)), (0, place * row))

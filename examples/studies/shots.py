@@ -1,13 +1,13 @@
-"""Compare the methods of the EWC paper with 1, 5, 10, 20 and 50 sketches.
+"""How the methods of the EWC paper do with 1, 5, 10, 20 and 50 sketches.
 
     python examples/studies/shots.py run --avatars DIR --out RUNS [--methods ewc,bsa] [--weights-dir DIR]
     python examples/studies/shots.py table
     python examples/studies/shots.py picture --avatars DIR --out RUNS
 
-Every run is one `fsgen adapt` of peeps64 at its defaults with one seed, on sketches that are not used for
-scoring; smaller sets are the first images of larger ones. nst redraws samples in the style of one of them,
-with VGG16's weights from ``--weights-dir``; it makes 16 images, too few for a Frechet distance. ``picture``
-draws shots.png: a row for each method and number.
+Every run is one `fsgen adapt` of peeps64 at its defaults with one seed, on sketches that are not among those
+it is judged by; fewer are the first of more. nst redraws samples after one of them, and takes VGG16's weights
+from ``--weights-dir``; it makes 16 pictures, too few for a Frechet distance. ``picture`` draws shots.png: for
+each method a row for each number.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHOWN = 12
 
 
 def shots(avatars: Path, out: Path, count: int) -> Path:
-    """Write the last ``count`` sketches of the set to a folder."""
+    """A folder of the last sketches of the set."""
     folder = out / f"shots-{count}"
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(avatars / "sketches64.zip") as archive:
@@ -55,8 +55,8 @@ def run(avatars: Path, out: Path, methods: list[str], weights: Path | None) -> N
             more = [f"--weights-dir={weights}"] if weights else []
             more += [f"--nst-pictures={REDRAWN}"] if method == "nst" else []
             seconds = adapted(given, out / f"{method}-{count}", method, 0, *more)
-            scores = judge.scores(pictures(out, method, count))
-            write(RESULTS, {"method": method, "shots": count, **scores, "cpu_seconds": round(seconds, 1)})
+            figures = judge.figures(pictures(out, method, count))
+            write(RESULTS, {"method": method, "shots": count, **figures, "cpu_seconds": round(seconds, 1)})
 
 
 def table() -> None:
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--avatars", type=Path, help="folder of the avatar sets")
     parser.add_argument("--out", type=Path, help="folder for the runs")
     parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--weights-dir", type=Path, help="folder with VGG16's weights")
+    parser.add_argument("--weights-dir", type=Path, help="folder of VGG16's weights")
     given = parser.parse_args()
     methods = given.methods.split(",")
     torch.set_num_threads(1)

@@ -1,21 +1,21 @@
-"""Draw tags from an image's features: the second experiment of Mirza & Osindero 2014 (section 4.2).
+"""Tags from an image's features: the second experiment of Mirza & Osindero 2014 (section 4.2), on avatars.
 
     python examples/studies/tags.py --avatars DIR
 
-The images are the 20,000 of peeps64.zip; their tags are the visible attributes in peeps64.jsonl: 122 words,
-5 to 7 an image. G takes an image's features and z and draws the vector of a tag; D takes a vector and the
-features. A real vector is that of one of the image's tags, at random. Both networks are fsgen's family cgan,
-to which a vector is a grey image. For each image, 100 samples each name the NEAR words nearest by cosine;
-the ten most often named are its tags.
+The pictures are the 20,000 of peeps64.zip, their tags the attributes in peeps64.jsonl that show: 122 words, 5
+to 7 a picture. G sees a picture's features and z and draws a tag's vector; D sees the vector beside the
+features. A real vector is that of one of the picture's tags, at random. Both are fsgen's family cgan, to
+which a vector is a grey picture. 100 samples a picture each name the NEAR words nearest by cosine, and the
+ten most often named are its tags.
 
-- The vectors are random. The paper's are a skip-gram's, but these attributes are nearly independent: context
-  says next to nothing about them.
-- The features are those of the avatars' features.pt, which was trained with these same attributes, so the
-  task is easy. The question is whether G learns all tags of an image or only one.
-- Isolated points do not form a manifold: noise is added to all vectors that D takes, unlike in the paper.
+- The vectors are random. The paper's are a skip-gram's, but these attributes are all but independent of one
+  another: what stands beside what says next to nothing about them.
+- The features are those of the avatars' features.pt, which was trained with these very attributes: an easy
+  case. The question is whether G learns all tags of a picture or settles on one.
+- Isolated points are no manifold: D is shown all vectors blurred by noise, as the paper does not.
 
-Vectors, widths, noise and recipe were chosen in short runs on the validation images. Writes tags.json and
-tags.png beside this file.
+Vectors, widths, noise and recipe were chosen in short tries on the validation pictures. Writes tags.json
+and tags.png beside this file.
 """
 
 from __future__ import annotations
@@ -48,27 +48,27 @@ SLOTS = {
 }  # fmt: skip
 SIDE = 14  # a vector of 196 numbers; the paper's have 200
 BLUR = 0.7  # standard deviation of the noise; a vector's numbers have 0.4
-SAMPLES, BEST = 100, 10  # for each image: samples of G, tags given
+SAMPLES, BEST = 100, 10  # a picture: samples of G, tags given
 NEAR = (
     20,
     1,
-)  # words named by a sample: as in the paper, whose vocabulary is 2,000 times as large, and only the nearest
+)  # words a sample names: the paper's, of a vocabulary 2,000 times as large, and the very nearest
 SHOWN = 6
-POINTS = (1000, 2000, 4000, 8000, 16000)  # steps at which the validation images are scored
+POINTS = (1000, 2000, 4000, 8000, 16000)  # steps at which the validation pictures are judged
 
 
 class Pictures(NamedTuple):
-    """The features and the true tags of images."""
+    """Pictures, what is known of them, and what is true of them."""
 
     features: Tensor  # [n, c], standardised
-    has: Tensor  # [n, words], 1.0 where the word is a tag of the image
+    has: Tensor  # [n, words], 1.0 where the word is a tag of the picture
 
     def part(self, rows: slice) -> Pictures:
         return Pictures(self.features[rows], self.has[rows])
 
 
 class Dealer:
-    """Data source: features of random images as inputs, tags of the same images as real vectors."""
+    """Deals pictures' features to both players, then tags of the same pictures as reals."""
 
     def __init__(self, pictures: Pictures, vectors: Tensor, z_dim: int) -> None:
         self.pictures, self.vectors, self.z_dim = pictures, vectors, z_dim
@@ -97,12 +97,12 @@ def read(avatars: Path) -> tuple[ImageSet, Pictures, list[tuple[str, str]]]:
     with torch.no_grad():
         features = torch.cat([network(part.float() / 127.5 - 1) for part in images.pixels.split(250)])
     mean, spread = features[:TRAIN].mean(dim=0), features[:TRAIN].std(dim=0)
-    alive = spread > 1e-6  # the others are constant on this style
+    alive = spread > 1e-6  # the others are for the styles that are not shown here
     return images, Pictures(((features - mean) / spread)[:, alive], has), vocabulary
 
 
 class Blur(Method):
-    """Add noise to all vectors that D takes; without it D tells isolated points from all others at once."""
+    """Noise on all vectors that D is shown: it tells points of their own from anything near them at once."""
 
     name = "blur"
 
@@ -118,7 +118,7 @@ def embedding(words: int) -> Tensor:
 def trained(
     pictures: Pictures, vectors: Tensor, steps: int, after: Callable[[loop.TrainingState], None]
 ) -> nn.Module:
-    """G's weight average after ``steps`` of fsgen's training loop, which calls ``after`` at each step."""
+    """G's average after ``steps`` of the one training loop, which tells ``after`` of each."""
     family = CGAN()
     spec = {
         "resolution": SIDE, "channels": 1, "z_dim": 100, "c_dim": pictures.features.shape[1],
@@ -126,7 +126,7 @@ def trained(
         "d_widths": {"x": 200, "y": 200, "joint": 200}, "d_pieces": {"x": 2, "y": 2, "joint": 3},
     }  # fmt: skip
     recipe = replace(family.recipe(spec), dropout=0.0)
-    torch.manual_seed(0)  # initial weights
+    torch.manual_seed(0)  # the networks' first weights
     networks = family.build(spec)
     state = loop.begin(family, networks.g, networks.d, recipe)
     dealer = Dealer(pictures, vectors, spec["z_dim"])
@@ -139,12 +139,12 @@ def trained(
 
 @torch.no_grad()
 def named(sample: Callable[[int], Tensor], n: int, vectors: Tensor) -> dict[int, Tensor]:
-    """Count how often each word is among the nearest to an image's samples: by ``near``, [n, words].
+    """How often each word is among the nearest to one picture's samples: by ``near``, [n, words].
 
     Args:
-        sample: row of an image -> vectors [SAMPLES, SIDE * SIDE].
-        n: number of images.
-        vectors: of the vocabulary, [words, SIDE * SIDE].
+        sample: row of a picture -> vectors [SAMPLES, SIDE * SIDE].
+        n: pictures.
+        vectors: the vocabulary's, [words, SIDE * SIDE].
     """
     counts = {near: torch.zeros(n, len(vectors)) for near in NEAR}
     for row in range(n):
@@ -159,7 +159,7 @@ def cosine(some: Tensor, vectors: Tensor) -> Tensor:
 
 
 def ranked(scores: Tensor, has: Tensor) -> dict[str, float]:
-    """Precision and recall of the words with the highest ``scores`` [n, words] above 0."""
+    """How good the words of the highest ``scores`` [n, words] are; one of score 0 is not given."""
     hits = (has * (scores > 0)).gather(1, scores.topk(BEST).indices)
     of = has.sum(dim=1)
     shares = {
@@ -170,18 +170,18 @@ def ranked(scores: Tensor, has: Tensor) -> dict[str, float]:
 
 
 def varied(counts: Tensor, has: Tensor) -> dict[str, float]:
-    """Shares of true samples and of true tags named, and the effective number of words."""
+    """What the samples' very nearest words say of G's law: are they true, and are they all that is true?"""
     shares = counts / SAMPLES
-    scores = {
+    figures = {
         "true_samples": (shares * has).sum(dim=1).mean(),
-        "tags_named": ((counts > 0) * has).sum() / has.sum(),  # by at least one sample
-        "words": torch.special.entr(shares).sum(dim=1).exp().mean(),  # effective number: exp of the entropy
+        "tags_named": ((counts > 0) * has).sum() / has.sum(),  # by one sample at least
+        "words": torch.special.entr(shares).sum(dim=1).exp().mean(),  # as many equally likely ones
     }
-    return {name: round(value.item(), 3) for name, value in scores.items()}
+    return {name: round(value.item(), 3) for name, value in figures.items()}
 
 
 def by_slot(scores: Tensor, has: Tensor, vocabulary: list[tuple[str, str]]) -> dict[str, float]:
-    """Recall among the ten for each slot."""
+    """Recall among the ten, slot by slot."""
     found = torch.zeros_like(has).scatter(1, scores.topk(BEST).indices, 1) * has * (scores > 0)
     columns = {slot: [i for i, (of, _) in enumerate(vocabulary) if of == slot] for slot in SLOTS}
     return {
@@ -191,7 +191,7 @@ def by_slot(scores: Tensor, has: Tensor, vocabulary: list[tuple[str, str]]) -> d
 
 
 def ridge(train: Pictures, vectors: Tensor, features: Tensor, weight: float = 100.0) -> Tensor:
-    """Predict the mean vector of an image's tags at ``features`` by ridge regression."""
+    """Ridge regression from features to the mean vector of a picture's tags, at ``features``."""
     means = train.has @ vectors / train.has.sum(dim=1, keepdim=True)
     x, middle = train.features, means.mean(dim=0)
     square = x.T @ x + weight * torch.eye(x.shape[1])
@@ -199,7 +199,7 @@ def ridge(train: Pictures, vectors: Tensor, features: Tensor, weight: float = 10
 
 
 def sheet(images: Tensor, has: Tensor, scores: Tensor, vocabulary: list[tuple[str, str]]) -> Image.Image:
-    """Draw each image beside its true tags and G's, most often named first; wrong ones in grey."""
+    """Each picture beside its true tags and G's, the most often named first; what is wrong is grey."""
     font, line, size, wide = ImageFont.load_default(size=15), 19, 192, 190
     cell = size + 2 * wide + 20, (BEST + 2) * line
     out = Image.new("RGB", (2 * cell[0], -(-len(images) // 2) * cell[1]), "white")
@@ -225,7 +225,7 @@ def sheet(images: Tensor, has: Tensor, scores: Tensor, vocabulary: list[tuple[st
 
 
 def sampler(g: nn.Module, features: Tensor) -> Callable[[int], Tensor]:
-    """Return a function: row of an image -> the vectors that G draws for it, [SAMPLES, SIDE * SIDE]."""
+    """Row of a picture -> the vectors that G draws for it, [SAMPLES, SIDE * SIDE]."""
 
     def sample(row: int) -> Tensor:
         z = torch.rand(SAMPLES, g.z_dim, generator=random.generator(0, "samples", row))
@@ -235,7 +235,7 @@ def sampler(g: nn.Module, features: Tensor) -> Callable[[int], Tensor]:
 
 
 def perfect(has: Tensor, vectors: Tensor) -> Callable[[int], Tensor]:
-    """The same for a perfect G, which draws one of the image's own tags at random."""
+    """The same of a G that is right: it draws one of the picture's own tags."""
 
     def sample(row: int) -> Tensor:
         rng = random.generator(0, "tags", row)
@@ -291,7 +291,7 @@ def main() -> None:
     }  # fmt: skip
     HERE.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
-    first = TRAIN + VALIDATION  # the first held-out images, not selected
+    first = TRAIN + VALIDATION  # the first held-out pictures, not chosen
     shown = images.floats(slice(first, first + SHOWN))
     save_png(sheet(shown, test.has, counts, vocabulary), HERE.with_suffix(".png"))
 

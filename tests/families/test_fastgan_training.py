@@ -10,10 +10,10 @@ from fsgen import rng as random
 from fsgen.families.fastgan import networks
 from fsgen.families.fastgan.family import FastGAN, Recipe
 from fsgen.interfaces import Inputs, Networks, Spec, StepContext
-from fsgen.methods.stack import Stack
 from fsgen.nn import per_sample_fisher
 from fsgen.nn.spectral_norm import SpectralConv
 from fsgen.training import loop
+from fsgen.training.adapt import technique_of
 
 FAMILY = FastGAN()
 TINY: Spec = SPECS["fastgan"]
@@ -180,7 +180,7 @@ def test_a_run_cut_in_two_is_the_run_in_one_piece(one_thread, cut):
                 getattr(state, name).load_state_dict(getattr(start, name).state_dict())
             state.step = start.step
         loop.train(
-            state, family=FAMILY, methods=Stack.parse("diffaugment", {}), recipe=Recipe(batch=2), seed=0,
+            state, family=FAMILY, methods=technique_of("diffaugment", {}), recipe=Recipe(batch=2), seed=0,
             real_batches=lambda n, rng, inputs: torch.rand(n, 3, 64, 64, generator=rng) * 2 - 1, steps=steps,
         )  # fmt: skip
         return state

@@ -168,7 +168,7 @@ def test_layers_hold_each_parameter_once_in_the_order_of_the_data():
 
 @pytest.fixture
 def known(monkeypatch):
-    monkeypatch.setitem(registry.FAMILIES, "funit", "fsgen.families.funit.family:FUNIT")
+    monkeypatch.setitem(registry.families(), "funit", "fsgen.families.funit.family:FUNIT")
 
 
 def saved(path: Path, content: object, **options: object) -> Path:

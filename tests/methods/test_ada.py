@@ -12,7 +12,7 @@ import fsgen
 from fsgen.callbacks import Callbacks
 from fsgen.data import ada_augment
 from fsgen.errors import FsgenError, Interrupted
-from fsgen.io.run_folder import Run
+from fsgen.io.run_folder import RunFolder
 from fsgen.methods import ada
 from fsgen.methods.ada import ADA
 from fsgen.training.adapt import resume
@@ -23,7 +23,7 @@ QUICK = {"interval": "1", "kimg": "0.02", "target": -0.9}  # p is 0.2 after one 
 
 def entered(steps: int = 400, batch: int = 4, side: int = 32, known: str = "gd", **options) -> ADA:
     method = ADA(ADA.Options(**options))
-    method.enter(SimpleNamespace(
+    method.setup(SimpleNamespace(
         spec={"resolution": side}, recipe=SimpleNamespace(batch=batch), steps=steps, device="cpu",
         pretrained=frozenset(known),
     ))  # fmt: skip
@@ -35,7 +35,7 @@ def p_after(method: ADA, *batches: list[float]) -> list[float]:
     found = []
     for step, logits in enumerate(batches, start=1):
         method.judged(torch.tensor(logits)[:, None])
-        method.before(SimpleNamespace(step=step))
+        method.before_step(SimpleNamespace(step=step))
         found.append(method.p.item())
     return found
 
@@ -120,7 +120,7 @@ def test_a_run_augments_trains_all_and_goes_on_as_if_never_stopped(tmp_path, tin
     assert all(not torch.equal(before[k], after[k]) for k in before if "noise_const" not in k)
     p = [v for k, v in load_file(whole / "state/latest.safetensors").items() if k.endswith("ada.p")]
     assert len(p) == 1 and p[0] > 0  # the critic was shown something else than pictures as they are
-    assert Run(whole).history()[-1]["ada_p"] > 0
+    assert RunFolder(whole).history()[-1]["ada_p"] > 0
     plain = fsgen.adapt(
         drawings, out=tmp_path / "plain", source=tiny, method="finetune", steps=6, device="cpu"
     )

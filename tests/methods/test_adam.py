@@ -52,7 +52,7 @@ def test_the_probe_trains_what_modulates_and_the_head(name):
     for who, net in zip("gd", nets, strict=True):
         names = dict(net.named_parameters())
         vectors = {key for key in names if key.endswith((".0.u", ".0.v", ".0.b"))}
-        assert state.free[who].keys() == vectors | (head & names.keys() if who == "d" else set())
+        assert state.trained[who].keys() == vectors | (head & names.keys() if who == "d" else set())
         # every weight, but a learned constant and the head, has both; every other parameter has b
         for key in kind.build(spec)[who == "d"].state_dict():
             if key in names or key not in dict(kind.build(spec)[who == "d"].named_parameters()):

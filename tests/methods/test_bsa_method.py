@@ -23,13 +23,13 @@ from fsgen.data.images import load_images
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.families.biggan.layers import ConditionalNorm
 from fsgen.interfaces import Inputs
-from fsgen.io.run_folder import Run
+from fsgen.io.run_folder import RunFolder
 from fsgen.methods.bsa import BSA, LAYERS, NOISE, drift, earth_mover, perceptual
 from fsgen.models import model as models
 from fsgen.nn.layers import ModulatedConv
-from fsgen.sampling.latents import inputs_of
+from fsgen.sampling.conditioning import conditioning_of
 from fsgen.training.adapt import resume
-from fsgen.training.real_batches import make_real_batches
+from fsgen.training.batches import real_batches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FAMILIES = ("stylegan2", "biggan", "dcgan", "fastgan")
@@ -49,7 +49,7 @@ def adapt(out: Path, source: Path, images: Path, **options: object) -> Path:
 # ---- what is trained -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", registry.FAMILIES)
+@pytest.mark.parametrize("name", registry.families())
 def test_scales_are_those_of_the_layers_that_scale(name):
     family = registry.family(name)()
     with torch.device("meta"):
@@ -96,7 +96,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, source, drawings):
             drawings,
             callbacks=Callbacks(stop=lambda: asked.append(0) or len(asked) == 2),
         )
-    assert Run.open(tmp_path / "a").step == 2
+    assert RunFolder.open(tmp_path / "a").step == 2
     resume(tmp_path / "a")
     adapt(tmp_path / "b", source, drawings)
     names = ("model.safetensors", "state/latest.safetensors")
@@ -106,7 +106,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, source, drawings):
 
 def test_it_learns_to_rebuild_the_images(tmp_path, tiny, drawings, real_plots):
     run = adapt(tmp_path / "run", tiny, drawings, steps=40)
-    history = Run(run).history()
+    history = RunFolder(run).history()
     assert history[-1]["l1"] < 0.8 * history[0]["l1"]
     assert set(history[0]) == {"step", "l1", "emd", "drift"}
     assert history[0]["drift"] == 0 < history[-1]["drift"]
@@ -135,10 +135,10 @@ def ready(shots: int = 5, classes: int = 0, family: str = "dcgan", steps: int = 
     kind, method = registry.family(family)(), BSA(BSA.Options(perceptual="0"))
     g = nn.Linear(1, 1)
     spec = {"z_dim": 4, "c_dim": classes, "w_dim": 16}
-    method.enter(SimpleNamespace(
+    method.setup(SimpleNamespace(
         source=g, family=kind, spec=spec, shots=shots, steps=steps, say=lambda line: None
     ))  # fmt: skip
-    method.fit(g, None)
+    method.add_modules(g, None)
     return method, g
 
 
@@ -153,7 +153,7 @@ def test_every_image_is_shown_as_often_as_any_other_with_its_own_latent(drawings
     noise = drawn.z - 100 * drawn.rows[:, None]  # latents are stored a hundred times smaller
     assert noise.std().item() == pytest.approx(NOISE, rel=0.05) and noise.abs().max() < 6 * NOISE
     images = load_images(drawings, 16)
-    belonging = make_real_batches(images, torch.device("cpu"), mirror=False)(1003, rng, drawn)
+    belonging = real_batches(images, torch.device("cpu"), mirror=False)(1003, rng, drawn)
     assert torch.equal(belonging, images.floats(drawn.rows))
     all_of_them = method.draw(g, Inputs(z=torch.zeros(5, 4)), rng, shown=True)
     assert all_of_them.rows.tolist() == [0, 1, 2, 3, 4]
@@ -165,7 +165,7 @@ def test_rates_fall_to_a_fifth_after_each_three_tenths_of_the_steps():
     method, g = ready(steps=10_000)
     optimiser = torch.optim.Adam(g.parameters(), lr=0.03)
     for step in (0, 2999, 3000, 5999, 6000, 9000, 9999, 3000):  # the last: as after a resume
-        method.before(SimpleNamespace(opt_g=optimiser, step=step))
+        method.before_step(SimpleNamespace(opt_g=optimiser, step=step))
         assert optimiser.param_groups[0]["lr"] == pytest.approx(0.03 * 0.2 ** (step // 3000))
 
 
@@ -194,19 +194,21 @@ def test_vgg16_is_looked_through_where_it_is_here(tmp_path, tiny, drawings, vgg1
     plain = adapt(tmp_path / "a", tiny, drawings, callbacks=Callbacks(say=said.append))
     why = "VGG16's weights are not on this machine (fsgen pull metrics)"
     assert f"bsa compares pixels alone: {why}" in said
-    assert Run.open(plain).config()["method"]["bsa"]["perceptual"] == "0.0"
+    assert RunFolder.open(plain).config()["method"]["bsa"]["perceptual"] == "0.0"
     with pytest.raises(FsgenError, match="VGG16's weights are not on this machine") as caught:
         adapt(tmp_path / "b", tiny, drawings, options={"bsa": {"perceptual": "0.001"}})
     assert caught.value.hint == "fsgen pull metrics" and caught.value.exit_code == 2
     assert not any((tmp_path / "b").iterdir())
     monkeypatch.setenv("FSGEN_HOME", str(vgg16_home))
     seen = adapt(tmp_path / "b", tiny, drawings)
-    assert Run.open(seen).config()["method"]["bsa"]["perceptual"] == "0.001"
-    first = Run(seen).history()[0]
-    assert 0 < first["perceptual"] < math.inf and first["l1"] == pytest.approx(Run(plain).history()[0]["l1"])
+    assert RunFolder.open(seen).config()["method"]["bsa"]["perceptual"] == "0.001"
+    first = RunFolder(seen).history()[0]
+    assert 0 < first["perceptual"] < math.inf and first["l1"] == pytest.approx(
+        RunFolder(plain).history()[0]["l1"]
+    )
     assert models.load(seen).hash != models.load(plain).hash
     more = adapt(tmp_path / "c", tiny, drawings, options={"bsa": {"perceptual": "0.002"}})
-    assert Run(more).history()[0]["perceptual"] == pytest.approx(2 * first["perceptual"], rel=1e-4)
+    assert RunFolder(more).history()[0]["perceptual"] == pytest.approx(2 * first["perceptual"], rel=1e-4)
 
 
 def test_vgg16_looks_at_all_images_once_and_at_a_part_of_them_anew():
@@ -232,7 +234,8 @@ def test_latents_are_drawn_with_the_temperature(tmp_path, source, drawings):
     cold = adapt(tmp_path / "a", source, drawings, options={"bsa": {"temperature": 0.3}})
     warm = adapt(tmp_path / "b", source, drawings, options={"bsa": {"temperature": 1.0}})
     few, many = (
-        inputs_of(model, model.generator(), range(4), "cpu").z for model in map(models.load, (cold, warm))
+        conditioning_of(model).inputs(model.generator(), range(4), "cpu").z
+        for model in map(models.load, (cold, warm))
     )
     torch.testing.assert_close(few, 0.3 * many)
     shown = json.loads((cold / "report.json").read_text())["run"]["method"]["bsa"]
@@ -296,5 +299,5 @@ def test_weights_that_are_none(weight):
 
 def test_one_image_is_enough(tmp_path, tiny):
     run = adapt(tmp_path / "run", tiny, draw_images(tmp_path / "one", 1), steps=2)
-    assert Run.open(run).config()["recipe"]["batch"] == 1
+    assert RunFolder.open(run).config()["recipe"]["batch"] == 1
     assert load_file(run / "model.safetensors")["extra.bsa.z"].shape == (1, 6)

@@ -19,8 +19,8 @@ from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.interfaces import Inputs, MethodContext
 from fsgen.io import checkpoint
-from fsgen.io.run_folder import Run
-from fsgen.methods.cdc import CDC, SIDE, divergence, relations, seen
+from fsgen.io.run_folder import RunFolder
+from fsgen.methods.cdc import CDC, SIDE, divergence, relations
 from fsgen.models import model as models
 from fsgen.training.adapt import resume
 
@@ -104,15 +104,15 @@ def test_hand_made_features():
 def test_the_term_is_zero_at_the_source_and_grows_away_from_it(tmp_path, family, kind):
     model = models.load(make_source(tmp_path / "s.safetensors", name=family))
     method = CDC(CDC.Options(divergence=kind))
-    method.enter(make_context(model.generator("g")))
+    method.setup(make_context(model.generator("g")))
     g = model.generator("g").train()
     context = SimpleNamespace(g=g, draw=g.draw, rng=lambda purpose: random.generator(0, purpose))
     buffers = {name: value.clone() for name, value in g.named_buffers()}
-    assert method.terms(context)["cdc"].item() == 0
+    assert method.loss_terms(context)["cdc"].item() == 0
     with torch.no_grad():
         for parameter in g.parameters():
             parameter.mul_(1 + 0.3 * torch.rand(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    term = method.terms(context)["cdc"]
+    term = method.loss_terms(context)["cdc"]
     assert term.item() > 1e-3
     term.backward()
     assert all(torch.equal(value, buffers[name]) for name, value in g.named_buffers())
@@ -124,11 +124,11 @@ def test_the_map_of_4_px_is_not_compared(tiny):
     model = models.load(tiny)
     g = model.generator("g")
     method = CDC()
-    method.enter(make_context(model.generator("g").requires_grad_(False)))
+    method.setup(make_context(model.generator("g").requires_grad_(False)))
     with torch.no_grad():  # of the first map, bias and all, but nothing that the others are made from
         g.synthesis.b4.torgb.weight.mul_(3)
     context = SimpleNamespace(g=g, draw=g.draw, rng=lambda purpose: random.generator(0, purpose))
-    assert method.terms(context)["cdc"].item() == 0  # to-RGB is no feature either
+    assert method.loss_terms(context)["cdc"].item() == 0  # to-RGB is no feature either
     first, *others = g.taps(g.draw(2, torch.Generator()))
     assert first.shape[2] == 4 and [x.shape[2] for x in others] == [8, 8, 16, 16]
 
@@ -140,12 +140,12 @@ def test_every_fourth_step_draws_near_anchors_that_the_seed_fixes(tiny):
     source = models.load(tiny).generator("g")
     methods = [CDC(CDC.Options(spread=0.01)) for _ in range(3)]
     for method, seed in zip(methods, (7, 7, 8), strict=True):
-        method.enter(make_context(source, shots=3, seed=seed))
+        method.setup(make_context(source, shots=3, seed=seed))
     assert torch.equal(methods[0].anchors, methods[1].anchors)
     assert not torch.equal(methods[0].anchors, methods[2].anchors)
     method, free = methods[0], source.draw(64, torch.Generator().manual_seed(0))
     for step in range(9):
-        method.before(SimpleNamespace(step=step))
+        method.before_step(SimpleNamespace(step=step))
         drawn = method.draw(source, free, random.generator(0, "latents", step), shown=True)
         beside = method.draw(source, free, random.generator(0, "path", step), shown=False)
         assert beside is free  # a regulariser's latents are free in every step
@@ -183,9 +183,9 @@ def test_a_patch_is_a_part_of_the_picture(family, px, patch):
     spec = kind.fresh(px, width=16 if family == "stylegan2" else 4)
     d = kind.build(spec).d.eval()
     method = CDC()
-    method.enter(make_context(SimpleNamespace(draw=lambda n, rng: Inputs(z=torch.zeros(n, 1))), spec=spec))
-    method.fit(None, d)
-    method.before(SimpleNamespace(step=1))
+    method.setup(make_context(SimpleNamespace(draw=lambda n, rng: Inputs(z=torch.zeros(n, 1))), spec=spec))
+    method.add_modules(None, d)
+    method.before_step(SimpleNamespace(step=1))
     for parameter in d.parameters():
         parameter.data.fill_(0.01)
     images = torch.ones(1, 3, px, px, requires_grad=True)
@@ -201,12 +201,12 @@ def test_whole_pictures_at_anchors_and_patches_elsewhere(tiny):
     d = model.discriminator()
     plain = model.discriminator()
     method = CDC()
-    method.enter(make_context(model.generator("g"), spec=model.spec))
-    method.fit(None, d)
+    method.setup(make_context(model.generator("g"), spec=model.spec))
+    method.add_modules(None, d)
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    method.before(SimpleNamespace(step=0))
+    method.before_step(SimpleNamespace(step=0))
     assert torch.equal(method.discriminator(d)(images, None), plain(images))
-    method.before(SimpleNamespace(step=1))
+    method.before_step(SimpleNamespace(step=1))
     patches = method.discriminator(d)(images, None)
     torch.testing.assert_close(patches, d.cdc(seen(plain, images)))
     (patches.sum() + 0 * d.cdc.weight.sum()).backward()
@@ -243,7 +243,7 @@ def test_a_run_leaves_the_sources_keys_and_goes_on_as_if_never_stopped(tmp_path,
     assert all(not torch.equal(before[key], after[key]) for key in g_and_d)
     state = load_file(whole / "state" / "latest.safetensors")
     assert {"d.cdc.weight", "d.cdc.bias"} <= state.keys()
-    assert any(line.get("cdc", 0) > 0 for line in Run(whole).history())
+    assert any(line.get("cdc", 0) > 0 for line in RunFolder(whole).history())
     for stop in (1, 3):
         left = iter([*[False] * (stop - 1), True])
         with pytest.raises(Interrupted):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fsgen.interfaces import MethodContext, TrialRun
-from fsgen.methods.ewc import EWC, HELD
+from fsgen.methods.ewc import EWC, QUANTILE
 
 
 class Net(nn.Module):
@@ -30,7 +30,7 @@ def context(fisher: torch.Tensor, change: torch.Tensor, pull: torch.Tensor) -> M
 
 def chosen(*given: torch.Tensor) -> float:
     method = EWC()
-    method.enter(context(*given))
+    method.setup(context(*given))
     return method.weight
 
 
@@ -39,7 +39,7 @@ def test_lambda_holds_a_tenth_of_the_pulled_weights_harder_than_they_are_pulled(
     fisher, change, pull = (torch.rand(1000, generator=rng) + 0.1 for _ in range(3))
     weight = chosen(fisher, change, pull)
     held = 2 * weight * fisher * change >= pull * (1 - 1e-6)
-    assert held.float().mean().item() == pytest.approx(HELD, abs=1e-3)
+    assert held.float().mean().item() == pytest.approx(QUANTILE, abs=1e-3)
     # rescaling F (of D's logits, say) leaves the penalty as it was
     assert chosen(fisher * 7, change, pull) == pytest.approx(weight / 7)
     # weights that nothing pulls, such as other classes' embeddings, change nothing
@@ -51,11 +51,11 @@ def test_lambda_holds_a_tenth_of_the_pulled_weights_harder_than_they_are_pulled(
 def test_the_penalty_is_equation_4_and_its_gradient_twice_that():
     fisher, still = torch.tensor([1.0, 2.0, 3.0]), torch.ones(3)
     method = EWC(EWC.Options(lambda_="10"))
-    method.enter(context(fisher, still, still))
+    method.setup(context(fisher, still, still))
     g = Net(2)
     g.a.data, g.b.data = torch.tensor([0.5, -1.0]), torch.tensor([2.0])
-    method.before(SimpleNamespace(g=g))
-    loss = method.terms(SimpleNamespace(g=g))["ewc"]
+    method.before_step(SimpleNamespace(g=g))
+    loss = method.loss_terms(SimpleNamespace(g=g))["ewc"]
     assert loss.item() == pytest.approx(10 * (1 * 0.25 + 2 * 1 + 3 * 4))
     loss.backward()
     torch.testing.assert_close(g.a.grad, 20 * fisher[:2] * g.a.data)

@@ -19,7 +19,7 @@ from fsgen.nn.filter_masks import axis_of
 from fsgen.training.adapt import resume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-WITH_FILTERS = [name for name in registry.FAMILIES if "filters" in registry.family(name).traits]
+WITH_FILTERS = [name for name in registry.families() if "filters" in registry.family(name).traits]
 OPTIONS = {"adam": {"probe": "2", "samples": "4"}, "rick": {"warmup": "1", "every": "2", "prune": 10.0}}
 
 

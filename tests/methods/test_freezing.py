@@ -21,8 +21,8 @@ from fsgen.training import loop
 from fsgen.training.adapt import resume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-WITH_STAGES = [name for name in registry.FAMILIES if "stages" in registry.family(name).traits]
-WITH_RESOLUTIONS = [name for name in registry.FAMILIES if "resolutions" in registry.family(name).traits]
+WITH_STAGES = [name for name in registry.families() if "stages" in registry.family(name).traits]
+WITH_RESOLUTIONS = [name for name in registry.families() if "resolutions" in registry.family(name).traits]
 
 
 def trained(method, name: str, **changes) -> dict[str, set[str]]:
@@ -37,7 +37,7 @@ def trained(method, name: str, **changes) -> dict[str, set[str]]:
     everything = {
         f"{who}.{key}" for who, net in (("g", nets.g), ("d", nets.d)) for key, _ in net.named_parameters()
     }
-    free = {f"{who}.{key}" for who in ("g", "d") for key in state.free[who]}
+    free = {f"{who}.{key}" for who in ("g", "d") for key in state.trained[who]}
     return {"free": free, "held": everything - free}
 
 
@@ -139,7 +139,7 @@ class Alone(Method):
 )
 def test_nothing_to_freeze_is_refused(method, where, message):
     with pytest.raises(FsgenError, match=message):
-        method.enter(where)
+        method.setup(where)
 
 
 @pytest.mark.parametrize(

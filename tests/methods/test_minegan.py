@@ -17,11 +17,10 @@ from fsgen.errors import FsgenError, Interrupted
 from fsgen.interfaces import Inputs
 from fsgen.io import checkpoint
 from fsgen.methods.minegan import MineGAN
-from fsgen.methods.stack import Stack
 from fsgen.models import model as models
 from fsgen.nn import miners
-from fsgen.sampling.latents import inputs_of
-from fsgen.training.adapt import resume
+from fsgen.sampling.conditioning import conditioning_of
+from fsgen.training.adapt import resume, technique_of
 from fsgen.training.loop import _descend
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,7 +62,7 @@ def test_the_miner_has_moved_and_pictures_are_drawn_with_it(tmp_path, tiny, draw
     model = models.load(run)
     g = model.generator()
     z = torch.cat([g.draw(1, random.generator(seed, "picture")).z for seed in range(3)])
-    drawn = inputs_of(model, g, range(3), "cpu").z
+    drawn = conditioning_of(model).inputs(g, range(3), "cpu").z
     w = {key.removeprefix("extra.minegan."): value.double() for key, value in last.items()}
     by_hand = (z.double() @ w["0.weight"].T + w["0.bias"]).clamp(min=0) @ w["2.weight"].T + w["2.bias"]
     torch.testing.assert_close(drawn.double(), by_hand)
@@ -77,7 +76,9 @@ def test_gradients_are_those_of_one_step_alone():
     optimiser, z = torch.optim.SGD(net.parameters(), lr=0.0), torch.randn(4, 3)
     seen = []
     for _ in range(2):
-        _descend(optimiser, {"g": net.own(net.minegan(z)).square().mean()}, lambda: method.hold("g", net))
+        _descend(
+            optimiser, {"g": net.own(net.minegan(z)).square().mean()}, lambda: method.mask_gradients("g", net)
+        )
         seen.append(net.minegan[0].weight.grad.clone())
         assert net.own.weight.grad is None
     assert torch.equal(*seen) and seen[0].any()
@@ -121,7 +122,7 @@ def test_the_mined_constant_is_folded_into_the_sources_keys(tmp_path, tiny, draw
 def test_styles_are_mixed_with_mined_latents(tiny):
     g = models.load(tiny).generator()
     method = MineGAN()
-    method.fit(g, None)
+    method.add_modules(g, None)
     z = g.draw(2, torch.Generator().manual_seed(0)).z
     drawn = method.draw(g, Inputs(z=z), torch.Generator().manual_seed(1), shown=True)
     other = g.draw(2, torch.Generator().manual_seed(1)).z
@@ -151,7 +152,7 @@ def test_a_constant_is_mined_where_there_is_one(tmp_path):
     with pytest.raises(FsgenError, match="minegan needs constant; the family dcgan has none"):
         adapt(tmp_path / "run", source, images, options={"minegan": {"mine": "both"}})
     with pytest.raises(FsgenError, match="'mine' cannot be 'constant'"):
-        Stack.parse("minegan", {"minegan": {"mine": "constant"}})
+        technique_of("minegan", {"minegan": {"mine": "constant"}})
 
 
 def test_two_methods_do_not_both_decide_one_thing(tmp_path, tiny, drawings):

@@ -15,9 +15,9 @@ from tiny import make_source
 import fsgen
 from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError, Interrupted
-from fsgen.methods.nst import CONTENT, NST, STYLE, content, grams, style
 from fsgen.models import model as models
 from fsgen.training.adapt import resume
+from fsgen.training_free.style_transfer import CONTENT, STYLE, StyleTransfer, content, grams, style
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,7 +71,7 @@ def test_losses_are_the_papers_with_sums_over_maps_and_positions():
 
 def alone(steps: int, ratio: float) -> NST:
     """The method with colours in the place of VGG16's maps."""
-    method = NST(NST.Options(steps=steps, ratio=ratio))
+    method = StyleTransfer(StyleTransfer.Options(steps=steps, ratio=ratio))
     method.vgg = lambda images: {layer: images for layer in (CONTENT, *STYLE)}
     return method
 

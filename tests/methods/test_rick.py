@@ -46,7 +46,7 @@ def test_frozen_and_pruned_filters_stay_between_estimates(beta1):
         nets = dict(zip("gd", kind.build(spec), strict=True))
     method = RICK(RICK.Options(warmup="0", every="3", prune=15.0, freeze=60.0))
     turns = iter(range(99))
-    method.enter(SimpleNamespace(
+    method.setup(SimpleNamespace(
         family=kind, spec=spec, steps=1, seed=0, pretrained={"g", "d"},
         information=lambda *_: information(nets, next(turns)),
     ))  # fmt: skip
@@ -54,7 +54,7 @@ def test_frozen_and_pruned_filters_stay_between_estimates(beta1):
                   for who, net in nets.items()}  # fmt: skip
     rng, history = torch.Generator().manual_seed(1), []
     for step in range(12):
-        method.before(SimpleNamespace(
+        method.before_step(SimpleNamespace(
             g=nets["g"], d=nets["d"], g_ema=nets["g"], opt_g=optimisers["g"], opt_d=optimisers["d"], step=step
         ))  # fmt: skip
         history.append({})
@@ -65,7 +65,7 @@ def test_frozen_and_pruned_filters_stay_between_estimates(beta1):
                 history[-1][who, layer.weight] = decided, then
             for p in net.parameters():
                 p.grad = torch.randn(p.shape, generator=rng)
-            method.hold(who, net)
+            method.mask_gradients(who, net)
             optimisers[who].step()
             for layer in method.layers[who]:
                 decided, then = history[-1][who, layer.weight]

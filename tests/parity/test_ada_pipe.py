@@ -12,7 +12,7 @@ from cases import Case, cases, close, each, skipped, stated
 from torch import Tensor
 
 from fsgen.data import ada_augment, ada_warp
-from fsgen.methods.ada import ADA, moved
+from fsgen.methods.ada import ADA, updated
 
 KIND = "ada-pipe"
 OUTPUT = re.compile(r"out\.(\w+)\.(?:p(\d+)(?:\.(grad_x0?))?|(out|grad_x))")  # of the pipe
@@ -124,7 +124,7 @@ def test_p_follows_the_rule(case, name):
     if f"in.p_{trace}.sign_mean" in io:
         ours, real_images = [], config["batch"] * interval
         for mean in io[f"in.p_{trace}.sign_mean"].tolist():
-            p = moved(p, mean, real_images, rule=config["rule"], target=config["target"], kimg=kimg)
+            p = updated(p, mean, real_images, rule=config["rule"], target=config["target"], kimg=kimg)
             ours.append(p)
     else:
         options = {"rule": config["rule"], "target": config["target"], "kimg": str(kimg)}
@@ -136,7 +136,7 @@ def test_p_follows_the_rule(case, name):
 def entered(options: ADA.Options, **context: object) -> ADA:
     method = ADA(options)
     settings = {"spec": {"resolution": 32}, "device": "cpu", "steps": 10**6, "pretrained": frozenset()}
-    method.enter(SimpleNamespace(**settings | context))
+    method.setup(SimpleNamespace(**settings | context))
     return method
 
 
@@ -146,7 +146,7 @@ def followed(options: ADA.Options, p: Tensor, logits: Tensor) -> list[Tensor]:
     method.p = p
     for step, batch in enumerate(logits, start=1):
         method.judged(batch[:, None])
-        method.before(SimpleNamespace(step=step))
+        method.before_step(SimpleNamespace(step=step))
         ours.append(method.p)
     return ours
 

@@ -302,7 +302,7 @@ def test_what_starts_at_zero_and_which_gradients_are_cleared(case):
         shown = part(tensors, f"in.mask.{who}.param.")
         names[who] = ours(who, [*shown, *part(tensors, f"in.select.fisher_{who}.")])
         method.values[who] = {names[who][key]: value for key, value in shown.items()}
-    method.fit(nets["g"], nets["d"])
+    method.add_modules(nets["g"], nets["d"])
     for who, net in nets.items():
         shown, after = (part(tensors, f"{side}.mask.{who}.param.") for side in ("in", "out"))
         for key, value in (shown | after).items():
@@ -311,7 +311,7 @@ def test_what_starts_at_zero_and_which_gradients_are_cleared(case):
         for key, value in part(tensors, f"in.mask.{who}.grad.").items():
             mine = net.get_parameter(names[who][key])
             mine.grad = value.reshape(mine.shape).clone()
-        method.hold(who, net)
+        method.mask_gradients(who, net)
         for key, value in part(tensors, f"out.mask.{who}.grad.").items():
             mine = net.get_parameter(names[who][key])
             if Stack([method]).trains(FAMILY, method.context.spec, who, names[who][key]):

@@ -129,7 +129,7 @@ class Step:
         recipe, adam = method.recipe(family, {}, len(self.g.bsa["z"])), case.info["adam"]
         rate = settings.get("init_lr", recipe["lr"])
         self.recipe = recipe | {"lr": rate, "beta1": adam["beta1"], "beta2": adam["beta2"]}
-        method.enter(SimpleNamespace(
+        method.setup(SimpleNamespace(
             source=source, family=family, spec={"z_dim": self.g.bsa["z"].shape[1]}, steps=10,
             shots=len(self.g.bsa["z"]), say=lambda line: None, vgg=lambda layers: self.look,
         ))  # fmt: skip
@@ -142,7 +142,7 @@ class Step:
         context = StepContext(
             self.g, None, None, real_images, self.inputs, None, None, lambda purpose: rng, {}
         )
-        self.terms = method.objective(context)
+        self.terms = method.loss_terms(context)
 
 
 @pytest.mark.parametrize("case", KIND)
@@ -185,7 +185,7 @@ def test_gradients_and_one_step_of_the_optimiser(case, monkeypatch):
     optimiser = DCGAN().optimiser(list(trained.values()), recipe, "g")
     # The reference adds its epsilon to the root of the uncorrected second moment.
     optimiser.param_groups[0]["eps"] = adam["eps"] / math.sqrt(1 - adam["beta2"])
-    step.method.before(SimpleNamespace(opt_g=optimiser, step=0))
+    step.method.before_step(SimpleNamespace(opt_g=optimiser, step=0))
     optimiser.step()
     shown = {name for name in trained if f"out.grad.{name}" in tensors}
     assert {f"out.grad.{name}" for name in shown} == {k for k in tensors if k.startswith("out.grad.")}

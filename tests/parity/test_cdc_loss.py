@@ -73,7 +73,7 @@ class Correspondence:
             g=nets["target"], draw=lambda n, rng: inputs, rng=lambda purpose: torch.Generator()
         )
         with injected(randint=self.io["in.net.feat_ind"].long() - 1):
-            return method.terms(context)["cdc"]
+            return method.loss_terms(context)["cdc"]
 
     def anchored(self) -> Tensor:
         """Latents near anchors, by the method's own draw."""

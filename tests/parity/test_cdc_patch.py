@@ -38,7 +38,7 @@ class Patches:
         self.d.load_state_dict(state)
         self.method = CDC()
         self.method.spec = spec
-        self.method.fit(None, self.d)  # changes nothing of D's own
+        self.method.add_modules(None, self.d)  # changes nothing of D's own
         self.heads = {p: self.head(p) for p in {int(key.split(".")[1]) for key in self.parts["extra"]}}
         if self.d.cdc.weight.shape == self.heads[0].weight.shape:
             self.d.cdc.load_state_dict(self.heads[0].state_dict())

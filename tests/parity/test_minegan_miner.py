@@ -54,7 +54,7 @@ class Mined:
         weights = parts(case)
         self.g = generator(case, weights["g"])
         self.method = MineGAN(options_of(weights, mine))
-        self.method.fit(self.g, None)
+        self.method.add_modules(self.g, None)
         miner = {key.removeprefix("transform."): value for key, value in weights["miner"].items()}
         self.g.minegan.load_state_dict(miner)
         if mine == "both":
@@ -86,7 +86,7 @@ class Mined:
     def left(self, z: Tensor) -> Tensor:
         """As a finished model draws: miners stored and folded."""
         finished = Mined(self.case, mine="both")
-        stored = finished.method.leave(finished.g)
+        stored = finished.method.export(finished.g)
         return finished.g(replace(MineGAN.feed(stored, Inputs(z=z)), mix=None))
 
 

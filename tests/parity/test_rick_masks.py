@@ -53,7 +53,7 @@ class Round(RICK):
     def of(cls, case: Case, freeze: float, prune: float, **options) -> Round:
         method = cls(cls.Options(freeze=float(freeze), prune=float(prune), warmup="0", **options))
         method.case, method.nets = case, dict(zip("gd", FAMILY.build(spec_of(case)), strict=True))
-        method.enter(SimpleNamespace(
+        method.setup(SimpleNamespace(
             family=FAMILY, spec=spec_of(case), steps=1, seed=0, pretrained={"g", "d"},
             information=lambda *_: {w: information(case, n, method.turn, w) for w, n in method.nets.items()},
         ))  # fmt: skip
@@ -147,7 +147,7 @@ def test_two_rounds_of_training(case):
                 for key, value in given.items():
                     mine = net.get_parameter(names[who][key])
                     mine.grad = value.reshape(mine.shape).clone()
-                method.hold(who, net)
+                method.mask_gradients(who, net)
                 for key, value in part(tensors, f"out.dyn{turn}.step{step}.{who}.grad.").items():
                     mine = net.get_parameter(names[who][key])
                     close(mine.grad, value.reshape(mine.shape), grad=True)

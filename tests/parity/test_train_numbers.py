@@ -67,8 +67,8 @@ def test_moving_averages(case):
         ours = Net(io["in.ema.param0"], io["in.ema.buffer0"])
         steps = zip(io["in.ema.params"], io["in.ema.buffers"], strict=True)
         for i, (param, buffer) in enumerate(steps):
-            decay = loop.decay_of(recipes(case)[rule], start(case, rule) + i)
-            loop.average(ours, Net(param, buffer), decay)
+            decay = loop.ema_decay(recipes(case)[rule], start(case, rule) + i)
+            loop.update_average(ours, Net(param, buffer), decay)
             near(ours.param, io[f"out.ema.{rule}.params"][i])
             own = rule == "rosinality"  # its buffers stay
             near(io["in.ema.buffer0"] if own else ours.buffer, io[f"out.ema.{rule}.buffers"][i])
@@ -91,7 +91,7 @@ def test_decays(case):
     }
     found = {name: value for name, value in case.info["numbers"].items() if name.startswith("ema_")}
     for name, value in found.items():
-        assert loop.decay_of(rules[of[name]], 1) == pytest.approx(value, **EXACT), name
+        assert loop.ema_decay(rules[of[name]], 1) == pytest.approx(value, **EXACT), name
 
 
 @pytest.mark.parametrize("case", each(KIND))

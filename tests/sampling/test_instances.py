@@ -78,7 +78,9 @@ def test_the_feature_network_is_loaded_once(tmp_path, source, built, drawings, p
     run = fsgen.adapt(drawings, out=tmp_path / "run", source=source, method="instances", device="cpu")
     assert built == ["colours"] * 3
     photo = sorted(pictures.iterdir())[0]
-    job = sheets.Job(str(run), tmp_path / "a.png", [0, 1], instance=photo, candidates=2, device="cpu")
+    job = sheets.SampleRequest(
+        str(run), tmp_path / "a.png", [0, 1], instance=photo, candidates=2, device="cpu"
+    )
     sheets.write(job, Callbacks())
     assert built == ["colours"] * 4
     plain = train(pictures, out=tmp_path / "plain", steps=1, **SMALL)
@@ -89,7 +91,7 @@ def test_the_feature_network_is_loaded_once(tmp_path, source, built, drawings, p
 def test_what_is_drawn_belongs_together():
     features = torch.nn.functional.normalize(torch.randn(20, 5, generator=torch.Generator().manual_seed(0)))
     labels = [i % 3 for i in range(20)]
-    shown = instances.Instances.of(features, 4, labels)
+    shown = instances.InstanceSet.of(features, 4, labels)
 
     class G:
         def draw(self, n, rng):
@@ -110,7 +112,7 @@ def test_what_is_drawn_belongs_together():
 def test_an_instance_may_be_its_flipped_image():
     rng = torch.Generator().manual_seed(0)
     features, flipped = torch.nn.functional.normalize(torch.randn(2, 12, 5, generator=rng), dim=2)
-    plain, both = (instances.Instances.of(features, 3, None, other) for other in (None, flipped))
+    plain, both = (instances.InstanceSet.of(features, 3, None, other) for other in (None, flipped))
     assert torch.equal(plain.near, both.near) and torch.equal(plain.stored(0), both.stored(0))
 
     class G:
@@ -186,7 +188,9 @@ def test_a_picture_is_drawn_after(tmp_path, source, pictures):
 
     assert (cosine(near) >= cosine(plain) - 1e-6).all()
     torch.testing.assert_close(torch.cat(list(after.chosen([0, 1], 1))), plain)
-    job = sheets.Job(str(source), tmp_path / "a.png", [0, 1], instance=photo, candidates=3, device="cpu")
+    job = sheets.SampleRequest(
+        str(source), tmp_path / "a.png", [0, 1], instance=photo, candidates=3, device="cpu"
+    )
     assert sheets.write(job, Callbacks()) == [tmp_path / "a.png"]
 
 
@@ -201,10 +205,13 @@ def test_what_cannot_be_is_refused(tmp_path, tiny, source, drawings, pictures):
         fsgen.load(tiny, device="cpu").after(drawings)
     with pytest.raises(FsgenError, match="candidates is at least 1"):
         sheets.write(
-            sheets.Job(str(source), tmp_path / "a.png", [0], candidates=0, device="cpu"), Callbacks()
+            sheets.SampleRequest(str(source), tmp_path / "a.png", [0], candidates=0, device="cpu"),
+            Callbacks(),
         )
     with pytest.raises(FsgenError, match="tiny does not draw after images"):
-        sheets.write(sheets.Job(str(tiny), tmp_path / "a.png", [0], candidates=2, device="cpu"), Callbacks())
+        sheets.write(
+            sheets.SampleRequest(str(tiny), tmp_path / "a.png", [0], candidates=2, device="cpu"), Callbacks()
+        )
     with pytest.raises(FsgenError, match="instances trains nothing, so it goes with no other"):
         fsgen.adapt(drawings, out=tmp_path / "run", source=source, method="instances,diffaugment")
     mute = make_source(tmp_path / "mute.safetensors", **AFTER)

@@ -19,6 +19,7 @@ from fsgen.models import model as models
 from fsgen.models.model import Model
 from fsgen.sampling import latents, sheets
 from fsgen.sampling import sampler as engine
+from fsgen.sampling.conditioning import conditioning_of
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,10 @@ def pictures(model, chosen=range(4), **options):
 
 
 def write(out, model, chosen=(0, 1, 2), frames=None, **options):
-    job = sheets.Job(model=str(model), out=out, seeds=list(chosen), device="cpu", **options)
-    return sheets.write(job, Callbacks()) if frames is None else sheets.film(job, frames, Callbacks())
+    job = sheets.SampleRequest(model=str(model), out=out, seeds=list(chosen), device="cpu", **options)
+    return (
+        sheets.write(job, Callbacks()) if frames is None else sheets.write_animation(job, frames, Callbacks())
+    )
 
 
 def tile(sheet, column, row, gap_above=0):
@@ -159,7 +162,7 @@ def test_a_source_that_is_gone_or_changed(tmp_path, tiny, drawings):
 @pytest.mark.parametrize("labels", [{}, LABELS], ids=["plain", "conditional"])
 def test_a_walk_passes_its_seeds_and_closes_its_loop(tmp_path, labels):
     loaded = engine.load(make_source(tmp_path / "s.safetensors", **labels), device="cpu")
-    stops = latents.inputs_of(loaded.model, loaded.g, [4, 9, 2], "cpu")
+    stops = conditioning_of(loaded.model).inputs(loaded.g, [4, 9, 2], "cpu")
     steps = list(engine.walk(loaded, [4, 9, 2], 5))
     assert len(steps) == 15
     for i, inputs in enumerate(steps[::5]):
@@ -289,13 +292,13 @@ def test_models_of_two_sizes_cannot_be_compared(tmp_path, run):
     ("text", "expected"), [("0-3,8", [0, 1, 2, 3, 8]), ("5", [5]), (" 2 - 3 , 2", None), ("2-2", [2])]
 )
 def test_seeds(text, expected):
-    assert latents.parse(text) == (expected or [2, 3, 2])
+    assert latents.parse_seeds(text) == (expected or [2, 3, 2])
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1,,2", "3-1", "1.5", "²", "0x3"])
 def test_no_seeds(text):
     with pytest.raises(FsgenError, match=r"not a list of seeds|runs backwards"):
-        latents.parse(text)
+        latents.parse_seeds(text)
 
 
 def test_what_stands_behind_a_name(tmp_path, tiny, run, monkeypatch):

@@ -55,7 +55,7 @@ def test_what_is_fed_belongs_together(classes):
     images = load_images(classes, 32)
     labels = [("cats", "dogs", "eels").index(name.split("/")[0]) for name in images.names]
     model = models.Model(None, {"c_dim": 3}, {})
-    data = translation.Classes.of(images, labels, model)
+    data = translation.ClassImages.of(images, labels, model)
     inputs = data.drawing(torch.nn.Linear(1, 1))(40, torch.Generator().manual_seed(0))
     for i in range(40):
         style, content = (
@@ -93,7 +93,7 @@ def test_pictures_are_translated_in_their_order(tmp_path, source, drawings):
     assert (pictures.float() / 127.5 - 1 - wanted.clamp(-1, 1)).abs().max() < 0.01
     assert torch.equal(loaded.sample(2, seed=5, label="eels"), pictures[:2])  # round and round
     assert not torch.equal(loaded.sample(5, label="cats"), pictures)
-    job = sheets.Job(str(source), tmp_path / "out", [0, 1, 2], content=drawings, device="cpu")
+    job = sheets.SampleRequest(str(source), tmp_path / "out", [0, 1, 2], content=drawings, device="cpu")
     assert len(sheets.write(job, Callbacks())) == 3
 
 

@@ -21,9 +21,9 @@ from fsgen.callbacks import Callbacks
 from fsgen.data.images import load_images
 from fsgen.io import checkpoint
 from fsgen.io import run_folder as runs
-from fsgen.io.run_folder import Run
+from fsgen.io.run_folder import RunFolder
 from fsgen.models import model as models
-from fsgen.training import domain_gap, real_batches, trainer
+from fsgen.training import batches, domain_gap, trainer
 
 EWC = {"ewc": {"lambda": 50, "samples": 4}}
 
@@ -65,11 +65,11 @@ def test_a_run_leaves_all_it_promises(tmp_path, tiny, drawings, real_plots):
     assert (run / report["grid"]).is_file()
     assert report["cost"]["seconds"] > 0 and report["cost"]["peak_rss_mb"] > 10
 
-    config = Run.open(run).config()
+    config = RunFolder.open(run).config()
     assert config["run"]["images"] == str(drawings) and config["run"]["method"] == "ewc"
     assert config["recipe"]["batch"] == 4 and config["method"]["ewc"]["samples"] == 4
 
-    lines = Run(run).history()
+    lines = RunFolder(run).history()
     assert [line["step"] for line in lines] == [1, 10, 12]
     assert [step for step, *_ in shown] == list(range(1, 13))
     assert {"d", "g", "ewc", "r1", "path"} <= set(lines[0]) and "path" in lines[1]
@@ -85,7 +85,7 @@ def test_images_far_from_the_source_are_warned_of(tmp_path, tiny, drawings, monk
         return [line for line in said if "look far from what this source draws" in line]
 
     source, shots = models.load(tiny), load_images(drawings, 16)
-    far = domain_gap.farness(source, shots, torch.device("cpu"))
+    far = domain_gap.relative_distance(source, shots, torch.device("cpu"))
     (line,) = warned(far * 0.99)
     assert f"({far:.1f} x as far as its samples" in line and "ffhq-256 (face)" in line
     assert not warned(far * 1.01)
@@ -148,14 +148,12 @@ def test_one_image_is_enough_and_six_hundred_are_fine(tmp_path, tiny):
     adapt(one / "0000.png", tmp_path / "b", tiny)
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     run = adapt(draw_images(tmp_path / "many", 600), tmp_path / "c", tiny)
-    assert (
-        json.loads((run / "report.json").read_text())["run"]["images"]["count"] == 600 > real_batches.RESIDENT
-    )
+    assert json.loads((run / "report.json").read_text())["run"]["images"]["count"] == 600 > batches.RESIDENT
 
 
 def test_large_sets_are_drawn_from_as_small_ones_are(tmp_path, tiny, drawings, monkeypatch):
     adapt(drawings, tmp_path / "a", tiny)
-    monkeypatch.setattr(real_batches, "RESIDENT", 2)
+    monkeypatch.setattr(batches, "RESIDENT", 2)
     adapt(drawings, tmp_path / "b", tiny)
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
@@ -253,7 +251,7 @@ def plain(tmp_path_factory, tiny, drawings):
 def test_no_option_is_forgotten_here():
     known = {
         (name, field.name)
-        for name in registry.METHODS
+        for name in registry.methods()
         for field in dataclasses.fields(registry.method(name).Options)
     }
     assert known == set(OTHER_OPTIONS) | ELSEWHERE
@@ -306,7 +304,7 @@ def test_a_logged_loss_is_the_mean_since_the_last(tmp_path, tiny, drawings, monk
     adapt(drawings, tmp_path / "a", tiny, steps=6)
     monkeypatch.setattr(trainer, "LOG_EVERY", 1)
     adapt(drawings, tmp_path / "b", tiny, steps=6)
-    (first, last), each = Run(tmp_path / "a").history(), Run(tmp_path / "b").history()
+    (first, last), each = RunFolder(tmp_path / "a").history(), RunFolder(tmp_path / "b").history()
     assert [line["step"] for line in each] == [1, 2, 3, 4, 5, 6] and first == each[0]
     for name in ("d", "g"):
         assert last[name] == pytest.approx(sum(line[name] for line in each[1:]) / 5, rel=1e-5)

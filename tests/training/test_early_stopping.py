@@ -18,10 +18,10 @@ from fsgen.data.images import load_images
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.features.discriminator_features import embed
 from fsgen.io import checkpoint
-from fsgen.io.run_folder import Run
+from fsgen.io.run_folder import RunFolder
 from fsgen.metrics.diversity import mean_pairwise
 from fsgen.models import model as models
-from fsgen.sampling.latents import prior
+from fsgen.sampling.conditioning import conditioning_of
 from fsgen.training import early_stopping
 from fsgen.training.adapt import resume
 
@@ -61,7 +61,7 @@ def test_a_run_ends_with_the_step_that_is_near_enough(tmp_path, tiny, drawings, 
     run = adapt(drawings, tmp_path / "auto", tiny, stop="auto", callbacks=Callbacks(say=said.append))
     assert said[-1] == "ended at step 4: samples are 15% as far from the images as the source's"
     assert told(run)["steps"] == 4 and told(run)["ended_by_itself"] is True
-    assert [line["distance"] for line in Run(run).history() if "distance" in line] == [6, 3, 1.6, 1.5]
+    assert [line["distance"] for line in RunFolder(run).history() if "distance" in line] == [6, 3, 1.6, 1.5]
     longer = adapt(drawings, tmp_path / "four", tiny, steps=4, recipe={"ema_rampup": 0.5})
     assert weights(run) == weights(longer)
     assert weights(run) != weights(adapt(drawings, tmp_path / "usual", tiny, steps=4))
@@ -93,7 +93,7 @@ def test_images_as_the_source_draws_them_end_nothing(tmp_path, tiny, drawings, a
 def test_without_it_nobody_looks(tmp_path, tiny, drawings, away):
     away(*[0.0] * STEPS)
     run = adapt(drawings, tmp_path / "run", tiny)
-    assert told(run)["steps"] == STEPS and not any("distance" in line for line in Run(run).history())
+    assert told(run)["steps"] == STEPS and not any("distance" in line for line in RunFolder(run).history())
 
 
 def test_over_is_over(tmp_path, tiny, drawings, away):
@@ -126,7 +126,7 @@ def test_the_distance_is_that_of_the_model_it_would_leave(tmp_path, tiny, drawin
     monkeypatch.setattr(early_stopping, "EVERY", STEPS)
     monkeypatch.setattr(early_stopping, "BUDGET", 0)
     run = adapt(drawings, tmp_path / "run", tiny, stop="auto")
-    (line,) = [line for line in Run(run).history() if "distance" in line]
+    (line,) = [line for line in RunFolder(run).history() if "distance" in line]
 
     source, shots = models.load(tiny), load_images(drawings, 16)
     assert line["distance"] == pytest.approx(distance(source, models.load(run), shots.floats()), abs=1e-4)
@@ -141,7 +141,7 @@ def distance(source, model, shots):
     """2 E|x - y| - E|x - x'| - E|y - y'|, as the source's critic sees 40 samples and the shots."""
     cpu = torch.device("cpu")
     discriminator, g = source.discriminator(cpu), model.generator(device=cpu)
-    rng, draw = random.generator(0, "stop"), prior(model, g)
+    rng, draw = random.generator(0, "stop"), conditioning_of(model).prior(g)
     drawn = torch.cat([embed(discriminator, g(draw(n, rng))) for n in (32, 8)])
     theirs = embed(discriminator, shots)
     return 2 * torch.cdist(drawn, theirs).mean().item() - mean_pairwise(drawn) - mean_pairwise(theirs)

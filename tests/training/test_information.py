@@ -32,7 +32,7 @@ def naive(family: Family, g: nn.Module, d: nn.Module, inputs: Inputs, real_image
     return found
 
 
-@pytest.mark.parametrize("name", [n for n in registry.FAMILIES if "filters" in registry.family(n).traits])
+@pytest.mark.parametrize("name", [n for n in registry.families() if "filters" in registry.family(n).traits])
 @pytest.mark.parametrize("reparametrised", [False, True], ids=["plain", "modulated"])
 def test_it_equals_single_backward_passes(name, reparametrised):
     family, rng = registry.family(name)(), torch.Generator().manual_seed(0)

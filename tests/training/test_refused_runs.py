@@ -10,7 +10,7 @@ from tiny import draw_images, make_source
 
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.io import checkpoint
-from fsgen.io.run_folder import OURS, Run
+from fsgen.io.run_folder import OURS, RunFolder
 from fsgen.training.adapt import resume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -131,8 +131,8 @@ def test_a_run_in_the_way_is_left_alone_unless_forced(stopped, tiny, drawings):
     assert snapshot(stopped) == before
     (stopped / "notes.txt").write_text("mine")
     adapt(drawings, stopped, tiny, steps=1, force=True)
-    assert Run.open(stopped).step == 1 and {p.name for p in stopped.iterdir()} == {*OURS, "notes.txt"}
-    assert [line["step"] for line in Run(stopped).history()] == [1]
+    assert RunFolder.open(stopped).step == 1 and {p.name for p in stopped.iterdir()} == {*OURS, "notes.txt"}
+    assert [line["step"] for line in RunFolder(stopped).history()] == [1]
 
 
 @pytest.mark.parametrize("force", [False, True])

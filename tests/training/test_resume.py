@@ -17,7 +17,7 @@ from stops import METHODS, STEPS, After, adapt, outcome
 from fsgen import registry
 from fsgen.callbacks import Callbacks
 from fsgen.errors import FsgenError, Interrupted
-from fsgen.io.run_folder import Run
+from fsgen.io.run_folder import RunFolder
 from fsgen.methods.finetune import Finetune
 from fsgen.training.adapt import resume
 
@@ -43,7 +43,7 @@ def test_wherever_it_was_stopped(tmp_path, tiny, drawings, whole, step, die):
     with pytest.raises(KeyboardInterrupt if die else Interrupted):
         adapt(drawings, tmp_path / "run", tiny, callbacks=After(step, die).callbacks)
     saved = {(1, True): 0, (5, True): 4}.get((step, die), step)
-    assert Run.open(tmp_path / "run").step == saved
+    assert RunFolder.open(tmp_path / "run").step == saved
     said = []
     resume(tmp_path / "run", callbacks=Callbacks(say=said.append))
     assert f"resuming at step {saved} of {STEPS}" in said
@@ -58,7 +58,7 @@ def test_stopped_again_and_again(tmp_path, tiny, drawings, whole):
             resume(tmp_path / "run", callbacks=After(1).callbacks)
     resume(tmp_path / "run")
     assert outcome(tmp_path / "run") == whole("stack")
-    steps = [line["step"] for line in Run(tmp_path / "run").history()]
+    steps = [line["step"] for line in RunFolder(tmp_path / "run").history()]
     assert steps == list(range(1, STEPS + 1))  # one line where each process stopped, none twice
 
 
@@ -84,7 +84,7 @@ def test_lines_logged_after_the_last_save_come_once(tmp_path, tiny, drawings):
     with (tmp_path / "run" / "log.jsonl").open("a") as log:
         log.write('{"step": 1, "d": 9.0}\n{"step": 10, "d"')  # cut off
     resume(tmp_path / "run")
-    lines = Run(tmp_path / "run").history()
+    lines = RunFolder(tmp_path / "run").history()
     assert [line["step"] for line in lines] == [1, STEPS] and lines[0]["d"] != 9.0
 
 
@@ -183,7 +183,7 @@ def test_killed_at_any_moment(tmp_path, tiny, drawings, whole, deaths):
         if not (run / "config.toml").exists():  # killed before it began: the same command works
             adapt(drawings, run, tiny)
         else:
-            assert step is ... or Run.open(run).step == step, run.name
+            assert step is ... or RunFolder.open(run).step == step, run.name
             resume(run)
         assert outcome(run) == expected, run.name
         assert not [path.name for path in run.rglob(".*")], run.name  # what the killed save left
@@ -210,7 +210,7 @@ def test_a_full_disk_leaves_the_last_state(tmp_path, tiny, drawings, whole, monk
     if write == 1:  # not even the configuration: once there is room, the same command works
         adapt(drawings, tmp_path / "run", tiny)
     else:
-        assert Run.open(tmp_path / "run").step == {2: None, 3: 0, 4: 2, 5: 4}.get(write, STEPS)
+        assert RunFolder.open(tmp_path / "run").step == {2: None, 3: 0, 4: 2, 5: 4}.get(write, STEPS)
         resume(tmp_path / "run")
     assert outcome(tmp_path / "run") == expected
 
@@ -252,7 +252,7 @@ def test_broken_numbers_are_not_saved(tmp_path, tiny, drawings, monkeypatch, los
     with pytest.raises(FsgenError, match=r"training broke down at step [45]") as caught:
         adapt(drawings, tmp_path / "run", tiny)
     assert caught.value.exit_code == 1
-    assert Run.open(tmp_path / "run").step == 2
+    assert RunFolder.open(tmp_path / "run").step == 2
     state = load_file(tmp_path / "run" / "state" / "latest.safetensors")
     assert all(torch.isfinite(value).all() for value in state.values())
     assert not (tmp_path / "run" / "model.safetensors").exists()

@@ -13,7 +13,7 @@ from fsgen.data.images import load_images
 from fsgen.errors import FsgenError
 from fsgen.interfaces import Inputs
 from fsgen.models import model as models
-from fsgen.training import real_batches
+from fsgen.training import batches
 from fsgen.training.adapt import adapt, resume
 from fsgen.training.train import train
 
@@ -124,7 +124,7 @@ def test_a_class_is_sampled_by_number_or_name(tmp_path, classes, tiny):
 def test_a_batch_holds_images_of_its_labels(classes):
     images = load_images(classes, 16)
     labels = [("cats", "dogs", "eels").index(name.split("/")[0]) for name in images.names]
-    draw = real_batches.make_real_batches(images, torch.device("cpu"), mirror=False, classes=labels)
+    draw = batches.real_batches(images, torch.device("cpu"), mirror=False, classes=labels)
     wanted = torch.tensor([0, 2, 1, 2, 0, 1] * 10)
     inputs = Inputs(y=torch.nn.functional.one_hot(wanted, 3).float())
     got = draw(60, torch.Generator().manual_seed(0), inputs)
@@ -152,7 +152,7 @@ def test_folders_that_are_no_classes_are_refused(tmp_path, classes, drawings):
     (one / "torn" / "a.png").write_bytes(b"no image")
     with pytest.raises(FsgenError, match="no image of the class 'torn'"):
         train(one, out=tmp_path / "run", classes=True, **SMALL)
-    for name in registry.FAMILIES:
+    for name in registry.families():
         if not registry.family(name).traits & {"classes", "translation"}:
             with pytest.raises(FsgenError, match="cannot be conditional"):
                 train(classes, out=tmp_path / "run", family=name, size=64, classes=True)

@@ -62,13 +62,18 @@ def test_a_run_keeps_where_its_weights_lie(tmp_path, folder, pictures, drawings,
     )
     assert models.load(swapped).extra["conditions"].shape[0] == 5
     photo = sorted(pictures.iterdir())[0]
-    one = sheets.Job(str(swapped), Path("a.png"), [0], instance=photo, weights_dir=folder, device="cpu")
-    two = sheets.Job(str(swapped), Path("b.png"), [0], candidates=2, weights_dir=folder, device="cpu")
+    one = sheets.SampleRequest(
+        str(swapped), Path("a.png"), [0], instance=photo, weights_dir=folder, device="cpu"
+    )
+    two = sheets.SampleRequest(
+        str(swapped), Path("b.png"), [0], candidates=2, weights_dir=folder, device="cpu"
+    )
     assert all(sheets.write(asked, Callbacks())[0].is_file() for asked in (one, two))
 
     with pytest.raises(FsgenError, match="weights are not on this machine: timm's") as refused:
         sheets.write(
-            sheets.Job(str(swapped), Path("new/c.png"), [0], candidates=2, device="cpu"), Callbacks()
+            sheets.SampleRequest(str(swapped), Path("new/c.png"), [0], candidates=2, device="cpu"),
+            Callbacks(),
         )
     assert f"fsgen pull metrics timm:{MODEL}" in refused.value.hint and not Path("new").exists()
     with pytest.raises(FsgenError, match="weights are not on this machine"):
