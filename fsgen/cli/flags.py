@@ -1,4 +1,4 @@
-"""Flags made from dataclasses: of a run's options, and ``--ewc-lambda`` from the field ``lambda_`` of EWC's."""
+"""Flags made from dataclasses: of a run's options and of methods' options (``--ewc-lambda``)."""
 
 from __future__ import annotations
 

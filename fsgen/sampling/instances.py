@@ -118,7 +118,7 @@ def neighbours_for(images: int, asked: int | None) -> int:
     if k >= images:
         raise FsgenError(
             f"{images} images have no {k} neighbours each",
-            code=Code.TOO_FEW, where="--neighbours", hint=f"more images, or --neighbours {images - 1} at most",
+            code=Code.TOO_FEW, where="--neighbours", hint=f"more images, or at most {images - 1}",
         )  # fmt: skip
     return k
 
@@ -149,9 +149,9 @@ class InstanceSet:
     def drawing(self, g: Any) -> Draw:
         """Inputs for training: an instance, and one of its neighbours as its real image.
 
-        With classes the label is the neighbour's (the paper's section 3.2). Where images are mirrored, half of
-        the instances are flipped images. Neighbours are the same images, flipped or not independently, as the
-        two settings of the published code do.
+        With classes the label is the neighbour's (the paper's section 3.2). Where images are mirrored, half
+        of the instances are flipped images. Neighbours are the same images, flipped or not independently, as
+        with the two settings of the published code.
         """
 
         def draw(n: int, rng: torch.Generator) -> Inputs:

@@ -103,7 +103,8 @@ def adapt(
     config = RunConfig.of(
         asked, images=str(Path(images).resolve()), images_digest=shots.digest, source=absolute(asked.source),
         source_hash=found.hash, weights_dir=str(weights_dir or ""), method=technique.name,
-        steps=asked.steps if isinstance(technique, Stack) else 0, device=str(device), mirror=bool(asked.mirror),
+        steps=asked.steps if isinstance(technique, Stack) else 0, device=str(device),
+        mirror=bool(asked.mirror),
     )  # fmt: skip
     if dry_run:
         return full_config(config, trained, technique)

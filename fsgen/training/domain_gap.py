@@ -1,6 +1,7 @@
 """The distance of the images from the source's samples, in the features of its discriminator.
 
-The feature maps of the source's discriminator tell near from far well enough for a warning before step 0. Near copies need finer maps: see ``evaluation.discriminator_judge``.
+Its feature maps tell near from far well enough for a warning before step 0. Near copies need finer maps: see
+``evaluation.discriminator_judge``.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def write(
     job: TrainingJob, data: TrainingInputs, state: TrainingState, *, source_g: Any, ended_early: bool,
     seconds: float, grid: Path,
 ) -> None:  # fmt: skip
-    """Write model, adapter, plots and report.json; added modules are removed from the networks of ``state``."""
+    """Write model, adapter, plots and report.json; removes added modules from the networks of ``state``."""
     methods, folder = job.methods, job.folder
     added_only = not source_parameters(state, methods)
     trained_count = sum(p.numel() for p in state.trained["g"].values())

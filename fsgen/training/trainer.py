@@ -156,8 +156,8 @@ def train(prepared: Prepared) -> None:
     if not job.resumed or not state.step:
         save.write(state)
     loop.train(
-        state, family=model.family, methods=job.methods, real_batches=prepared.real_batches, recipe=job.recipe,
-        steps=state.step if prepared.ended else job.config.steps, seed=job.config.seed,
+        state, family=model.family, methods=job.methods, real_batches=prepared.real_batches,
+        recipe=job.recipe, steps=state.step if prepared.ended else job.config.steps, seed=job.config.seed,
         draw=prepared.data.draw(state.g), perceptual=_perceptual(job), after=after,
     )  # fmt: skip
     save.write(state)
