@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import pickle
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden_cases import cases
 from safetensors.torch import load_file, save_file
 
 import fsgen
@@ -22,13 +22,11 @@ from fsgen.io.catalog import catalog
 from fsgen.io.checksums import hash_file
 from fsgen.models import model as models
 
-GOLDEN = Path(os.environ.get("FSGEN_GOLDEN") or Path(__file__).parents[3] / "shared" / "golden")
 KINDS = ("nvidia-pkl", "nvidia-pkl-torch2", "nvidia-pkl-sg3", "rosinality-sg2")
 FILES = [
-    pytest.param(case.parent / file, id=f"{case.parent.name}/{file}")
-    for case in sorted(GOLDEN.rglob("case.json"))
-    if (info := json.loads(case.read_text()))["kind"] in KINDS
-    for file in ([info["file"]] if "file" in info else info["files"])
+    pytest.param(case.folder / file, id=f"{case.label}/{file}")
+    for case in cases(*KINDS)
+    for file in case.files
 ]
 
 
@@ -54,9 +52,7 @@ def stored(home):
 # ---- what comes in ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "path", FILES or [pytest.param(None, marks=pytest.mark.skip(f"no cases in {GOLDEN}"))]
-)
+@pytest.mark.parametrize("path", FILES)
 def test_published_checkpoints_become_sources(home, path):
     said = []
     pulled = pull(str(path), name="mine", callbacks=Callbacks(say=said.append))

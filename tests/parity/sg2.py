@@ -25,8 +25,7 @@ PICKLES = ("nvidia-pkl", "nvidia-pkl-torch2", "nvidia-pkl-sg3")
 
 def files(case: Case) -> list[str]:
     """The case's checkpoint files in other people's formats, then its plain weights if it has them."""
-    info = case.info
-    named = [*([info["file"]] if "file" in info else []), *info.get("files", [])]
+    named = case.files
     return named + ([WEIGHTS] if (case.folder / WEIGHTS).is_file() and WEIGHTS not in named else [])
 
 

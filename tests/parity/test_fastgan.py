@@ -258,16 +258,12 @@ def test_discriminator(case, name):
 # ---- checkpoint files ------------------------------------------------------------------------------------
 
 
-def files(case: Case) -> list[str]:
-    named = case.info.get("files", [])
-    return [*([case.info["file"]] if "file" in case.info else []), *named]
-
-
 @lru_cache(maxsize=2)
 def converted(folder: Path) -> list[Converted]:
     """The files of a case, one or several: some have an averaged G alone, some the live one as well."""
-    place = folder / case_at(folder).info.get("folder", "")
-    return [FAMILY.convert(read_foreign(place / file)) for file in files(case_at(folder))]
+    case = case_at(folder)
+    place = folder / case.info.get("folder", "")
+    return [FAMILY.convert(read_foreign(place / file)) for file in case.files]
 
 
 @pytest.mark.parametrize("case, name", outputs("fastgan-checkpoint"))

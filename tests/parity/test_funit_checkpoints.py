@@ -30,7 +30,7 @@ class Files:
 
     def __init__(self, case: Case) -> None:
         self.case, self.io, info = case, case.tensors(), case.info
-        named = [*([info["file"]] if "file" in info else []), *info.get("files", info.get("files_bytes", []))]
+        named = case.files or info["files_bytes"]
         networks = [name for name in named if not name.startswith("optim")]
         self.files = [read_foreign(case.folder / info.get("folder", "") / name) for name in networks]
         self.tensors = {name: state for file in self.files for name, state in file.tensors.items()}
