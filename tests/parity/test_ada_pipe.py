@@ -133,7 +133,7 @@ def test_p_follows_the_rule(case, name):
     close(torch.stack(ours), io[name], atol=WITHIN)
 
 
-def entered(options: ADA.Options, **context: object) -> ADA:
+def set_up(options: ADA.Options, **context: object) -> ADA:
     method = ADA(options)
     settings = {"spec": {"resolution": 32}, "device": "cpu", "steps": 10**6, "pretrained": frozenset()}
     method.setup(SimpleNamespace(**settings | context))
@@ -141,13 +141,13 @@ def entered(options: ADA.Options, **context: object) -> ADA:
 
 
 def followed(options: ADA.Options, p: Tensor, logits: Tensor) -> list[Tensor]:
-    """p after each batch that the method is told of."""
-    method, ours = entered(options, recipe=SimpleNamespace(batch=logits.shape[1])), []
-    method.p = p
+    """p after each batch of D's logits on real images."""
+    method, ours = set_up(options, recipe=SimpleNamespace(batch=logits.shape[1])), []
+    method.buffers["p"] = p
     for step, batch in enumerate(logits, start=1):
-        method.judged(batch[:, None])
+        method.after_step(SimpleNamespace(real_logits=batch[:, None]))
         method.before_step(SimpleNamespace(step=step))
-        ours.append(method.p)
+        ours.append(method.buffers["p"])
     return ours
 
 
@@ -163,11 +163,11 @@ def test_defaults_are_the_published_ones(case):
     }  # fmt: skip
     told = {name: stated(rules["nvidia"], pattern, math.nan) for name, pattern in nvidia.items()}
     batch = SimpleNamespace(batch=4)
-    method = entered(ADA.Options(rule="nvidia"), recipe=batch)
-    resumed = entered(ADA.Options(rule="nvidia"), recipe=batch, pretrained=frozenset({"g", "d"}))
+    method = set_up(ADA.Options(rule="nvidia"), recipe=batch)
+    resumed = set_up(ADA.Options(rule="nvidia"), recipe=batch, pretrained=frozenset({"g", "d"}))
     assert (method.options.target, method.interval) == (told["target"], told["interval"])
     assert (method.kimg, resumed.kimg) == (told["kimg"], told["resumed"])
-    method = entered(ADA.Options(rule="rosinality"), recipe=batch)
+    method = set_up(ADA.Options(rule="rosinality"), recipe=batch)
     assert method.kimg * 1000 == stated(rules["rosinality"], r"length (\d+)", math.nan)
     assert method.interval == stated(rules["rosinality"], r"every (\d+) calls", math.nan)
 

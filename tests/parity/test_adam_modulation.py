@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fsgen.families.stylegan2 import convert
 from fsgen.interfaces import Foreign, Inputs
 from fsgen.methods.adam import AdAM, above
+from fsgen.methods.filter_selection import FilterSelection
 from fsgen.methods.stack import Stack
 from fsgen.nn.filter_masks import percentiles
 from fsgen.nn.layers import EqualConv, EqualLinear, ModulatedConv
@@ -64,7 +65,8 @@ def ours(who: str, keys: list[str]) -> dict[str, str]:
 
 def method_of(spec: dict, kind: type[AdAM] = AdAM, **options) -> AdAM:
     method = kind(AdAM.Options(**options))
-    method.meet(SimpleNamespace(family=FAMILY, spec=spec, seed=0, pretrained={"g", "d"}))
+    context = SimpleNamespace(family=FAMILY, spec=spec, seed=0, pretrained={"g", "d"})
+    FilterSelection.setup(method, context)  # without the probe
     return method
 
 
@@ -238,7 +240,7 @@ def given_fisher(case: Case, who: str) -> Tensors:
 def chosen(case: Case, percentile: float, kind: type[AdAM] = AdAM) -> AdAM:
     method = method_of(spec_of(case), kind, percentile=float(percentile), **PUBLISHED)
     for who, layers in method.layers.items():
-        method.decisions[who] = above(layers, given_fisher(case, who), percentile)
+        method.decide(who, above(layers, given_fisher(case, who), percentile))
     return method
 
 
@@ -314,7 +316,7 @@ def test_what_starts_at_zero_and_which_gradients_are_cleared(case):
         method.mask_gradients(who, net)
         for key, value in part(tensors, f"out.mask.{who}.grad.").items():
             mine = net.get_parameter(names[who][key])
-            if Stack([method]).trains(FAMILY, method.context.spec, who, names[who][key]):
+            if Stack([method]).trains_parameter(FAMILY, method.context.spec, who, names[who][key]):
                 close(mine.grad, value.reshape(mine.shape), atol=0.0)
             else:  # the reference gives them to its optimiser and clears all of their gradient
                 assert not value.any(), key
@@ -327,7 +329,7 @@ def test_what_is_trained(case):
     def trains(who: str, keys: list[str]) -> dict[str, bool]:
         names = ours(who, [*keys, *part(case.tensors(), f"in.select.fisher_{who}.")])
         stack = Stack([method])
-        return {key: stack.trains(FAMILY, method.context.spec, who, names[key]) for key in keys}
+        return {key: stack.trains_parameter(FAMILY, method.context.spec, who, names[key]) for key in keys}
 
     assert not any(trains("g", info["frozen_g"]).values())
     assert not any(trains("d", info["frozen_d"]).values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
@@ -83,7 +82,7 @@ def features(case: Case):
     told = case.info["config"].get("feature_net", "")
     halved = set(re.findall("first|second|third", told.partition("pooling after the ")[2])) or {"first"}
 
-    def look(images: Tensor) -> dict[str, Tensor]:
+    def maps_of(images: Tensor) -> dict[str, Tensor]:
         x = (images + 1) * 127.5 - torch.tensor([103.939, 116.779, 123.68])[:, None, None]
         maps = {}
         for i, name in enumerate(names):
@@ -92,7 +91,7 @@ def features(case: Case):
             x = F.max_pool2d(x, 2) if ORDINALS[i] in halved else x
         return maps
 
-    return look
+    return maps_of
 
 
 def options_of(case: Case) -> BSA.Options:
@@ -104,13 +103,8 @@ def options_of(case: Case) -> BSA.Options:
         "perceptual_type": settings.get("perceptual_type", "l1"),
         "normalize_l1": settings.get("normalize_l1_loss", False),
     }
-    known = {field.name for field in fields(BSA.Options)}
-    if any(value not in ("l1", False) and name not in known for name, value in variants.items()):
-        pytest.skip(f"no option for {variants}")
-    return BSA.Options(
-        perceptual=str(settings["l_per"]), emd=settings["l_emd"], drift=settings["l_re"],
-        **{name: value for name, value in variants.items() if name in known},
-    )  # fmt: skip
+    weights = {"perceptual": str(settings["l_per"]), "emd": settings["l_emd"], "drift": settings["l_re"]}
+    return BSA.Options(**weights, **variants)
 
 
 class Step:
@@ -119,7 +113,7 @@ class Step:
     def __init__(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
         self.tensors = tensors = case.tensors()
         settings = case.info["config"]["settings"]
-        self.g, self.look = SNGAN(case), features(case)
+        self.g, self.vgg = SNGAN(case), features(case)
         self.method = method = BSA(options_of(case))
         start = {k: torch.full_like(v, k.startswith("gamma")) for k, v in self.g.named_parameters()}
         source = SimpleNamespace(named_parameters=start.items)
@@ -131,13 +125,13 @@ class Step:
         self.recipe = recipe | {"lr": rate, "beta1": adam["beta1"], "beta2": adam["beta2"]}
         method.setup(SimpleNamespace(
             source=source, family=family, spec={"z_dim": self.g.bsa["z"].shape[1]}, steps=10,
-            shots=len(self.g.bsa["z"]), say=lambda line: None, vgg=lambda layers: self.look,
+            shots=len(self.g.bsa["z"]), say=lambda line: None, frozen_network=lambda name, layers: self.vgg,
         ))  # fmt: skip
         drawn = [tensors["in.eps"], tensors["in.emd_t"]]
         monkeypatch.setattr(torch, "randn", lambda *shape, **_: drawn.pop(0).reshape(shape))
         rng = torch.Generator()
         inputs = Inputs(z=torch.zeros(len(tensors["in.perm"]), 0), rows=tensors["in.perm"])
-        self.inputs = method.draw(self.g, inputs, rng, shown=True)
+        self.inputs = method.transform_inputs(inputs, self.g, rng, True)
         real_images = tensors["in.target"][tensors["in.perm"]]
         context = StepContext(
             self.g, None, None, real_images, self.inputs, None, None, lambda purpose: rng, {}
@@ -150,10 +144,10 @@ def test_images_and_terms(case, monkeypatch):
     step = Step(case, monkeypatch)
     tensors, settings, terms = step.tensors, case.info["config"]["settings"], step.terms
     x, target = step.g(step.inputs), tensors["in.target"][tensors["in.perm"]]
-    ours, theirs = step.look(x), step.look(target)
+    ours, theirs = step.vgg(x), step.vgg(target)
     layers = {
         "l1": [perceptual({name: ours[name]}, {name: theirs[name]}) for name in ours],
-        "l2": [F.mse_loss(ours[name], theirs[name]) for name in ours],
+        "l2": [perceptual({name: ours[name]}, {name: theirs[name]}, "l2") for name in ours],
     }
     each_layer = [settings["l_per"] * layer for layer in layers[settings.get("perceptual_type", "l1")]]
     found = {

@@ -81,7 +81,7 @@ class Correspondence:
         method.anchors, method.anchored = self.io["in.anchor.init_z"], True
         eps, index = self.io["in.anchor.eps"], self.io["in.anchor.index"].long()
         with injected(randint=index, randn=eps):
-            drawn = method.draw(None, Inputs(z=eps), torch.Generator(), shown=True)
+            drawn = method.transform_inputs(Inputs(z=eps), None, torch.Generator(), True)
         assert drawn.mix is drawn.z  # no style mixing
         return drawn.z
 

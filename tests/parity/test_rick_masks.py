@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -63,12 +64,12 @@ class Round(RICK):
         self.turn = turn
         g, d = self.nets["g"], self.nets["d"]
         step = turn * self.lengths["every"]
-        self.before(SimpleNamespace(g=g, d=d, g_ema=g, opt_g=opt_g, opt_d=opt_d, step=step))
+        self.before_step(SimpleNamespace(g=g, d=d, g_ema=g, opt_g=opt_g, opt_d=opt_d, step=step))
 
     def alone(self, who: str, turn: int) -> Tensors:
         """Decisions without those before them."""
         self.decisions[who] = {}
-        self.decide(who, self.nets[who], information(self.case, self.nets[who], turn, who))
+        self._select(who, self.nets[who], information(self.case, self.nets[who], turn, who))
         return self.decisions[who]
 
 
@@ -128,7 +129,8 @@ def test_two_rounds_of_training(case):
             mine = net.get_parameter(names[who][key])
             mine.data = value.reshape(mine.shape).clone()
         trained[who] = [net.get_parameter(names[who][key]) for key in shown]
-        assert all(Stack([method]).trains(FAMILY, method.context.spec, who, names[who][key]) for key in shown)
+        trains = partial(Stack([method]).trains_parameter, FAMILY, method.context.spec, who)
+        assert all(trains(names[who][key]) for key in shown)
         settings = config["adam"][f"{who}_optim"]
         optimisers[who] = torch.optim.Adam([{"params": trained[who]}], foreach=True, **settings)
     rounds = sorted({int(m[1]) for name in tensors if (m := re.match(r"out\.dyn(\d+)\.", name))})

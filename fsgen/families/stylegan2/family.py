@@ -139,7 +139,7 @@ class StyleGAN2(Family):
         if not averaged:
             net = networks.Generator(spec)
             net.load_state_dict(state)
-            self.settle(net, net.draw)
+            self.refresh_statistics(net, net.draw)
             state["mapping.w_avg"] = net.mapping.w_avg
             notes.append(f"{which}: mean latent computed over {SETTLE_SAMPLES:,} samples")
         return notes
