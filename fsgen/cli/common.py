@@ -109,7 +109,7 @@ def _bars() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[losses]}"),
         TimeRemainingColumn(),
         console=stderr(),
         transient=True,
@@ -127,12 +127,12 @@ class _Bars:
         self._update(task, done, total, "")
 
     def step(self, step: int, steps: int, losses: Mapping[str, float], speed: float) -> None:
-        self._update("adapting", step, steps, figures(losses, speed))
+        self._update("adapting", step, steps, format_losses(losses, speed))
 
     def _update(self, task: str, done: int, total: int, text: str) -> None:
         if task not in self.tasks:
-            self.tasks[task] = self.bars.add_task(task, total=total or None, figures="")
-        self.bars.update(self.tasks[task], completed=done, total=total or None, figures=text)
+            self.tasks[task] = self.bars.add_task(task, total=total or None, losses="")
+        self.bars.update(self.tasks[task], completed=done, total=total or None, losses=text)
         if total and done >= total:
             self.bars.update(self.tasks[task], visible=False)
 
@@ -147,7 +147,7 @@ class _Lines:
         self._print(f"{task} {done}/{total}" if total else f"{task} {done}", last=False)
 
     def step(self, step: int, steps: int, losses: Mapping[str, float], speed: float) -> None:
-        self._print(f"step {step}/{steps}  {figures(losses, speed)}", last=step == steps)
+        self._print(f"step {step}/{steps}  {format_losses(losses, speed)}", last=step == steps)
 
     def _print(self, line: str, *, last: bool) -> None:
         now = time.monotonic()
@@ -156,7 +156,7 @@ class _Lines:
             say(line)
 
 
-def figures(losses: Mapping[str, float], speed: float) -> str:
+def format_losses(losses: Mapping[str, float], speed: float) -> str:
     """``D 0.71  G 1.93  ewc 4.02  31 images/s``"""
     names = {"d": "D", "g": "G"}
     parts = [f"{names.get(name, name)} {value:.3g}" for name, value in losses.items()]

@@ -1,4 +1,4 @@
-"""Figures as tables on a terminal: a line for each metric, a column for each set of images."""
+"""Format scores as terminal tables: a row for each metric, a column for each image set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fsgen.measures import MEASURES, format_value
 
 
 def evaluated(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """What was evaluated, its source and the reals, as a table to print."""
+    """Scores of the model, its source and the real images."""
     table = _table([row["name"] for row in rows])
     table.add_row("images", *(f"{row['n']:,}" for row in rows))
     for name in _known([row["metrics"] for row in rows]):
@@ -19,7 +19,7 @@ def evaluated(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def translated(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Translations from K shots, a line for each K, a column for each metric, as a table to print."""
+    """Scores of translations from K shots: a row for each K, a column for each metric."""
     names = _known([row["metrics"] for row in rows])
     table = _table([MEASURES[name].title for name in names])
     for row in rows:
@@ -28,7 +28,7 @@ def translated(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def compared(reports: Sequence[Mapping[str, Any]]) -> Any:
-    """Many reports, and what each run cost, as a table to print."""
+    """Scores and costs of several runs."""
     table = _table([report["title"] for report in reports])
     rows = [report["evaluation"]["rows"][0] for report in reports]
     table.add_row("images", *(f"{row['n']:,}" for row in rows))
@@ -46,14 +46,14 @@ def compared(reports: Sequence[Mapping[str, Any]]) -> Any:
     return table
 
 
-def cell(name: str, figure: Mapping[str, Any] | None, *, below: bool = False) -> str:
-    """``61.2 (58.0-64.1)``, or the interval ``below`` the figure."""
-    if figure is None:
+def cell(name: str, score: Mapping[str, Any] | None, *, below: bool = False) -> str:
+    """``61.2 (58.0-64.1)``, or the interval ``below`` the score."""
+    if score is None:
         return "[dim]-[/dim]"
-    text = format_value(name, figure["value"])
-    if figure["low"] is None:
+    text = format_value(name, score["value"])
+    if score["low"] is None:
         return text
-    low, high = (format_value(name, figure[end]).rstrip("%") for end in ("low", "high"))
+    low, high = (format_value(name, score[end]).rstrip("%") for end in ("low", "high"))
     return f"{text}\n[dim]{low}-{high}[/dim]" if below else f"{text} [dim]({low}-{high})[/dim]"
 
 
