@@ -1,7 +1,4 @@
-"""Files that are either the old one or the new one, whole, whatever kills the program while it writes.
-
-Floor 0: no torch.
-"""
+"""Atomic file writes: a reader finds the old file or the new one, whatever kills the writer. No torch."""
 
 from __future__ import annotations
 
@@ -15,19 +12,19 @@ from pathlib import Path
 
 from fsgen.errors import Code, FsgenError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EROFS}
 
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside ``path``, moved over it when the block ends, removed when it fails.
+    """Yield a temporary path beside ``path``; move it over ``path`` on success, remove it on failure.
 
-    The temporary file exists, is empty, and has the suffix of ``path`` (Pillow and others look at it); its
-    name starts with a dot, so that a listing of the folder skips it. The block may open it as it likes.
+    The temporary file exists, is empty and has the suffix of ``path``, which Pillow and others inspect; its
+    name starts with a dot, so that folder listings skip it.
 
     Raises:
-        FsgenError: the disk is full (code 1); the folder is absent or may not be written to (code 2).
+        FsgenError: full disk (exit code 1); absent or read-only folder (2).
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}{path.suffix}")
@@ -44,16 +41,16 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove the temporary files in ``folder`` that a killed ``atomic`` left behind."""
-    for left in folder.glob(".*"):
-        if re.fullmatch(r"\..{1,40}\.[0-9a-f]{8}(\.\w+)?", left.name):
+    """Remove temporary files of killed ``atomic`` calls from ``folder``."""
+    for file in folder.glob(".*"):
+        if re.fullmatch(r"\..{1,40}\.[0-9a-f]{8}(\.\w+)?", file.name):
             with suppress(OSError):
-                left.unlink()
+                file.unlink()
 
 
 @contextmanager
 def explain_errors(path: Path) -> Iterator[None]:
-    """Turns what the system says about writing ``path`` into an ``FsgenError``; other errors pass.
+    """Raise system errors in writing ``path`` as ``FsgenError``; other errors pass unchanged.
 
     Raises:
         FsgenError: as ``atomic``.
@@ -61,29 +58,28 @@ def explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        explained = _explained(error, path)
+        explained = disk_error(error, path)
         if explained is None:
             raise
         raise explained from error
 
 
-def _explained(error: Exception, path: Path) -> FsgenError | None:
-    """``error`` in words if it is about the disk or the folder of ``path``, else None."""
+def disk_error(error: Exception, path: Path) -> FsgenError | None:
+    """Convert an error about the disk or the folder of ``path`` to an ``FsgenError``; None for others."""
     folder = path.parent
     number = getattr(error, "errno", None)
-    # Writers in Rust (safetensors) report the system's error in their text alone.
-    if number in _FULL or f"os error {errno.ENOSPC}" in str(error):
-        return FsgenError(
-            f"the disk is full: {path} could not be written",
-            hint="free some space or choose another folder; what stood there before is intact",
-            code=Code.SYSTEM,
-        )
+    # Writers in Rust (safetensors) put the system's error number only into their text.
+    if number in FULL or f"os error {errno.ENOSPC}" in str(error):
+        hint = "free some space or choose another folder, then try again; existing files are unchanged"
+        message = f"the disk is full: {path} could not be written"
+        return FsgenError(message, code=Code.SYSTEM, where=path, hint=hint)
     culprit = getattr(error, "filename", None)
     elsewhere = isinstance(culprit, str) and Path(culprit).parent != folder
     if number not in _REFUSED or elsewhere:
         return None
     if not folder.exists():
-        hint = f"create it first: mkdir -p '{folder}'"
-        return FsgenError(f"there is no folder {folder} to write {path.name} into", hint=hint)
-    hint = "choose a folder you may write to, or change its permissions"
-    return FsgenError(f"{path.name} cannot be written into {folder}: {os.strerror(number)}", hint=hint)
+        message, hint = f"there is no folder {folder} for {path.name}", f"create it: mkdir -p '{folder}'"
+    else:
+        message = f"{path.name} cannot be written into {folder}: {os.strerror(number)}"
+        hint = "choose a folder you may write to, or change its permissions"
+    return FsgenError(message, code=Code.UNWRITABLE, where=path, hint=hint)

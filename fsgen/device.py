@@ -1,22 +1,22 @@
-"""Which device to work on."""
+"""Choice of the torch device."""
 
 from __future__ import annotations
 
 import torch
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 
 
 def pick(name: str = "auto") -> torch.device:
-    """The device called ``name``; ``auto``: cuda where there is one, then mps, then the CPU.
+    """Return the device ``name``; ``auto`` picks the first available of cuda, mps and cpu.
 
     Raises:
-        FsgenError: not a device of this machine.
+        FsgenError: unavailable.
     """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
-    if not there.get(name.split(":")[0], False):
-        usable = ", ".join(kind for kind, usable in there.items() if usable)
-        raise FsgenError(f"there is no device '{name}' here", hint=f"usable: auto, {usable}")
+        name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
+    if not available.get(name.split(":")[0], False):
+        hint = "available: " + ", ".join(["auto", *(kind for kind, found in available.items() if found)])
+        raise FsgenError(f"there is no device '{name}'", code=Code.UNKNOWN_NAME, where=name, hint=hint)
     return torch.device(name)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 
 import pytest
+from refusals import refused
 
 from fsgen.atomic import atomic
-from fsgen.errors import FsgenError
+from fsgen.errors import Code
 
 
 def listing(folder):
@@ -47,26 +48,24 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, failure):
 def test_a_full_disk_is_a_failure_in_words(tmp_path, error):
     target = tmp_path / "a.png"
     target.write_text("old")
-    with pytest.raises(FsgenError, match="disk is full") as caught, atomic(target):
+    with refused(Code.SYSTEM, target) as caught, atomic(target):
         raise error
     assert caught.value.exit_code == 1
-    assert str(target) in caught.value.message
     assert target.read_text() == "old"
     assert listing(tmp_path) == ["a.png"]
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
-    with pytest.raises(FsgenError, match="no folder") as caught, atomic(tmp_path / "absent" / "a.png"):
+    with refused(Code.UNWRITABLE, tmp_path / "absent", "mkdir"), atomic(tmp_path / "absent" / "a.png"):
         pass
-    assert caught.value.exit_code == 2 and "mkdir" in caught.value.hint
 
     (tmp_path / "file").write_text("")
-    with pytest.raises(FsgenError, match="cannot be written") as caught, atomic(tmp_path / "file" / "a.png"):
+    with refused(Code.UNWRITABLE, tmp_path / "file") as caught, atomic(tmp_path / "file" / "a.png"):
         pass
     assert caught.value.exit_code == 2
 
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(FsgenError, match="cannot be written"), atomic(tmp_path / "folder.png"):
+    with refused(Code.UNWRITABLE, "folder.png"), atomic(tmp_path / "folder.png"):
         pass
     assert listing(tmp_path) == ["file", "folder.png"]
 

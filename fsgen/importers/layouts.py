@@ -1,7 +1,7 @@
-"""Finds the networks in what a foreign pickle holds: modules, state dicts, TensorFlow-era variables.
+"""Find the networks in a foreign pickle: modules, state dicts, TensorFlow-era variables.
 
-The pickle was read without running anything, but its author still chose what points at what. A few bytes can
-describe a tensor, or a tree of modules, a million times over: ``_Budget`` stops that.
+Reading the pickle ran nothing, but its author chose its references: a few bytes can describe a tensor, or a
+tree of modules, a million times. ``_Budget`` stops that.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.importers.restricted_unpickler import Leaf, Record, printable
 from fsgen.interfaces import Foreign
 
-_SOURCE_CODE = ("module_src", "build_module_src", "source")  # never looked at
+_SOURCE_CODE = ("module_src", "build_module_src", "source")  # always dropped
 Collected = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and settings by dotted name
 
 
 class _Budget:
-    """Keeps a small file from growing large: what is pointed at twice is counted twice."""
+    """Bounds what a small file can expand to: an object referenced twice counts twice."""
 
     def __init__(self, size: int) -> None:
         self.bytes = 2 * size + 2**20  # tied weights appear twice, once under each name
         self.visits = 500_000
 
-    def visit(self, things: Any, kind: type = dict) -> Any:
-        """``things``, which must be a dict (or list), with its members counted."""
+    def visit(self, things: Any, kind: type[dict] | type[list] = dict) -> Any:
+        """Count the members of ``things``, which must be of the type ``kind``, and return it."""
         if type(things) is not kind:
-            raise ValueError("a module of another make than any network's")
+            raise ValueError("a module with parts of the wrong type")
         self.visits -= len(things) + 1
         if self.visits < 0:
             raise ValueError("more modules and attributes than any network has")
@@ -45,18 +45,18 @@ class _Budget:
 
 
 def collect_networks(data: Any, layout: str, name: str, size: int, *, networks: bool = True) -> Foreign:
-    """Networks to tensors and settings, loose values to extras, and the rest dropped.
+    """Collect networks into tensors and settings, other plain values into extras; drop the rest.
 
     Args:
-        data: what the file's pickle holds, as ``unpickle.Machine`` gives it.
-        layout: how the file is written, for ``Foreign.layout``.
-        name: of the file, for messages.
-        size: of the file in bytes, which bounds how many tensors it can honestly hold.
-        networks: whether there must be any.
+        data: the unpickled object, from ``Machine.run``.
+        layout: file format, for ``Foreign.layout``.
+        name: file name for messages.
+        size: file size in bytes; bounds the tensors that it can contain.
+        networks: require at least one network.
 
     Raises:
-        FsgenError: no network in it, where there must be one.
-        ValueError: more in it than its size allows.
+        FsgenError: a required network is missing.
+        ValueError: the content exceeds what the size allows.
     """
     budget = _Budget(size)
     foreign = Foreign(layout, {})
@@ -69,7 +69,7 @@ def collect_networks(data: Any, layout: str, name: str, size: int, *, networks: 
     for key, value in budget.visit(data if type(data) is dict else {}).items():
         key = _joined("", key)
         if key == "augment_pipe":
-            _augmentation(value, foreign.extras, budget)
+            _add_ada_p(value, foreign.extras, budget)
         elif collect := _collector(value):
             foreign.tensors[key], foreign.settings[key] = collect(value, budget)
         elif isinstance(value, Leaf):
@@ -81,13 +81,14 @@ def collect_networks(data: Any, layout: str, name: str, size: int, *, networks: 
         elif _is_plain(value):
             foreign.extras[key] = value
     if networks and not any(foreign.tensors.values()):
-        held = ", ".join(itertools.islice(map(printable, foreign.extras), 8))
-        raise FsgenError(f"{name} holds no network" + (f", only {held}" if held else ""))
+        others = ", ".join(itertools.islice(map(printable, foreign.extras), 8))
+        message = f"{name} contains no network" + (f", only {others}" if others else "")
+        raise FsgenError(message, code=Code.UNSUPPORTED, where=name)
     return foreign
 
 
 def _collector(value: Any) -> Callable[[Any, _Budget], Collected] | None:
-    """How to gather the tensors of ``value``, None where it is no network."""
+    """Return the function that collects the tensors of ``value``; None if it is not a network."""
     if isinstance(value, Record) and "_modules" in value.state:
         return _module
     if isinstance(value, Record) and "variables" in value.state:
@@ -98,7 +99,7 @@ def _collector(value: Any) -> Callable[[Any, _Budget], Collected] | None:
 
 
 def _is_plain(value: Any) -> bool:
-    """A number, a short text, None, or a short list of those."""
+    """True for a number, a short text, None, or a short list of those."""
     if type(value) in (list, tuple):
         return len(value) <= 64 and all(type(v) not in (list, tuple) and _is_plain(v) for v in value)
     return value is None or type(value) in (bool, int, float) or (type(value) is str and len(value) <= 200)
@@ -114,7 +115,7 @@ def _is_state_dict(value: Any) -> bool:
 
 def _joined(prefix: str, name: object) -> str:
     if not isinstance(name, str | int) or len(joined := f"{prefix}{name}") > 300:
-        raise ValueError("a name such as no network has")
+        raise ValueError("a name that no network has")
     return joined
 
 
@@ -129,12 +130,12 @@ def _state_dict(state: dict[Any, Any], budget: _Budget) -> Collected:
 
 
 def _list(values: list[Leaf], budget: _Budget) -> Collected:
-    """Tensors without names, as FastGAN keeps its averages, by their number."""
+    """Unnamed tensors, by index: FastGAN stores its averages so."""
     return {str(i): budget.read(leaf) for i, leaf in enumerate(budget.visit(values, list))}, {}
 
 
 def _module(root: Record, budget: _Budget) -> Collected:
-    """Parameters and buffers alike (Freeze-D keeps weights as buffers) of a module and all below it."""
+    """Parameters and buffers (Freeze-D stores weights as buffers) of a module and its submodules."""
     tensors: dict[str, Tensor] = {}
     settings: dict[str, Any] = {}
     pending = [("", root)]
@@ -153,7 +154,7 @@ def _module(root: Record, budget: _Budget) -> Collected:
 
 
 def _children(named: dict[Any, Any], prefix: str, joint: str, budget: _Budget) -> list[tuple[str, Record]]:
-    """The modules below one, last first, since the caller takes them from the end."""
+    """Child modules, last first: the caller pops them from the end."""
     found = [
         (f"{name}{joint}", child) for name, child in budget.visit(named).items() if isinstance(child, Record)
     ]
@@ -161,7 +162,7 @@ def _children(named: dict[Any, Any], prefix: str, joint: str, budget: _Budget) -
 
 
 def _tensorflow(root: Record, budget: _Budget) -> Collected:
-    """Variables of a TensorFlow-era network, ``component/name``; nothing is transposed or renamed here."""
+    """Variables of a TensorFlow-era network as ``component/name``, neither transposed nor renamed."""
     tensors: dict[str, Tensor] = {}
     settings: dict[str, Any] = {"era": "tensorflow", "class_name": "Network"}
     pending = [("", root)]
@@ -178,8 +179,8 @@ def _tensorflow(root: Record, budget: _Budget) -> Collected:
     return tensors, settings
 
 
-def _augmentation(pipe: Any, extras: dict[str, Any], budget: _Budget) -> None:
-    """Of ADA's pipeline only the probability it had reached."""
+def _add_ada_p(pipe: Any, extras: dict[str, Any], budget: _Budget) -> None:
+    """Add the last probability of ADA's augmentation pipeline; the rest of it is dropped."""
     buffers = pipe.state.get("_buffers", {}) if isinstance(pipe, Record) else {}
     if isinstance(buffers.get("p"), Leaf) and buffers["p"].nbytes <= 8:
         extras["ada_aug_p"] = budget.read(buffers["p"]).item()

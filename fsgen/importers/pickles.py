@@ -1,15 +1,16 @@
-"""Other people's checkpoints, read without executing anything in them.
+"""Read single-file checkpoints: PyTorch, NVIDIA pickles, safetensors. Nothing in a file is executed.
 
-What a file is, is told by its content, never by its name. Pickles of every kind go through the machine of
-``unpickle``; the tables here say what a file of each format may name, and nothing outside them is read.
+Every pickle goes through ``restricted_unpickler``; the tables here list the globals each format may name.
 """
 
 from __future__ import annotations
 
+import gzip
 import io
 import itertools
 import mmap
 import re
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.importers.layouts import collect_networks
 from fsgen.importers.restricted_unpickler import (
     COMMON,
@@ -39,13 +40,14 @@ from fsgen.importers.restricted_unpickler import (
 )
 from fsgen.interfaces import Foreign
 
+AGAIN = "download it again, or check that it is the file you mean"
 Buffer = bytes | mmap.mmap
 
 
 def _latin1(text: object, *_: object) -> bytes:
-    """Stand-in for codecs.encode, by which protocol 2 writes the few bytes of a numpy number."""
+    """Stand-in for codecs.encode, with which protocol 2 writes the bytes of a numpy scalar."""
     if not isinstance(text, str) or len(text) > 16:
-        raise ValueError("bytes that are no number")
+        raise ValueError("bytes that are not a number")
     return text.encode("latin1")
 
 
@@ -67,61 +69,30 @@ TORCH: Globals = {
     ("torch", "ByteStorage"): torch.uint8,
     ("torch", "BoolStorage"): torch.bool,
 }
-"""What torch.save writes for state dicts, and what is among settings saved beside them: the Namespace of
-rosinality's, the ReLU of BigGAN's."""
+"""Globals of state dicts and of settings saved with them (a Namespace in rosinality's files, a ReLU in
+BigGAN's)."""
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a torch file before 1.6
-_LEGACY = re.compile(rb"\x80.\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\.", re.DOTALL)
-_PICKLE = re.compile(rb"\x80[\x02-\x05]")
-_PREFIXES = ("g", "g_ema", "d", "G", "G_ema", "D")  # networks by which a flat file's keys may begin
-
-
-def read_foreign(path: str | Path) -> Foreign:
-    """Somebody else's checkpoint of any format below, recognised by its first bytes.
-
-    Raises:
-        FsgenError: no such file, no checkpoint, damaged, or it asks to run something.
-    """
-    path = Path(path)
-    with _reading(path):
-        with path.open("rb") as file:
-            head = file.read(32)
-        if head.startswith(b"PK\x03\x04") or _LEGACY.match(head):
-            return read_torch(path)
-        if _PICKLE.match(head):
-            return read_nvidia(path)
-        if _is_safetensors(head, path.stat().st_size):
-            return read_safetensors(path)
-    kind = (
-        "is a web page"
-        if re.match(rb"\s*<[!?a-zA-Z]", head)
-        else "is empty"
-        if not head
-        else "is no checkpoint"
-    )
-    raise FsgenError(
-        f"{path.name} {kind}: fsgen reads PyTorch .pt and .pth files, NVIDIA .pkl files and .safetensors",
-        hint="download it again, or check that it is the file you mean",
-    )
+_PREFIXES = ("g", "g_ema", "d", "G", "G_ema", "D")  # network prefixes of keys in a flat file
 
 
 def read_nvidia(path: str | Path) -> Foreign:
-    """A pickle of StyleGAN2-ADA or StyleGAN3, or a TensorFlow-era (G, D, Gs), which becomes G, D, G_ema.
+    """Read a pickle of StyleGAN2-ADA or StyleGAN3, or a TensorFlow-era (G, D, Gs) as G, D, G_ema.
 
-    ``settings`` tells ``class_name`` and every plain attribute of every module, by dotted name. Networks of
-    the TensorFlow era have ``era = "tensorflow"`` there, and their variables as they are (HWIO, ``/`` names).
+    ``settings`` maps dotted names to ``class_name`` and every plain attribute of every module. TensorFlow-era
+    networks have ``era = "tensorflow"`` there and unchanged variables (HWIO, names with ``/``).
 
     Raises:
         FsgenError: as ``read_foreign``.
     """
     path = Path(path)
-    with _reading(path), _mapped(path) as raw:
+    with explain_damage(path), _mapped(path) as raw:
         steps = itertools.count()
 
         def storage_of(payload: object) -> Any:
             if not isinstance(payload, bytes):
                 raise ValueError("a storage without bytes")
-            return _legacy(payload, path.name, steps)
+            return _unpickle_legacy(payload, path.name, steps)
 
         allowed = {
             **COMMON,
@@ -139,28 +110,30 @@ def read_nvidia(path: str | Path) -> Foreign:
 
 
 def read_torch(path: str | Path, *, networks: bool = True) -> Foreign:
-    """A .pt or .pth file, zip or in the format before torch 1.6.
+    """Read a .pt or .pth file: a zip, or the format before torch 1.6.
 
-    Dicts of tensors become networks (a flat state dict: network ``""``), loose tensors and scalars extras;
-    optimiser states are left where they are. ``networks``: whether a file without any is refused.
+    Dicts of tensors become networks (a flat state dict: network ``""``), other tensors and scalars extras;
+    optimiser states are not read.
+
+    Args:
+        networks: refuse a file without networks.
 
     Raises:
         FsgenError: as ``read_foreign``.
     """
     path = Path(path)
-    with _reading(path), path.open("rb") as file:
+    with explain_damage(path), path.open("rb") as file:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
-                size = _checked_size(archive, path)
-                return collect_networks(
-                    _zipped(archive, path.name), "torch", path.name, size, networks=networks
-                )
+                size, data = _unpacked_size(archive, path), _unpickle_zip(archive, path.name)
+                return collect_networks(data, "torch", path.name, size, networks=networks)
         with _mapped(path) as raw:
-            return collect_networks(_legacy(raw, path.name), "torch", path.name, len(raw), networks=networks)
+            data = _unpickle_legacy(raw, path.name)
+            return collect_networks(data, "torch", path.name, len(raw), networks=networks)
 
 
 def read_safetensors(path: str | Path) -> Foreign:
-    """A safetensors file; its keys are split at the first dot where all of them begin with a known network.
+    """Read a safetensors file; keys are split at the first dot if all begin with a known network prefix.
 
     Raises:
         FsgenError: as ``read_foreign``.
@@ -168,7 +141,7 @@ def read_safetensors(path: str | Path) -> Foreign:
     path = Path(path)
     tensors: dict[str, dict[str, Tensor]] = {}
     extras: dict[str, Any] = {}
-    with _reading(path), safe_open(path, framework="pt") as file:
+    with explain_damage(path), safe_open(path, framework="pt") as file:
         keys = list(file.keys())
         weights = [key for key in keys if key != "latent_avg"]
         split = all("." in key and key.partition(".")[0] in _PREFIXES for key in weights)
@@ -186,37 +159,33 @@ def read_safetensors(path: str | Path) -> Foreign:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turns whatever a missing, truncated or malformed file provokes into one sentence."""
+def explain_damage(path: Path) -> Iterator[None]:
+    """Raise the errors that a missing, truncated or malformed file causes as ``FsgenError``."""
+    broken = zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, SafetensorError
     try:
         yield
     except FileNotFoundError as error:
-        raise FsgenError(f"there is no file {path}") from error
+        raise FsgenError(f"there is no file {path}", code=Code.NOT_FOUND, where=path) from error
+    except (*DAMAGE, *broken) as error:
+        message = f"{path.name} is truncated or damaged ({printable(error) or type(error).__name__})"
+        raise FsgenError(message, code=Code.DAMAGED, where=path, hint=AGAIN) from error
     except OSError as error:
-        raise FsgenError(f"cannot read {path}: {error.strerror or printable(error)}") from error
-    except (*DAMAGE, zipfile.BadZipFile, zlib.error, SafetensorError) as error:
-        raise FsgenError(
-            f"{path.name} is truncated or damaged ({printable(error) or type(error).__name__})",
-            hint="download it again, or check that it is the file you mean",
-        ) from error
+        message = f"cannot read {path}: {error.strerror or printable(error)}"
+        raise FsgenError(message, code=Code.UNSUPPORTED, where=path) from error
 
 
 @contextmanager
 def _mapped(path: Path) -> Iterator[mmap.mmap]:
-    """The file's bytes, mapped, so that what nobody asks for is never read."""
+    """Map the file into memory, so that unused storages are never read."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
         yield raw
-
-
-def _is_safetensors(head: bytes, size: int) -> bool:
-    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
 
 
 def _slice(raw: Buffer, start: int, end: int) -> bytes:
     return raw[start:end]
 
 
-def _legacy(raw: Buffer, name: str, steps: Iterator[int] | None = None) -> Any:
+def _unpickle_legacy(raw: Buffer, name: str, steps: Iterator[int] | None = None) -> Any:
     """torch.save before 1.6: five pickles (magic, protocol, machine, object, keys), then the storages."""
     steps = steps if steps is not None else itertools.count()
     storages: dict[str, Storage] = {}
@@ -230,7 +199,7 @@ def _legacy(raw: Buffer, name: str, steps: Iterator[int] | None = None) -> Any:
 
     magic, _, machine = (Machine(name, {}, steps=steps).run(stream) for _ in range(3))
     if magic != _LEGACY_MAGIC or machine["little_endian"] is not True:
-        raise ValueError("no torch file, or one of a big-endian machine")
+        raise ValueError("not a torch file, or written on a big-endian machine")
     data = Machine(name, TORCH, persistent, steps).run(stream)
     keys = Machine(name, {}, steps=steps).run(stream)
     start = stream.tell()
@@ -242,31 +211,32 @@ def _legacy(raw: Buffer, name: str, steps: Iterator[int] | None = None) -> Any:
         storage.read = partial(_slice, raw, start, end)
         start = end
     if storages:
-        raise ValueError("tensors without numbers")
+        raise ValueError("tensors without data")
     return data
 
 
-def _zipped(archive: zipfile.ZipFile, name: str) -> Any:
+def _unpickle_zip(archive: zipfile.ZipFile, name: str) -> Any:
     """torch.save since 1.6: ROOT/data.pkl, and ROOT/data/KEY for each storage, uncompressed."""
     names = set(archive.namelist())
     roots = [entry.removesuffix("data.pkl") for entry in names if re.fullmatch(r"[^/]+/data\.pkl", entry)]
     if len(roots) != 1:
-        raise FsgenError(f"{name} is a zip archive, but no PyTorch checkpoint")
+        message = f"{name} is a zip archive, but not a PyTorch checkpoint"
+        raise FsgenError(message, code=Code.UNSUPPORTED, where=name)
     root = roots[0]
     if f"{root}constants.pkl" in names:
-        raise FsgenError(
-            f"{name} is a TorchScript program; fsgen runs nothing from a file",
-            hint="weights saved as plain tensors (a state dict, or .safetensors) can be read",
-        )
+        message = f"{name} is a TorchScript program; fsgen runs no code from a file"
+        hint = "weights saved as plain tensors (a state dict, or .safetensors) can be read"
+        raise FsgenError(message, code=Code.UNSAFE, where=name, hint=hint)
     if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
-        raise FsgenError(f"{name} was written on a big-endian machine, which fsgen does not read")
+        message = f"{name} was written on a big-endian machine, which fsgen does not support"
+        raise FsgenError(message, code=Code.UNSUPPORTED, where=name)
     storages: dict[str, Storage] = {}
 
     def persistent(reference: Any) -> Storage:
         _, kind, key, _, count = reference
         storage = _storage(storages, kind, key, count)
         if archive.getinfo(f"{root}data/{key}").file_size != storage.nbytes:
-            raise ValueError("a storage of another size than it claims")
+            raise ValueError("a storage whose size differs from the stated one")
         storage.read = partial(archive.read, f"{root}data/{key}")
         return storage
 
@@ -274,7 +244,7 @@ def _zipped(archive: zipfile.ZipFile, name: str) -> Any:
 
 
 def _storage(known: dict[str, Storage], kind: Any, key: Any, count: Any) -> Storage:
-    """The storage called ``key``, the same object each time a file points at it."""
+    """Return the storage ``key``: one object for all references to it."""
     if not isinstance(key, str) or not isinstance(kind, Global):
         raise ValueError("a storage without a name or a type")
     storage = known.setdefault(key, Storage(kind.stand_in, count))
@@ -283,21 +253,19 @@ def _storage(known: dict[str, Storage], kind: Any, key: Any, count: Any) -> Stor
     return storage
 
 
-def _checked_size(archive: zipfile.ZipFile, path: Path) -> int:
-    """Bytes the archive unpacks to; torch compresses nothing, so much more than the file is a trap."""
+def _unpacked_size(archive: zipfile.ZipFile, path: Path) -> int:
+    """Bytes that the archive unpacks to; refused if far more than the file, as torch does not compress."""
     size = sum(entry.file_size for entry in archive.infolist())
-    limit = 16 * path.stat().st_size + 2**20
-    if size > limit:
-        raise FsgenError(f"{path.name} would unpack to {size:,} bytes, which no checkpoint of its size does")
+    if size > 16 * path.stat().st_size + 2**20:
+        message = f"{path.name} would unpack to {size:,} bytes, too many for a checkpoint of its size"
+        raise FsgenError(message, code=Code.UNSAFE, where=path)
     return size
 
 
 def _persistent(meta: Any) -> Record:
-    """NVIDIA's persistent object. Its ``module_src``, source code for a loader to run, is dropped here."""
-    if (
-        type(meta) is not dict
-        or type(meta.get("state")) is not dict
-        or not isinstance(meta.get("class_name"), str)
-    ):
+    """NVIDIA's persistent object, without ``module_src``, the source code that NVIDIA's loader would run."""
+    values = meta if type(meta) is dict else {}
+    name, state = values.get("class_name"), values.get("state")
+    if not isinstance(name, str) or type(state) is not dict:
         raise ValueError("a persistent object without a class name or a state")
-    return Record(meta["class_name"], meta["state"])
+    return Record(name, state)

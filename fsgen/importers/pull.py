@@ -1,6 +1,6 @@
-"""``fsgen pull``: somebody else's checkpoint becomes a source of ours. Nothing in it is executed.
+"""``fsgen pull``: fetch a foreign checkpoint and convert it to a source, without executing anything in it.
 
-``fsgen pull metrics`` fetches the weights of the networks that measure, and of those that look at instances.
+``fsgen pull metrics`` fetches the weights of the feature networks.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import fsgen
 from fsgen import registry
 from fsgen.callbacks import Callbacks
-from fsgen.errors import FsgenError, suggest
+from fsgen.errors import Code, FsgenError, suggest
 from fsgen.features import timm_network, weight_files
 from fsgen.features.resnet import ResNetClassifier, Swav
-from fsgen.importers import archives, pickles
+from fsgen.importers.readers import read_foreign
 from fsgen.interfaces import Converted, Family, Foreign, Spec
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import home, make_folder, sources_dir
@@ -28,12 +28,12 @@ from fsgen.models import model as models
 from fsgen.models.model import Model
 
 Consent = Callable[[CatalogEntry], bool]
-"""Whether the person accepts an entry's non-commercial terms."""
+"""(entry with non-commercial terms) -> True if the user accepts them."""
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """A source that is now at hand."""
+    """An imported source."""
 
     name: str
     path: Path
@@ -49,38 +49,37 @@ def pull(
     force: bool = False,
     callbacks: Callbacks | None = None,
 ) -> Pulled:
-    """Fetch ``source``, convert it, store it under ``FSGEN_HOME/sources``.
+    """Fetch ``source``, convert it and store it under ``FSGEN_HOME/sources``.
 
     Args:
-        source: a catalogue name, a local file, a folder of a checkpoint's files or an archive of it, an https
-            URL, ``hf://owner/repo/file[@revision]``, or a Google Drive id or link.
-        name: what to call it; default: the catalogue's name or the file's.
-        consent: asked once when the terms forbid commercial use.
+        source: catalogue name, local file, folder or archive of checkpoint files, https URL,
+            ``hf://owner/repo/file[@revision]``, or Google Drive id or link.
+        name: name of the new source; default: the catalogue's name or the file's.
+        consent: asked once if the terms forbid commercial use.
         force: replace a source of that name.
 
     Raises:
-        FsgenError: nothing of that name, terms refused, a download that failed, a file that is damaged, asks
-            to run something, or belongs to no known family.
+        FsgenError: unknown name, declined terms, failed download, a file that is damaged, asks to run
+            something, or belongs to no known family.
     """
     callbacks = callbacks or Callbacks()
     entry = catalog().get(source)
     if entry is not None and entry.url.startswith("bundled:"):
         found = models.load(source)
-        return Pulled(source, models.find(source), found, ("it ships with fsgen: nothing to fetch",))
+        return Pulled(source, models.find(source), found, ("ships with fsgen: nothing to fetch",))
     name = _name(name or (source if entry else _stem(source)))
     target = sources_dir() / f"{name}.safetensors"
     if name in models.bundled():
-        raise FsgenError(f"'{name}' is a source that ships with fsgen", hint="choose another --name")
+        message = f"'{name}' is a source that ships with fsgen"
+        raise FsgenError(message, code=Code.EXISTS, where=name, hint="choose another --name")
     if target.exists() and not force:
-        raise FsgenError(
-            f"there is a source '{name}' already", hint="choose another --name, or replace it: --force"
-        )
+        hint = "choose another --name, or replace it: --force"
+        raise FsgenError(f"there is a source '{name}' already", code=Code.EXISTS, where=name, hint=hint)
     if entry and not entry.commercial and not consent(entry):
-        raise FsgenError(
-            f"{entry.name} is not for commercial use ({entry.licence}: {entry.terms})",
-            hint=f"if that suits you: fsgen pull {source} --yes",
-        )
-    file = _file(source, entry, callbacks)
+        message = f"{entry.name} is not for commercial use ({entry.licence}: {entry.terms})"
+        hint = f"to accept these terms: fsgen pull {source} --yes"
+        raise FsgenError(message, code=Code.DECLINED, where=source, hint=hint)
+    file = _fetch_source(source, entry, callbacks)
     callbacks.say(f"reading {file}")
     model, notes = import_file(file, title=name, entry=entry, beside=file == Path(source))
     make_folder(target.parent)
@@ -90,11 +89,11 @@ def pull(
 
 @dataclass(frozen=True)
 class PulledWeights:
-    """A weight file of a network that looks at images, now at hand."""
+    """A feature network's weight file on this machine."""
 
     name: str  # in weight_files.CATALOGUE, or timm:NAME
     path: Path
-    fetched: bool  # now; else it was here already
+    fetched: bool  # by this call; False if it was present
     bytes: int
     sha256: str
     used_by: str
@@ -103,16 +102,16 @@ class PulledWeights:
 def pull_metrics(
     names: Sequence[str] = (), *, everything: bool = False, callbacks: Callbacks | None = None
 ) -> list[PulledWeights]:  # fmt: skip
-    """Have the networks' weight files on this machine; what is absent goes to ``FSGEN_HOME/weights``.
+    """Download missing weight files of feature networks to ``FSGEN_HOME/weights``.
 
     Args:
-        names: only these: of ``weight_files.CATALOGUE``, or ``timm:`` and a name of timm's, whose weights
-            go to the Hub's own cache. Default: those of what is measured by default.
-        everything: all of the catalogue, also what only some protocols and extras need.
+        names: keys of ``weight_files.CATALOGUE``, or ``timm:NAME``, which goes to the Hub's own cache.
+            Default: what the default metrics need.
+        everything: the whole catalogue, including files that only some protocols and extras need.
 
     Raises:
-        FsgenError: an unknown name; a download failed (the others are done nevertheless), or a file that is
-            here is not the published one, or no longer the one that was fetched.
+        FsgenError: an unknown name; a failed download (the others are completed); a local file that differs
+            from the published or first downloaded one.
     """
     callbacks = callbacks or Callbacks()
 
@@ -124,31 +123,30 @@ def pull_metrics(
 
     wanted = list(names or (weight_files.CATALOGUE if everything else weight_files.BASE))
     timms = [name for name in wanted if name.startswith(timm_network.PREFIX)]
-    here = {row["name"] for row in weight_files.list_files() if row["path"]}
+    present = {row["name"] for row in weight_files.list_files() if row["path"]}
     found = weight_files.locate_files([name for name in wanted if name not in timms], download=fetch_one)
-    return [_checked(name, path, name not in here) for name, path in found.items()] + [
-        _timm(name, fetch_one, callbacks) for name in timms
+    return [_check_weights(name, path, name not in present) for name, path in found.items()] + [
+        _pull_timm(name, fetch_one, callbacks) for name in timms
     ]
 
 
-def _checked(name: str, path: Path, fetched: bool) -> PulledWeights:
-    """The file of ``name`` in the catalogue, once it is seen to be the published one."""
+def _check_weights(name: str, path: Path, fetched: bool) -> PulledWeights:
+    """Compare the file of ``name`` with the published checksum and the one of its first download."""
     entry, found = weight_files.CATALOGUE[name], hash_file(path)
     for expected in (entry.sha256, recorded_hash(entry.url) or ""):
         if not found.startswith(expected):
-            raise FsgenError(
-                f"{path} is not the published file: its SHA-256 is {found}, not {expected}",
-                hint=f"delete {path} and try again",
-            )
+            message = f"{path} is not the published file: its SHA-256 is {found}, not {expected}"
+            hint = f"delete {path} and try again"
+            raise FsgenError(message, code=Code.CHANGED, where=path, hint=hint)
     return PulledWeights(name, path, fetched, path.stat().st_size, found, entry.used_by)
 
 
-def _timm(name: str, download: weight_files.Download, callbacks: Callbacks) -> PulledWeights:
+def _pull_timm(name: str, download: weight_files.Download, callbacks: Callbacks) -> PulledWeights:
     model, fetched = name.removeprefix(timm_network.PREFIX), False
     try:
         path = timm_network.locate_timm_file(model)
     except FsgenError:
-        callbacks.say(f"{model} from the Hugging Face Hub")
+        callbacks.say(f"downloading {model} from the Hugging Face Hub")
         path, fetched = timm_network.locate_timm_file(model, download=download), True
     used_by = f"instance features ({name})"
     return PulledWeights(name, path, fetched, path.stat().st_size, hash_file(path), used_by)
@@ -157,23 +155,27 @@ def _timm(name: str, download: weight_files.Download, callbacks: Callbacks) -> P
 def import_file(
     path: Path, *, title: str, entry: CatalogEntry | None = None, beside: bool = True
 ) -> tuple[Model, tuple[str, ...]]:
-    """The model in a foreign or native file, and notes on what was absent, inferred or computed.
+    """Read a native or foreign checkpoint: the model, and notes on what was absent, inferred or computed.
 
-    ``beside``: whether what lies beside the file may belong to it (not so among downloads).
+    Args:
+        title: of the model.
+        entry: catalogue entry of the file; None: unlisted.
+        beside: read a discriminator file beside the generator's too; False among downloads.
+
+    Raises:
+        FsgenError: as ``read_foreign``; no known family, or not the entry's; inconsistent tensors.
     """
     if path.is_file() and checkpoint.header(path) is not None:
-        return models.load(path), ("a native file: copied as it is",)
-    if archives.is_archive(path):
-        foreign = archives.read_archive(path)
-    else:
-        foreign = archives.read_beside(path) if beside else pickles.read_foreign(path)
+        return models.load(path), ("native file: copied unchanged",)
+    foreign = read_foreign(path, beside=beside)
     family = _recognise(foreign, path)
     if entry and entry.family != family.name:
-        raise FsgenError(f"{path} holds a {family.name}; the catalogue says {entry.family}")
+        message = f"{path} contains a {family.name}; the catalogue says {entry.family}"
+        raise FsgenError(message, code=Code.INCOMPATIBLE, where=path)
     try:
         converted = family.convert(foreign)
     except FsgenError as error:
-        raise FsgenError(f"{path}: {error.message}", hint=error.hint) from None
+        raise FsgenError(f"{path}: {error.message}", code=error.code, where=path, hint=error.hint) from None
     files = foreign.extras["sha256"] if foreign.layout == "folder" else {}
     about: dict[str, Any] = {
         "title": title,
@@ -188,21 +190,19 @@ def import_file(
     notes = (*([f"read: {', '.join(files)}"] if files else []), *converted.notes)
     if features := _features(converted.spec, foreign.settings.get("G", {})):
         about["features"] = features
-        notes += (
-            f"draws after {converted.spec['h_dim']} features of an image: taken for those of {features}",
-        )
+        notes += (f"conditioned on {converted.spec['h_dim']} features, presumably of {features}",)
     model = Model(family, converted.spec, _networks(converted), about)
-    model.generator(), model.discriminator()  # strict: every tensor has its place, none is missing
+    model.generator(), model.discriminator()  # loading is strict: no key may be missing or left over
     return model, notes
 
 
-def _features(spec: Spec, told: dict[str, Any]) -> str | None:
-    """What an IC-GAN draws after: as its file says or, as published, SwAV's or the classifier's features."""
+def _features(spec: Spec, settings: dict[str, Any]) -> str | None:
+    """Name of the network whose features condition an IC-GAN: from its file, else as published; or None."""
     if spec.get("h_dim") != Swav.dim:
         return None
     known = {"selfsupervised": Swav.name, "classification": ResNetClassifier.name}
     usual = ResNetClassifier.name if spec["c_dim"] else Swav.name
-    return known.get(str(told.get("feature_extractor")), usual)
+    return known.get(str(settings.get("feature_extractor")), usual)
 
 
 def _recognise(foreign: Foreign, path: Path) -> Family:
@@ -211,18 +211,16 @@ def _recognise(foreign: Foreign, path: Path) -> Family:
         if family.recognise(foreign):
             return family
     if any(settings.get("era") == "tensorflow" for settings in foreign.settings.values()):
-        raise FsgenError(
-            f"{path} is from StyleGAN2's TensorFlow days, whose layout fsgen reads but does not convert",
-            hint="the catalogue has PyTorch files of the same generators: fsgen info",
-        )
-    raise FsgenError(
-        f"{path} can be read, but is a checkpoint of no family fsgen knows",
-        hint=f"known families: {', '.join(registry.FAMILIES)}",
-    )
+        message = f"{path} is a TensorFlow-era StyleGAN2, which fsgen reads but does not convert"
+        hint = "the catalogue has PyTorch files of the same generators: fsgen info"
+    else:
+        message = f"{path} is a checkpoint of no family that fsgen knows"
+        hint = f"known families: {', '.join(registry.FAMILIES)}"
+    raise FsgenError(message, code=Code.UNSUPPORTED, where=path, hint=hint)
 
 
 def _networks(converted: Converted) -> dict[str, Any]:
-    """Each with tensors of its own: in a file, G and its average may still share them."""
+    """Networks with separate tensors: a file's G and its average may share theirs."""
     parts = {"g": converted.g, "g_ema": converted.g_ema, "d": converted.d}
     return {
         name: {key: value.clone() for key, value in state.items()}
@@ -230,17 +228,16 @@ def _networks(converted: Converted) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _file(source: str, entry: CatalogEntry | None, callbacks: Callbacks) -> Path:
-    """The file itself, fetched where it is not on this machine."""
+def _fetch_source(source: str, entry: CatalogEntry | None, callbacks: Callbacks) -> Path:
+    """Return the local file or folder of ``source``, downloaded if necessary."""
     address = entry.url if entry else source
-    if not entry and (Path(source).is_file() or archives.is_archive(source)):
+    if not entry and (Path(source).is_file() or Path(source).is_dir()):
         return Path(source)
     if "://" not in address and not drive_id(address):
         if Path(source).suffix or "/" in source:
-            raise FsgenError(f"no such file: {source}")
-        raise FsgenError(
-            f"there is no source '{source}'", hint=suggest(source, list(catalog()), models.LISTED)
-        )
+            raise FsgenError(f"no such file: {source}", code=Code.NOT_FOUND, where=source)
+        hint = suggest(source, list(catalog()), models.LISTED)
+        raise FsgenError(f"there is no source '{source}'", code=Code.UNKNOWN_NAME, where=source, hint=hint)
     suffix = Path(address.split("?")[0].split("@")[0]).suffix or ".download"
     dest = make_folder(home() / "downloads") / f"{_name(entry.name if entry else Path(address).stem)}{suffix}"
     return fetch_any(
@@ -250,7 +247,7 @@ def _file(source: str, entry: CatalogEntry | None, callbacks: Callbacks) -> Path
 
 
 def _stem(source: str) -> str:
-    """A file's name without its suffix, wherever it is."""
+    """File or folder name of a path or address, without suffix."""
     if source.startswith("hf://"):
         source = source.split("@")[0]  # the revision
     path = Path(source.rstrip("/") if Path(source).exists() else source.split("?")[0].rstrip("/"))
@@ -260,5 +257,7 @@ def _stem(source: str) -> str:
 def _name(text: str) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")
     if not name:
-        raise FsgenError(f"'{text}' cannot be the name of a source", hint="letters, digits, '.', '_' and '-'")
+        message = f"'{text}' cannot be the name of a source"
+        hint = "use letters, digits, '.', '_' and '-'"
+        raise FsgenError(message, code=Code.OUT_OF_RANGE, where=text, hint=hint)
     return name

@@ -1,39 +1,43 @@
-"""A pickle read as data: a small machine that knows numbers, text, lists and dicts, and calls nothing.
+"""Read a pickle as data: an interpreter for numbers, text, lists, dicts and tensors that runs nothing.
 
-Python's own unpickler imports and calls whatever a file names. Here ``pickletools`` only decodes the opcodes
-and this machine carries them out. A global is a *name*: it is looked up in the reader's table of stand-ins,
-never imported, and a name outside the table ends the reading. No attribute of any object is looked up or set
-on a file's behalf, so REDUCE, NEWOBJ and BUILD reach the stand-ins below and nothing else.
+Python's unpickler imports and calls whatever a file names. Here ``pickletools`` only decodes the opcodes and
+``Machine`` executes them. A global is a *name*: it is looked up in the reader's table of stand-ins, never
+imported, and a name outside the table is refused. The machine gets and sets no attribute on a file's behalf,
+so REDUCE, NEWOBJ and BUILD reach only the stand-ins below.
 
-Tensors stay where they are in the file until ``Leaf.tensor`` is called, so that optimiser states nobody wants
-cost no memory.
+Tensors are read when ``Leaf.tensor`` is called, so that unused optimiser states cost no memory.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
+import mmap
 import pickletools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 
-MAX_STEPS = 2_000_000  # the largest published checkpoints take some 60,000 opcodes
+MAX_STEPS = 2_000_000  # the largest published checkpoints take about 60,000 opcodes
+
+Stream = io.BytesIO | mmap.mmap
+"""A pickle's bytes, positioned at its first opcode."""
 
 Globals = Mapping[tuple[str, str], Any]
 """(module, name) -> the stand-in for that global: a callable, or a ``torch.dtype`` for a storage class."""
 
 DAMAGE = (ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError, RuntimeError)
-"""What a malformed pickle provokes in the machine; readers turn these into one sentence."""
+"""Exceptions that a malformed pickle causes in the machine; readers turn them into an ``FsgenError``."""
 
 
 def printable(text: object) -> str:
-    """``text`` as it may be shown on a terminal: a file's words, without control characters, cut short."""
+    """Make text from a file safe to print: no control characters, at most 120 characters."""
     shown = "".join(c if c.isprintable() else "?" for c in str(text)[:120])
     return shown if len(str(text)) <= 120 else shown + "..."
 
@@ -43,7 +47,7 @@ def _is_count(value: object) -> bool:
 
 
 class Global:
-    """A class or function that a file named, of which only the name and our stand-in exist here."""
+    """A class or function named by a file: its name and our stand-in; nothing is imported."""
 
     __slots__ = ("name", "stand_in")
 
@@ -53,7 +57,7 @@ class Global:
 
 
 class Record:
-    """An object of a class we don't have: its class name and its ``__dict__``, as the file tells them."""
+    """An object of a foreign class: its class name and its ``__dict__`` from the file."""
 
     def __init__(self, class_name: str, state: dict[str, Any] | None = None) -> None:
         self.class_name = class_name
@@ -66,17 +70,17 @@ class Record:
 
 
 class Leaf:
-    """Numbers in the file: a tensor or an array, not yet read."""
+    """A tensor or array in the file, not read yet."""
 
     nbytes: int
 
     def tensor(self) -> Tensor:
-        """The numbers, in the shape and type the file gives them, on the CPU."""
+        """Read the numbers into a CPU tensor of the file's shape and dtype."""
         raise NotImplementedError
 
 
 class Storage:
-    """A flat run of ``count`` numbers; ``read`` fetches their bytes, and is set once their place is known."""
+    """A flat array of ``count`` numbers; ``read`` returns its bytes and is set once their offset is known."""
 
     def __init__(self, dtype: torch.dtype, count: int) -> None:
         if not isinstance(dtype, torch.dtype) or not _is_count(count):
@@ -88,26 +92,23 @@ class Storage:
         self._flat: Tensor | None = None
 
     def flat(self) -> Tensor:
-        """All numbers, [count]."""
+        """Read all numbers, [count]; cached."""
         if self._flat is None:
             raw = self.read() if self.read else b""
             if len(raw) != self.nbytes:
                 raise ValueError(f"a storage of {self.nbytes} bytes has only {len(raw)}")
-            # A bytearray, since a tensor over immutable bytes could be written to.
-            self._flat = (
-                torch.frombuffer(bytearray(raw), dtype=self.dtype)
-                if raw
-                else torch.empty(0, dtype=self.dtype)
-            )
+            # A bytearray, because torch warns about a writable tensor over immutable bytes.
+            empty = torch.empty(0, dtype=self.dtype)
+            self._flat = torch.frombuffer(bytearray(raw), dtype=self.dtype) if raw else empty
         return self._flat
 
 
 class Strided(Leaf):
-    """A tensor as a view of a storage. Checked when made: no view reaches beyond its storage."""
+    """A tensor as a strided view of a storage; a view that exceeds its storage raises ValueError."""
 
     def __init__(self, storage: Storage, offset: int, size: Sequence[int], stride: Sequence[int]) -> None:
-        shaped = len(size) == len(stride) <= 16 and all(map(_is_count, (offset, *size, *stride)))
-        if not isinstance(storage, Storage) or not shaped:
+        valid = len(size) == len(stride) <= 16 and all(map(_is_count, (offset, *size, *stride)))
+        if not isinstance(storage, Storage) or not valid:
             raise ValueError("a tensor without a proper storage, size or stride")
         count = math.prod(size)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
@@ -122,15 +123,15 @@ class Strided(Leaf):
 
 
 class Dtype:
-    """numpy.dtype of plain numbers: a code such as ``f4`` and a byte order."""
+    """Stand-in for numpy.dtype: a numeric code such as ``f4`` and a byte order."""
 
     CODES = frozenset(("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"))
 
     def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or code not in self.CODES:
-            raise ValueError("an array of something that is no plain number")
+            raise ValueError("an array that is not numeric")
         self.code = code
-        self.order = "="
+        self.order: Literal["<", ">", "=", "|"] = "="
 
     def build(self, state: object) -> None:
         if type(state) is not tuple or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
@@ -138,7 +139,7 @@ class Dtype:
         self.order = state[1]
 
     def numbers(self, raw: object) -> np.ndarray:
-        """The bytes ``raw`` as numbers in this machine's byte order, [n]."""
+        """Decode ``raw`` into numbers in this machine's byte order, [n]."""
         if not isinstance(raw, bytes):
             raise ValueError("an array without bytes")
         stored = np.dtype(self.code).newbyteorder(self.order)
@@ -146,7 +147,7 @@ class Dtype:
 
 
 class Array(Leaf):
-    """numpy.ndarray, made empty and filled by BUILD, as numpy pickles it."""
+    """Stand-in for numpy.ndarray, created empty and filled by BUILD."""
 
     def __init__(self, *_: object) -> None:
         self.nbytes = 0
@@ -167,21 +168,21 @@ class Array(Leaf):
 
 
 def scalar(dtype: Dtype, raw: object) -> float | int | bool:
-    """Stand-in for numpy's scalar: a plain Python number."""
+    """Stand-in for numpy's scalar: return a Python number."""
     if not isinstance(raw, bytes) or len(raw) > 8:
         raise ValueError("a number of more than 8 bytes")
     return dtype.numbers(raw).item()
 
 
 def new_dict(*given: object) -> dict:
-    """Stand-in for OrderedDict and EasyDict, which a pickle makes empty and fills afterwards."""
+    """Stand-in for OrderedDict and EasyDict, which a pickle creates empty and fills afterwards."""
     if given:
-        raise ValueError("a dict made in a way no checkpoint uses")
+        raise ValueError("a dict that is not created empty")
     return {}
 
 
 def new_set(*_: object) -> list:
-    """Stand-in for set, which holds nothing we need: hashing a file's objects could take forever."""
+    """Stand-in for set; its items are dropped, since hashing a file's objects could take forever."""
     return []
 
 
@@ -196,17 +197,17 @@ COMMON: Globals = {
     ),
     ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
 }
-"""What every pickle of tensors may name; each format adds its own few."""
+"""Globals that every pickle of tensors may name; each format adds its own."""
 
 
 class Machine:
-    """Runs one pickle.
+    """Interpret one pickle.
 
     Args:
-        name: of the file, for messages.
-        allowed: stand-ins for the globals this format may name.
-        persistent: what a persistent id (torch's way to point at a storage) stands for.
-        steps: counts the steps taken; machines that read one file share it.
+        name: file name for messages.
+        allowed: stand-ins for the globals that this format may name.
+        persistent: resolves a persistent id, which torch uses to reference a storage.
+        steps: opcode counter, shared by all machines that read one file.
     """
 
     def __init__(
@@ -221,25 +222,25 @@ class Machine:
         self.persistent = persistent
         self.steps = steps if steps is not None else itertools.count()
         self.stack: list[Any] = []
-        self.marks: list[list[Any]] = []  # the stacks below each open MARK
+        self.frames: list[list[Any]] = []  # the stack below each open MARK
         self.memo: dict[int, Any] = {}  # a dict, so that a huge index allocates nothing
 
-    def run(self, stream: IO[bytes]) -> Any:
-        """The object pickled at the stream's position, which is left behind its end.
+    def run(self, stream: Stream) -> Any:
+        """Return the object pickled at the stream's position; the stream ends up behind it.
 
         Raises:
             FsgenError: the pickle names a global or uses an opcode outside the allow-list.
             DAMAGE: it is truncated or malformed.
         """
-        for opcode, arg, _ in pickletools.genops(stream):
+        for opcode, arg, _ in pickletools.genops(stream):  # type: ignore[arg-type]  # an mmap will do
             if opcode.name == "STOP":
                 return self.stack.pop()
             if next(self.steps) > MAX_STEPS:
-                raise ValueError("more steps than any checkpoint takes")
-            self._do(opcode.name, arg)
+                raise ValueError("more opcodes than any checkpoint has")
+            self._execute(opcode.name, arg)
         raise EOFError("no end")
 
-    def _do(self, op: str, arg: Any) -> None:
+    def _execute(self, op: str, arg: Any) -> None:
         if op in _LITERALS:
             self.stack.append(arg)
         elif op in _EMPTY:
@@ -253,34 +254,35 @@ class Machine:
         elif op in _STEPS:
             _STEPS[op](self, arg)
         elif op not in ("PROTO", "FRAME"):
-            raise FsgenError(f"{self.name} uses the pickle instruction {op}, which no checkpoint needs")
+            message = f"{self.name} uses the pickle opcode {op}, which no checkpoint needs"
+            raise FsgenError(message, code=Code.UNSAFE, where=self.name)
 
     def _tuple(self, length: int) -> None:
         if len(self.stack) < length:
             raise IndexError("stack underflow")
         self.stack[-length:] = [tuple(self.stack[-length:])]
 
-    def _mark(self, _: Any) -> None:
-        self.marks.append(self.stack)
+    def _open_frame(self, _: Any) -> None:
+        self.frames.append(self.stack)
         self.stack = []
 
-    def _since_mark(self) -> list[Any]:
-        items, self.stack = self.stack, self.marks.pop()
+    def _close_frame(self) -> list[Any]:
+        items, self.stack = self.stack, self.frames.pop()
         return items
 
-    def _push_since_mark(self, make: Callable[[list[Any]], Any]) -> None:
-        items = self._since_mark()
+    def _push_frame(self, make: Callable[[list[Any]], Any]) -> None:
+        items = self._close_frame()
         self.stack.append(make(items))
 
     def _extend(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not list:
-            raise TypeError("appends to something that is no list")
+            raise TypeError("an append to something other than a list")
         self.stack[-1].extend(items)
 
     def _update(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not dict:
-            raise TypeError("sets items of something that is no dict")
+            raise TypeError("an item set on something other than a dict")
         target.update(_pairs(items))
 
     def _append(self, _: Any) -> None:
@@ -296,7 +298,9 @@ class Machine:
         module = "builtins" if module == "__builtin__" else module  # Python 2's name, used up to protocol 2
         if (module, name) not in self.allowed:
             raise FsgenError(
-                f"{self.name} asks to run {printable(f'{module}.{name}')}; fsgen runs nothing from a file",
+                f"{self.name} asks to run {printable(f'{module}.{name}')}; fsgen runs no code from a file",
+                code=Code.UNSAFE,
+                where=self.name,
                 hint="weights saved as plain tensors (a state dict, or .safetensors) can be read",
             )
         self.stack.append(Global(f"{module}.{name}", self.allowed[module, name]))
@@ -308,7 +312,7 @@ class Machine:
     def _call(self, _: Any) -> None:
         args, callee = self.stack.pop(), self.stack.pop()
         if not isinstance(callee, Global) or not callable(callee.stand_in) or type(args) is not tuple:
-            raise TypeError("calls something that cannot be called")
+            raise TypeError("a call of something that is not callable")
         self.stack.append(callee.stand_in(*args))
 
     def _build(self, _: Any) -> None:
@@ -316,20 +320,20 @@ class Machine:
         target = self.stack[-1]
         if isinstance(target, Record | Dtype | Array):
             target.build(state)
-        elif type(target) is not dict:  # a state dict's own attributes (_metadata) say nothing we need
-            raise TypeError("sets the state of something that has none")
+        elif type(target) is not dict:  # a state dict's own attributes (_metadata) are not needed
+            raise TypeError("a state set on something that has none")
 
     def _persistent_id(self, _: Any) -> None:
         if self.persistent is None:
-            raise TypeError("points outside the file")
+            raise TypeError("a reference outside the file")
         self.stack.append(self.persistent(self.stack.pop()))
 
 
 def _pairs(items: list[Any]) -> Iterator[tuple[str | int, Any]]:
-    """Keys and values in turn; keys are text or small numbers, since hashing the rest could take forever."""
+    """Pair keys with values; keys must be text or small integers, as hashing others could take forever."""
     for key, value in zip(items[::2], items[1::2], strict=True):
         if not (isinstance(key, str) or (isinstance(key, int) and abs(key) < 2**31)):
-            raise TypeError("a dict key that is neither text nor a number")
+            raise TypeError("a dict key that is neither text nor a small integer")
         yield key, value
 
 
@@ -348,20 +352,20 @@ _EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_SET": list,  # a list: see new_set
 }
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_STEPS: dict[str, Callable[[Machine, Any], None]] = {
-    "MARK": Machine._mark,
+_STEPS: dict[str, Callable[[Machine, Any], object]] = {
+    "MARK": Machine._open_frame,
     "POP": lambda machine, _: machine.stack.pop(),
-    "POP_MARK": lambda machine, _: machine._since_mark(),
+    "POP_MARK": lambda machine, _: machine._close_frame(),
     "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
-    "TUPLE": lambda machine, _: machine._push_since_mark(tuple),
-    "LIST": lambda machine, _: machine._push_since_mark(list),
-    "FROZENSET": lambda machine, _: machine._push_since_mark(list),
-    "DICT": lambda machine, _: machine._push_since_mark(lambda items: dict(_pairs(items))),
+    "TUPLE": lambda machine, _: machine._push_frame(tuple),
+    "LIST": lambda machine, _: machine._push_frame(list),
+    "FROZENSET": lambda machine, _: machine._push_frame(list),
+    "DICT": lambda machine, _: machine._push_frame(lambda items: dict(_pairs(items))),
     "APPEND": Machine._append,
-    "APPENDS": lambda machine, _: machine._extend(machine._since_mark()),
-    "ADDITEMS": lambda machine, _: machine._extend(machine._since_mark()),
+    "APPENDS": lambda machine, _: machine._extend(machine._close_frame()),
+    "ADDITEMS": lambda machine, _: machine._extend(machine._close_frame()),
     "SETITEM": Machine._set_item,
-    "SETITEMS": lambda machine, _: machine._update(machine._since_mark()),
+    "SETITEMS": lambda machine, _: machine._update(machine._close_frame()),
     "GLOBAL": lambda machine, arg: machine._global(*arg.split(" ", 1)),
     "STACK_GLOBAL": Machine._stack_global,
     "REDUCE": Machine._call,

@@ -1,12 +1,12 @@
-"""Where fsgen keeps what it downloads and computes. Naming a folder does not create it: ``made`` does."""
+"""Folders of downloads and computed files. Their names create nothing: ``make_folder`` does."""
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from pathlib import Path
 
+from fsgen.atomic import FULL
 from fsgen.errors import Code, FsgenError
 
 
@@ -24,32 +24,33 @@ def home() -> Path:
 
 
 def sources_dir() -> Path:
-    """Imported source checkpoints, one safetensors file each."""
+    """Imported sources, one safetensors file each."""
     return home() / "sources"
 
 
 def fisher_dir() -> Path:
-    """Fisher diagonals, named by their cache key."""
+    """Fisher diagonals, named by cache key."""
     return home() / "fisher"
 
 
 def weights_dir() -> Path:
-    """Backbones of the metrics (Inception, AlexNet, VGG)."""
+    """Weight files of feature networks."""
     return home() / "weights"
 
 
 def make_folder(folder: Path) -> Path:
-    """``folder``, created with its parents where absent.
+    """Create ``folder`` and its parents if absent, and return it.
 
     Raises:
-        FsgenError: it cannot be created, or a file stands in its place.
+        FsgenError: it cannot be created, or a file has its name.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FsgenError(
-            f"the folder {folder} cannot be created: {error.strerror}",
-            hint="choose another one; FSGEN_HOME says where fsgen keeps its own files",
-            code=Code.SYSTEM if error.errno in (errno.ENOSPC, errno.EDQUOT) else Code.UNWRITABLE,
+            f"cannot create the folder {folder}: {error.strerror}",
+            code=Code.SYSTEM if error.errno in FULL else Code.UNWRITABLE,
+            where=folder,
+            hint="choose another one; FSGEN_HOME sets the folder of fsgen's own files",
         ) from error
     return folder

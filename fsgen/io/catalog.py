@@ -1,4 +1,4 @@
-"""The catalogue of published source generators, read from ``catalog.toml``. Imports no torch."""
+"""The catalogue of published source generators, from ``catalog.toml``. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-from fsgen.errors import FsgenError, suggest
-
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One published generator. What is true of the file itself is found out when it is imported."""
+    """One published generator. Its architecture is inferred from the file during import."""
 
     name: str
     url: str  # https, hf://, a Google Drive link, or bundled:FILE
@@ -22,27 +20,15 @@ class CatalogEntry:
     resolution: int  # pixels
     subject: str
     licence: str
-    commercial: bool  # whether its terms allow commercial use
-    terms: str  # in one line, shown before the download
-    tags: tuple[str, ...]  # what is in the pictures
-    sha256: str | None = None  # hex; None where none is published
+    commercial: bool  # commercial use permitted
+    terms: str  # one line, shown before the download
+    tags: tuple[str, ...]  # depicted objects and style
+    sha256: str | None = None  # hex; None if none is published
 
 
 def catalog() -> dict[str, CatalogEntry]:
     """All entries by name, in the file's order."""
     return dict(_entries())
-
-
-def find(name: str) -> CatalogEntry:
-    """The entry called ``name``.
-
-    Raises:
-        FsgenError: there is none; the nearest name is suggested.
-    """
-    entries = _entries()
-    if name not in entries:
-        raise FsgenError(f"there is no '{name}' in the catalogue", hint=suggest(name, list(entries)))
-    return entries[name]
 
 
 @cache
@@ -53,6 +39,6 @@ def _entries() -> MappingProxyType[str, CatalogEntry]:
 
 def _entry(name: str, table: dict[str, Any]) -> CatalogEntry:
     stray = set(table) - {field.name for field in fields(CatalogEntry)}
-    if stray:  # the file ships with the package: this is a mistake of ours, not of the user's
+    if stray:  # the file ships with the package: a bug, not a user's mistake
         raise ValueError(f"catalog.toml: {name} has unknown keys {sorted(stray)}")
     return CatalogEntry(name, **{**table, "tags": tuple(table["tags"])})

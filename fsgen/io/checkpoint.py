@@ -1,8 +1,7 @@
-"""The native checkpoint: one ``.safetensors`` file, networks by prefix, what it is in the header.
+"""The native checkpoint: one ``.safetensors`` file with networks by prefix and a JSON header.
 
-Tensors: ``g.*`` (training weights), ``g_ema.*`` (their moving average), ``d.*``. Header: format, family, spec
-and everything about where the file came from, as JSON under ``fsgen``; title and licence also under the
-``modelspec.*`` keys that other tools show.
+Tensors: ``g.*`` (training weights), ``g_ema.*`` (their moving average), ``d.*``. Header under ``fsgen``:
+format, family, spec, provenance; title and licence also under the ``modelspec.*`` keys that other tools show.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fsgen.atomic import atomic
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 
 FORMAT = "fsgen/1"
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and values: the identity of a checkpoint.
+    """SHA-256 over names, dtypes, shapes and values, which identifies a checkpoint.
 
-    The file's own bytes are not: safetensors does not fix the order of its header.
+    The file's bytes do not: safetensors does not fix the order of its header.
     """
     total = hashlib.sha256()
     for name in sorted(tensors):
@@ -39,9 +38,10 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_file(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write atomically: the file at ``path`` is the old one or the new one, never a part.
+    """Write a native file atomically.
 
-    ``header`` holds plain values; it is stored as JSON.
+    Args:
+        header: plain values, stored as JSON.
     """
     metadata = {"format": "pt", "fsgen": json.dumps({"format": FORMAT, **header}, sort_keys=True)}
     for key in ("title", "licence"):
@@ -51,61 +51,63 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, A
     with atomic(path) as temporary:
         mode = temporary.stat().st_mode
         save_file(ready, temporary, metadata)
-        temporary.chmod(mode)  # safetensors makes files that nobody else may read
+        temporary.chmod(mode)  # safetensors creates files that only their owner may read
 
 
 def header(path: Path) -> dict[str, Any] | None:
-    """The fsgen header of a file, or None for a file that is not ours."""
+    """Read the fsgen header of a file; None for other files."""
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("fsgen")
     except (SafetensorError, OSError):
         return None
-    return None if text is None else _parsed(text, path)
+    return None if text is None else _parse_header(text, path)
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, header) of a native file, on the CPU.
+    """Read the tensors, on the CPU, and the header of a native file.
 
     Raises:
-        FsgenError: not a safetensors file, a truncated one, or one that fsgen did not write.
+        FsgenError: not a safetensors file, truncated, or not written by fsgen.
     """
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("fsgen")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise FsgenError(f"no such file: {path}") from None
+        raise FsgenError(f"no such file: {path}", code=Code.NOT_FOUND, where=path) from None
     except (SafetensorError, OSError) as error:
-        foreign = path.suffix != ".safetensors"
-        hint = _import(path) if foreign else "it may have been cut short: fetch or copy it again"
-        raise FsgenError(f"{path} cannot be read as a checkpoint of fsgen's ({error})", hint=hint) from None
+        truncated = path.suffix == ".safetensors"
+        hint = "it may be truncated: fetch or copy it again" if truncated else _pull_hint(path)
+        message = f"{path} cannot be read as a checkpoint of fsgen ({error})"
+        raise FsgenError(message, code=Code.DAMAGED, where=path, hint=hint) from None
     if text is None:
-        raise FsgenError(f"{path} was not written by fsgen", hint=_import(path))
-    values = _parsed(text, path)
+        message = f"{path} was not written by fsgen"
+        raise FsgenError(message, code=Code.UNSUPPORTED, where=path, hint=_pull_hint(path))
+    values = _parse_header(text, path)
     if values.get("format") != FORMAT:
-        raise FsgenError(
-            f"{path} has format {values.get('format')}; this fsgen reads {FORMAT}", hint="update fsgen"
-        )
+        message = f"{path} has format {values.get('format')}; this fsgen reads {FORMAT}"
+        raise FsgenError(message, code=Code.UNSUPPORTED, where=path, hint="update fsgen")
     return tensors, values
 
 
-def _import(path: Path) -> str:
+def _pull_hint(path: Path) -> str:
     return f"if another program wrote it, import it first: fsgen pull {shlex.quote(str(path))}"
 
 
-def _parsed(text: str, path: Path) -> dict[str, Any]:
+def _parse_header(text: str, path: Path) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except ValueError:
         values = None
     if not isinstance(values, dict):
-        raise FsgenError(f"the header of {path} is damaged", hint="restore the file, or make it again")
+        message, hint = f"the header of {path} is damaged", "restore the file, or create it again"
+        raise FsgenError(message, code=Code.DAMAGED, where=path, hint=hint)
     return values
 
 
 def split(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """``g.x`` -> ``["g"]["x"]``."""
+    """Group tensors by network: ``g.x`` -> ``["g"]["x"]``."""
     out: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         network, key = name.split(".", 1)

@@ -1,7 +1,6 @@
-"""Downloads that resume, are verified (``ledger``), and end as a whole file or not at all.
+"""Resumable, verified, atomic downloads from https, the Hugging Face Hub and Google Drive. No torch.
 
-This module imports no torch; the clients of the Hugging Face Hub and of Google Drive are imported when used,
-since importing them takes a while and the latter is an extra.
+The Hub's and Drive's clients are imported on use: the first is slow to import, the second an extra.
 """
 
 from __future__ import annotations
@@ -23,31 +22,23 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import fsgen
+from fsgen.atomic import disk_error, explain_errors
 from fsgen.errors import Code, FsgenError
 from fsgen.io.cache_folders import make_folder
-from fsgen.io.checksums import (
-    accept,
-    discard,
-    disk_error,
-    disk_errors,
-    disk_full,
-    is_downloaded,
-    note_path,
-    part_path,
-    verify,
-)
+from fsgen.io.checksums import accept, discard, is_downloaded, note_path, part_path, verify
 
-Progress = Callable[[int, "int | None"], None]
-"""Called with (bytes so far, bytes in all, or None where the server doesn't say)."""
+Progress = Callable[[int, int | None], None]
+"""Callback: (bytes so far, total bytes or None if unknown)."""
 
 Say = Callable[[str], None]
-"""Called with a line for the person at the terminal."""
+"""Callback: one line for the terminal."""
 
-CHUNK = 1 << 20  # bytes between two calls of the progress callback
+CHUNK = 1 << 20  # bytes between two progress calls
+DRIVE_HOSTS = ("drive.google.com", "docs.google.com", "drive.usercontent.google.com")
 TIMEOUT = 30.0  # seconds without a byte
-TRIES = 4  # connections lost in a row, without a byte gained, before giving up
-PAUSE = 1.0  # seconds before the second try; doubled for each one after it
-BROWSER = "it may ask to log in or to accept terms: fetch it in a browser, then give the file's path"
+TRIES = 4  # consecutive connections without a new byte before giving up
+PAUSE = 1.0  # seconds before the second try; doubled for each further one
+BROWSER = "it may require a login or acceptance of terms: download it in a browser, then pass the file's path"
 
 
 def fetch(
@@ -58,17 +49,17 @@ def fetch(
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> Path:
-    """The file at ``url``, as ``dest``; nothing is transferred where ``dest`` is known to be that file.
+    """Download ``url`` to ``dest``, unless ``dest`` has the known checksum already.
 
     Args:
-        url: https, or http to this machine itself.
-        dest: where to put it; its folder is created. An interrupted download stays beside it and is resumed.
-        sha256: hex digest it must have, or its leading digits; without all of it the first download's is
-            recorded and held to.
+        url: https, or http on this machine.
+        dest: destination; its folder is created. An interrupted download is kept beside it and resumed.
+        sha256: required hex digest, or its leading digits; without a full digest, that of the first download
+            is recorded and required later.
 
     Raises:
-        FsgenError: code 2 where the address or the file is refused (404, 403, a web page, another checksum),
-            code 1 where the network or the disk gave out.
+        FsgenError: refused address or file (exit code 2: 404, 403, a web page, a wrong checksum); failed
+            network or disk (1).
     """
     _check_scheme(url)
     dest = Path(dest)
@@ -83,17 +74,16 @@ def fetch(
 def fetch_hub(
     address: str, *, sha256: str | None = None, progress: Progress | None = None, say: Say | None = None
 ) -> Path:
-    """A file of the Hugging Face Hub, ``hf://owner/repo/file[@revision]``, in the Hub's own cache.
+    """Download ``hf://owner/repo/file[@revision]`` from the Hugging Face Hub to the Hub's own cache.
 
     Raises:
-        FsgenError: code 2 where the address or the file is refused (absent, gated, another checksum), code 1
-            where the network gave out or ``HF_HUB_OFFLINE=1`` keeps off it.
+        FsgenError: refused address or file (exit code 2: absent, gated, a wrong checksum); failed network or
+            ``HF_HUB_OFFLINE=1`` (1).
     """
     match = re.fullmatch(r"hf://([^/@]+/[^/@]+)/([^@]+?)(?:@([^@]+))?", address)
     if match is None:
-        raise FsgenError(
-            f"{address} is no file of the Hub", hint="write hf://owner/repo/file or .../file@revision"
-        )
+        message, hint = f"{address} is not a file of the Hub", "use hf://owner/repo/file or .../file@revision"
+        raise FsgenError(message, code=Code.UNSUPPORTED, where=address, hint=hint)
     repo, file, revision = match.groups()
     from huggingface_hub import errors as hub
     from huggingface_hub import hf_hub_download
@@ -102,21 +92,25 @@ def fetch_hub(
     if "tqdm_class" in inspect.signature(hf_hub_download).parameters:
         options["tqdm_class"] = _bar(progress or _ignore)
     if say:
-        say(f"{file} from huggingface.co/{repo}")
+        say(f"downloading {file} from huggingface.co/{repo}")
     try:
         path = Path(hf_hub_download(repo, file, revision=revision, **options))
     except hub.GatedRepoError as error:
+        message = f"{address} requires acceptance of its terms"
         hint = f"accept them at https://huggingface.co/{repo}, then log in: hf auth login"
-        raise FsgenError(f"{address} asks to accept its terms first", hint=hint) from error
+        raise FsgenError(message, code=Code.DECLINED, where=address, hint=hint) from error
     except hub.RevisionNotFoundError as error:
-        raise FsgenError(f"huggingface.co/{repo} has no revision '{revision or 'main'}'") from error
+        message = f"huggingface.co/{repo} has no revision '{revision or 'main'}'"
+        raise FsgenError(message, code=Code.NOT_FOUND, where=address) from error
     except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) as error:
-        raise _no_hub(address) from error
+        raise _hub_failure(address) from error
     except (hub.RepositoryNotFoundError, hub.EntryNotFoundError, hub.HFValidationError) as error:
+        message = f"the Hub has no file {address}"
         hint = "check the address; a private repository needs: hf auth login"
-        raise FsgenError(f"the Hub has no file {address}", hint=hint) from error
+        raise FsgenError(message, code=Code.NOT_FOUND, where=address, hint=hint) from error
     except (hub.HfHubHTTPError, OSError) as error:
-        raise disk_error(error, Path(getattr(error, "filename", None) or file)) or _no_hub(address) from error
+        written = Path(getattr(error, "filename", None) or file)
+        raise disk_error(error, written) or _hub_failure(address) from error
     verify(address, path, sha256)
     return path
 
@@ -129,15 +123,16 @@ def fetch_drive(
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> Path:
-    """A file of Google Drive, by id or link, as ``dest``; through gdown, an extra.
+    """Download a Google Drive id or link to ``dest`` with gdown, an extra.
 
     Raises:
-        FsgenError: code 2 where gdown is absent, the address is none of Drive's, or the file has another
-            checksum; code 1 where Drive would not send it.
+        FsgenError: gdown missing, not a Drive address, wrong checksum (exit code 2); Drive did not send the
+            file (1).
     """
     key = drive_id(address)
     if key is None:
-        raise FsgenError(f"{address} is no Google Drive id or link")
+        message = f"{address} is not a Google Drive id or link"
+        raise FsgenError(message, code=Code.UNSUPPORTED, where=address)
     dest = Path(dest)
     if is_downloaded(f"drive:{key}", dest, sha256):
         return dest
@@ -145,20 +140,21 @@ def fetch_drive(
     try:
         import gdown
     except ImportError as error:
-        hint = f"pip install fsgen[drive], or fetch {link} in a browser and give the file's path"
-        raise FsgenError(f"{dest.name} is on Google Drive ({link}), which needs gdown", hint=hint) from error
+        message = f"{dest.name} is on Google Drive ({link}), which needs gdown"
+        hint = f"pip install fsgen[drive], or download {link} in a browser and pass the file's path"
+        raise FsgenError(message, code=Code.MISSING_PACKAGE, where="gdown", hint=hint) from error
     part = part_path(dest)
     make_folder(dest.parent)
     if say:
-        say(f"{dest.name} from {link}")
+        say(f"downloading {dest.name} from {link}")
     wanted = {"quiet": True, "resume": True, "use_cookies": False, "progress": progress, "timeout": TIMEOUT}
     known = inspect.signature(gdown.download).parameters
     try:
         gdown.download(id=key, output=str(part), **{k: v for k, v in wanted.items() if k in known})
-    except Exception as error:  # gdown lets requests' errors through, besides its own
-        raise disk_error(error, part) or _no_drive(dest, link, error) from error
+    except Exception as error:  # gdown raises requests' errors besides its own
+        raise disk_error(error, part) or _drive_failure(dest, link, error) from error
     if not part.is_file():
-        raise _no_drive(dest, link, "no file came")
+        raise _drive_failure(dest, link, "no file arrived")
     return accept(f"drive:{key}", part, dest, sha256)
 
 
@@ -170,21 +166,17 @@ def fetch_any(
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> Path:
-    """Whatever ``address`` is: ``hf://...`` (left in the Hub's cache), a Drive id or link, or https."""
+    """Download ``hf://...`` (to the Hub's cache), a Drive id or link, or https to ``dest``."""
     if address.startswith("hf://"):
         return fetch_hub(address, sha256=sha256, progress=progress, say=say)
-    how = fetch_drive if drive_id(address) else fetch
-    return how(address, dest, sha256=sha256, progress=progress, say=say)
+    download = fetch_drive if drive_id(address) else fetch
+    return download(address, dest, sha256=sha256, progress=progress, say=say)
 
 
 def drive_id(address: str) -> str | None:
-    """The id in a Google Drive link, ``drive:ID`` or bare id; None where ``address`` is none of these."""
+    """Extract the id from a Google Drive link, ``drive:ID`` or bare id; None for other addresses."""
     if "://" in address:
-        if urlsplit(address).hostname not in (
-            "drive.google.com",
-            "docs.google.com",
-            "drive.usercontent.google.com",
-        ):
+        if urlsplit(address).hostname not in DRIVE_HOSTS:
             return None
         match = re.search(r"(?:/d/|[?&]id=)([\w-]{20,})", address)
     else:
@@ -192,22 +184,24 @@ def drive_id(address: str) -> str | None:
     return match and next(filter(None, match.groups()))
 
 
-def _no_hub(address: str) -> FsgenError:
+def _hub_failure(address: str) -> FsgenError:
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    why = "and HF_HUB_OFFLINE keeps fsgen off the network" if offline else "and the Hub cannot be reached"
+    why = "HF_HUB_OFFLINE disables the network" if offline else "the Hub cannot be reached"
     hint = "unset HF_HUB_OFFLINE" if offline else "check the connection and try again"
-    return FsgenError(f"{address} is not on this machine, {why}", hint=hint, code=Code.DOWNLOAD)
+    message = f"{address} is not on this machine, and {why}"
+    return FsgenError(message, code=Code.DOWNLOAD, where=address, hint=hint)
 
 
-def _no_drive(dest: Path, link: str, reason: object) -> FsgenError:
-    # What requests raises is an OSError and long; gdown's own errors are not, and worth reading.
+def _drive_failure(dest: Path, link: str, reason: object) -> FsgenError:
+    # requests raises OSErrors with long texts; gdown's own errors are informative.
     why = "it cannot be reached" if isinstance(reason, OSError) else " ".join(str(reason).split())[:200]
-    hint = f"Drive limits popular files: try later, or fetch {link} in a browser and give the file's path"
-    return FsgenError(f"Google Drive would not send {dest.name} ({why})", hint=hint, code=Code.DOWNLOAD)
+    message = f"Google Drive did not send {dest.name} ({why})"
+    hint = f"Drive limits popular files: try later, or download {link} in a browser and pass the file's path"
+    return FsgenError(message, code=Code.DOWNLOAD, where=link, hint=hint)
 
 
 def _bar(progress: Progress) -> type:
-    """The Hub's progress bar, silent, handing its numbers on."""
+    """Silent version of the Hub's progress bar that calls ``progress``."""
     from huggingface_hub.utils import tqdm
 
     class Bar(tqdm):
@@ -222,14 +216,14 @@ def _bar(progress: Progress) -> type:
 
 
 def _ignore(done: int, total: int | None) -> None:
-    """No one watches the progress."""
+    """Default progress callback: do nothing."""
 
 
-# ---- the transfer -----------------------------------------------------------------------------------------
+# ---- transfer ---------------------------------------------------------------------------------------------
 
 
 class _Lost(Exception):
-    """The connection or the server failed in a way that a later try may not."""
+    """Temporary failure of the connection or the server, worth another try."""
 
 
 class _Redirects(HTTPRedirectHandler):
@@ -244,11 +238,12 @@ def _check_scheme(url: str) -> None:
     parts = urlsplit(url)
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
-        raise FsgenError(f"{url} is no https address", hint="fsgen downloads over https only")
+        message, hint = f"{url} is not an https address", "fsgen downloads over https only"
+        raise FsgenError(message, code=Code.UNSUPPORTED, where=url, hint=hint)
 
 
 def _transfer(url: str, part: Path, progress: Progress, say: Say) -> None:
-    """All bytes of ``url`` into ``part``, whatever number of connections it takes."""
+    """Download all of ``url`` into ``part``, reconnecting where necessary."""
     failures = 0
     while True:
         before = _size(part)
@@ -257,35 +252,33 @@ def _transfer(url: str, part: Path, progress: Progress, say: Say) -> None:
         except _Lost as lost:
             failures = 1 if _size(part) > before else failures + 1
             if failures >= TRIES:
-                raise FsgenError(
-                    f"{url} could not be downloaded: {lost}",
-                    hint="check the connection and try again: the download goes on where it stopped",
-                    code=Code.DOWNLOAD,
-                ) from lost
+                message = f"{url} could not be downloaded: {lost}"
+                hint = "check the connection and try again: the download resumes where it stopped"
+                raise FsgenError(message, code=Code.DOWNLOAD, where=url, hint=hint) from lost
             pause = PAUSE * 2 ** (failures - 1)
-            say(f"{part.name.removesuffix('.part')}: {lost}; trying again in {pause:g} s")
+            say(f"{part.stem}: {lost}; trying again in {pause:g} s")
             time.sleep(pause)
 
 
 def _receive(url: str, part: Path, progress: Progress, say: Say) -> None:
-    """One connection: what is missing of ``part``, or all of it where the server offers no more than that."""
-    have, validator = _resumable(url, part)
+    """Download the rest of ``part`` over one connection, or all of it if the server supports no ranges."""
+    done, validator = _resumable(url, part)
     headers = {"User-Agent": f"fsgen/{fsgen.__version__}", "Accept-Encoding": "identity"}
-    if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": validator}
+    if done:
+        headers |= {"Range": f"bytes={done}-", "If-Range": validator}
     try:
         response = build_opener(_Redirects).open(Request(url, headers=headers), timeout=TIMEOUT)
     except HTTPError as error:
         with error:
-            if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
-                return  # all of it was here already
-            raise _refused(url, error.code, part) from error
+            if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{done}":
+                return  # the part is complete
+            raise _status_error(url, error.code, part) from error
     except (OSError, HTTPException) as error:
         raise _unreachable(url, error) from error
     with response:
-        start = _start(response, have, part)
+        start = _start(response, done, part)
         if start:
-            say(f"{part.name.removesuffix('.part')}: going on at {start / 1e6:.1f} MB")
+            say(f"{part.stem}: resuming at {start / 1e6:.1f} MB")
         else:
             _begin(url, response, part)
         length = response.headers.get("Content-Length")
@@ -297,7 +290,7 @@ def _receive(url: str, part: Path, progress: Progress, say: Say) -> None:
 
 
 def _resumable(url: str, part: Path) -> tuple[int, str]:
-    """(bytes we hold, the server's name for the version they belong to), or (0, "")."""
+    """Size of the partial download and the server's validator of its version; (0, "") if none."""
     with suppress(OSError, ValueError, KeyError):
         note = json.loads(note_path(part).read_text("utf-8"))
         if note["url"] == url and note["validator"]:
@@ -305,26 +298,24 @@ def _resumable(url: str, part: Path) -> tuple[int, str]:
     return 0, ""
 
 
-def _start(response: HTTPResponse, have: int, part: Path) -> int:
-    """Where in the file the response begins: at ``have``, or at 0 where the server sends all of it."""
+def _start(response: HTTPResponse, done: int, part: Path) -> int:
+    """Offset of the response in the file: ``done``, or 0 if the server sends all of it."""
     if response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
-        raise FsgenError(
-            f"{response.url} sent a web page instead of a file",
-            hint=BROWSER,
-        )
+        message = f"{response.url} sent a web page instead of a file"
+        raise FsgenError(message, code=Code.UNSUPPORTED, where=response.url, hint=BROWSER)
     if response.status != 206:
         return 0
-    if not (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
+    if not (response.headers.get("Content-Range") or "").startswith(f"bytes {done}-"):
         discard(part)
-        raise _Lost("the server sent another part than asked for")
-    return have
+        raise _Lost("the server sent a different part than requested")
+    return done
 
 
 def _begin(url: str, response: HTTPResponse, part: Path) -> None:
-    """Start over, noting the version: a strong ETag, or the date. Without either there is no resuming."""
+    """Start over and record the version (strong ETag, or date), without which nothing can be resumed."""
     etag = response.headers.get("ETag") or ""
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified") or ""
-    with disk_errors(part):
+    with explain_errors(part):
         discard(part)
         note_path(part).write_text(json.dumps({"url": url, "validator": validator}), "utf-8")
 
@@ -332,12 +323,13 @@ def _begin(url: str, response: HTTPResponse, part: Path) -> None:
 def _check_room(part: Path, total: int | None, start: int) -> None:
     need = (total or 0) - start
     if need > shutil.disk_usage(part.parent).free:
-        raise disk_full(part, f", {need / 1e6:.0f} MB more")
+        message = f"the disk is full: {part.parent} has no room for {need / 1e6:.0f} MB more of {part.stem}"
+        raise FsgenError(message, code=Code.SYSTEM, where=part.parent, hint="free some space and try again")
 
 
 def _copy(response: HTTPResponse, part: Path, done: int, total: int | None, progress: Progress) -> int:
-    """The response's body, appended to ``part``; the size reached."""
-    with disk_errors(part):
+    """Append the response's body to ``part``; return the size reached."""
+    with explain_errors(part):
         file = part.open("ab")
     with file:
         while True:
@@ -347,7 +339,7 @@ def _copy(response: HTTPResponse, part: Path, done: int, total: int | None, prog
                 raise _Lost("the connection broke off") from error
             if not chunk:
                 return done
-            with disk_errors(part):
+            with explain_errors(part):
                 file.write(chunk)
                 file.flush()
             done += len(chunk)
@@ -358,29 +350,23 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _refused(url: str, status: int, part: Path) -> Exception:
-    """What an HTTP status means, in words."""
+def _status_error(url: str, status: int, part: Path) -> Exception:
+    """Convert an HTTP status to an exception."""
     if status == 416:
         discard(part)
-        return _Lost("the server cannot go on where the download stopped")
+        return _Lost("the server cannot resume the download")
     if status in (408, 425, 429) or status >= 500:
         return _Lost(f"the server answers {status}")
+    code, hint = Code.UNSUPPORTED, BROWSER if status in (401, 403) else "check the address"
     if status in (404, 410):
-        return FsgenError(f"there is no file at {url} ({status})", hint="check the address")
-    if status in (401, 403):
-        return FsgenError(
-            f"{url} refuses the download ({status})",
-            hint=BROWSER,
-        )
-    return FsgenError(f"{url} answers {status} instead of sending the file", hint="check the address")
+        code = Code.NOT_FOUND
+    return FsgenError(f"the server refuses to send {url} ({status})", code=code, where=url, hint=hint)
 
 
 def _unreachable(url: str, error: Exception) -> Exception:
     reason = error.reason if isinstance(error, URLError) else error
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return FsgenError(
-            f"{url} cannot be trusted: {reason.verify_message}",
-            hint="check the address and this machine's clock and certificates",
-            code=Code.DOWNLOAD,
-        )
+        message = f"{url} has no valid certificate: {reason.verify_message}"
+        hint = "check the address and this machine's clock and certificates"
+        return FsgenError(message, code=Code.DOWNLOAD, where=url, hint=hint)
     return _Lost(f"{urlsplit(url).hostname} cannot be reached ({reason})")

@@ -1,7 +1,7 @@
-"""Features of images that were computed before, below ``home()``: one safetensors file an entry.
+"""Cache of computed image features in ``features_dir()``: one safetensors file per entry.
 
-An entry is named by its key, carries a seal over all that is in it, and is believed only where both hold.
-The cache is a convenience: whatever is wrong with it, one line says so and the features are computed.
+An entry is named by its key and contains a hash of its content; it is used only if both match. An unusable
+cache costs one line of output, and the features are computed.
 """
 
 from __future__ import annotations
@@ -20,68 +20,67 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import home, make_folder
 
 FORMAT = "fsgen-features/1"
 LIMIT = 4 << 30  # bytes of all entries together
-_ABANDONED = 24 * 3600  # seconds after which a temporary file has nobody left who writes it
+_ABANDONED = 24 * 3600  # seconds after which no process can still be writing a temporary file
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class CachedFeatures:
-    """What was kept."""
+    """One entry."""
 
     features: Tensor  # float32 [n, d]
-    about: dict[str, Any]  # the plain values that were kept beside them
+    about: dict[str, Any]  # the plain values stored with them
 
 
 def features_dir() -> Path:
-    """Where the entries are."""
+    """Folder of the entries."""
     return home() / "features"
 
 
 def entry_path(key: Mapping[str, Any]) -> Path:
-    """The file of an entry."""
+    """File of the entry with ``key``."""
     return features_dir() / f"{_sha256({'format': FORMAT, 'key': dict(key)})}.safetensors"
 
 
 def lookup(key: Mapping[str, Any], say: Say | None = None) -> CachedFeatures | None:
-    """What ``store`` kept under ``key``, or None.
+    """Read the entry stored under ``key``; None if absent or damaged.
 
     Args:
-        key: plain values that name everything the features depend on: which images, at which resolution,
-            through which network.
-        say: told in one line where there is an entry that is damaged.
+        key: plain values that identify everything the features depend on: images, resolution, network.
+        say: called with one line about a damaged entry.
     """
     path = entry_path(key)
     version = _version(path)
     if version is None:
         return None
     try:
-        entry = _opened(path, dict(key))
-    except Exception:  # readers raise nearly anything on a damaged file, and none of it matters here
-        if _version(path) != version:  # another process replaced it between two looks of the reader's
+        entry = _read_entry(path, dict(key))
+    except Exception:  # readers raise nearly anything on a damaged file
+        if _version(path) != version:  # another process replaced it while it was read
             return lookup(key, say)
         if say:
             say(f"the cached features in {path} are damaged: computing them again")
         return None
-    with suppress(OSError):  # a folder that may only be read
-        os.utime(path)  # the entry that was not used for longest goes first
+    with suppress(OSError):  # read-only folder
+        os.utime(path)  # the least recently used entry is removed first
     return entry
 
 
 def store(key: Mapping[str, Any], features: Tensor, about: Mapping[str, Any], say: Say | None = None) -> bool:
-    """Keep ``features`` under ``key``, in place of entries not used for long; whether that worked.
+    """Store ``features`` under ``key``, replacing the least recently used entries; return True if stored.
 
     Args:
         key: as for ``lookup``.
         features: float32 [n, d].
-        about: plain values to keep beside them, such as ``Pile.scan_state()``.
-        say: told in one line why they could not be kept.
+        about: plain values to store with them, such as ``ImageStream.scan_state()``.
+        say: called with one line if they could not be stored.
     """
     if features.dtype != torch.float32 or features.ndim != 2:
         raise ValueError(f"expected float32 [n, d], got {features.dtype} {list(features.shape)}")
@@ -90,33 +89,33 @@ def store(key: Mapping[str, Any], features: Tensor, about: Mapping[str, Any], sa
     try:
         make_folder(path.parent)
         _make_room(path, features.nbytes)
-        checkpoint.write_file(path, tensors, {**content, "seal": _seal(content, tensors)})
+        checkpoint.write_file(path, tensors, {**content, "seal": _hash_entry(content, tensors)})
     except (FsgenError, OSError, SafetensorError) as error:
         if say:
             reason = error.message if isinstance(error, FsgenError) else str(error)
-            say(f"the features are not kept for next time: {reason}")
+            say(f"the features are not cached: {reason}")
         return False
     return True
 
 
-def _opened(path: Path, key: dict[str, Any]) -> CachedFeatures:
-    """The entry in ``path``, checked.
+def _read_entry(path: Path, key: dict[str, Any]) -> CachedFeatures:
+    """Read and check the entry in ``path``.
 
     Raises:
-        Exception: it is damaged, of another kind, or another entry's.
+        Exception: damaged, of another kind, or of another key.
     """
     mapped, header = checkpoint.read_file(path)
-    tensors = {name: tensor.clone() for name, tensor in mapped.items()}  # what is checked is what is used
+    tensors = {name: tensor.clone() for name, tensor in mapped.items()}  # the file may change after the check
     content = {name: header[name] for name in ("kind", "key", "about")}
     if content["kind"] != FORMAT or content["key"] != json.loads(json.dumps(key)):
         raise ValueError("another entry")
-    if header["seal"] != _seal(content, tensors):
+    if header["seal"] != _hash_entry(content, tensors):
         raise ValueError("changed since it was written")
     return CachedFeatures(tensors["features"], content["about"])
 
 
 def _version(path: Path) -> tuple[int, int] | None:
-    """Changes when the file does; None where there is none."""
+    """Inode and modification time of the file; None if absent."""
     try:
         status = path.stat()
     except OSError:
@@ -124,8 +123,8 @@ def _version(path: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _seal(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over everything in an entry."""
+def _hash_entry(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the whole content of an entry."""
     return _sha256({**content, "tensors": checkpoint.hash_tensors(tensors)})
 
 
@@ -134,28 +133,29 @@ def _sha256(values: Mapping[str, Any]) -> str:
 
 
 def _make_room(path: Path, size: int) -> None:
-    """Remove what was not used for longest until ``size`` bytes more are within ``LIMIT``.
+    """Remove the least recently used entries until ``size`` more bytes fit within ``LIMIT``.
 
-    What stands at ``path`` is about to be replaced and does not count.
+    The file at ``path`` will be replaced and does not count.
 
     Raises:
-        FsgenError: they never will be.
+        FsgenError: ``size`` exceeds ``LIMIT``.
     """
     if size > LIMIT:
-        raise FsgenError(f"they are larger than {LIMIT / 2**30:g} GiB, all that the cache may hold")
+        message = f"they exceed the cache's size of {LIMIT / 2**30:g} GiB"
+        raise FsgenError(message, code=Code.SYSTEM, where=path.parent)
     entries = []
     for other in path.parent.glob("*.safetensors"):
         with suppress(OSError):  # another process has removed it
             status = other.stat()
             if not other.name.startswith("."):
                 entries.append((status.st_mtime, status.st_size, other))
-            elif time.time() - status.st_mtime > _ABANDONED:  # a killed process left it behind
+            elif time.time() - status.st_mtime > _ABANDONED:  # its process was killed
                 other.unlink()
     others = sorted(entry for entry in entries if entry[2] != path)
-    total = size + sum(held for _, held, _ in others)
-    for _, held, other in others:
+    total = size + sum(used for _, used, _ in others)
+    for _, used, other in others:
         if total <= LIMIT:
             break
         with suppress(OSError):
             other.unlink(missing_ok=True)
-            total -= held
+            total -= used

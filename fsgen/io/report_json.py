@@ -1,22 +1,22 @@
-"""report.json: one file for what a run was (``run``) and what it was found to be (``evaluation``).
+"""report.json: the record of a run (``run``) and the results of its evaluation (``evaluation``).
 
-The schema, ``fsgen-report/1``; parts that do not apply are null or absent, a new meaning is a new number:
+Schema ``fsgen-report/1``; parts that do not apply are null or absent; a changed meaning gets a new number:
 
-    schema, fsgen, date, title    the schema's name; fsgen's version; ISO 8601; what is reported on
+    schema, fsgen, date, title    name of the schema; version of fsgen; ISO 8601; name of the run or model
     run                           of an adapted model
-      model                       file, hash (SHA-256 of the tensors); null where there are pictures instead
-      pictures                    of a run that ends in pictures: folder, count, target (name of its image)
+      model                       file, hash (SHA-256 of the tensors); null for a run that made pictures
+      pictures                    of a run that made pictures: folder, count, target (file name)
       source                      name, hash, licence
       images                      count and digest (SHA-256 over the sorted SHA-256s of the files)
-      method                      options of each method as they came out, by name
+      method                      resolved options of each method, by name
       steps, seed, recipe         training settings
-      ended_by_itself             whether --stop auto ended it before its last step
-      trained_parameters          of the generator
+      ended_by_itself             true if --stop auto ended it before its last step
+      trained_parameters          number in the generator
       cost                        seconds, peak_rss_mb (10^6 bytes), device, threads
       rate_of_change              layer -> mean |change| / mean |weight|
-      grid                        the last grid of samples, relative to the run
+      grid                        last grid of samples, relative to the run
     evaluation
-      path                        what was asked for
+      path                        model, run or images as given
       what                        kind ("model" or "images"); title, hash, licence or count, digest, skipped
       real, content, shots        path (not of shots), count, digest, skipped
       source                      title, hash
@@ -25,11 +25,11 @@ The schema, ``fsgen-report/1``; parts that do not apply are null or absent, a ne
                                   (file -> sha256, space); of translations: shots (each K), classes (seen,
                                   unseen), classifiers (all, unseen: classes, accuracy, held_out, chance)
       near_copy                   space, discriminator, threshold, percentile, source_samples, compared,
-                                  nearest (of each sample: number of the training image, distance)
+                                  nearest (for each sample: index of the training image, distance)
       clusters                    of intra-LPIPS: sizes, values, deviation over them
       rows                        name, kind ("subject", "source", "real"; "content", "chance"), n, metrics
                                   (name -> value, low, high: a 95 % interval)
-      flags                       name, value, text: what nobody should overlook
+      flags                       name, value, text: warnings about the result
       left_out                    metric -> why, remedy
       warnings, seconds
 """
@@ -43,14 +43,14 @@ from typing import Any
 
 import fsgen
 from fsgen.atomic import atomic
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 
 NAME = "report.json"
 SCHEMA = "fsgen-report/1"
 
 
 def update(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
-    """Write ``parts`` into the report of ``folder``, atomically; what it held under other names stays."""
+    """Write ``parts`` into the report of ``folder`` atomically, keeping other parts; return the report."""
     report = {
         "schema": SCHEMA, "fsgen": fsgen.__version__, "date": date.today().isoformat(), "title": folder.name,
         **(read_report(folder) or {}), **parts,
@@ -61,10 +61,10 @@ def update(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
-    """The parts of the report in ``folder``: ``run``, ``evaluation``; None where there is no report.
+    """Read the parts ``run`` and ``evaluation`` of the report in ``folder``; None if there is no report.
 
     Raises:
-        FsgenError: it is damaged, or of another schema.
+        FsgenError: damaged, or of another schema.
     """
     path = folder / NAME
     try:
@@ -72,7 +72,9 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise FsgenError(f"{path} is damaged", hint="delete it and evaluate again") from None
+        hint = "delete it and evaluate again"
+        raise FsgenError(f"{path} is damaged", code=Code.DAMAGED, where=path, hint=hint) from None
     if not isinstance(report, dict) or report.get("schema") != SCHEMA:
-        raise FsgenError(f"{path} is no report of this fsgen", hint="delete it and evaluate again")
+        message, hint = f"{path} is not a report of this fsgen", "delete it and evaluate again"
+        raise FsgenError(message, code=Code.UNSUPPORTED, where=path, hint=hint)
     return {name: report[name] for name in ("run", "evaluation") if name in report}

@@ -1,14 +1,14 @@
-"""A run is a folder: what was asked for, where it stands, what came out.
+"""The folder of a run: configuration, training state, log and results.
 
-config.toml         the resolved configuration: enough to start the run again
-state/latest.safetensors   everything a resumed run needs, replaced whole at every save
-log.jsonl           one line of losses a logged step
+config.toml         the resolved configuration, from which the run can be repeated
+state/latest.safetensors   training state for resuming, replaced atomically at every save
+log.jsonl           one line of losses per logged step
 samples/            grids during training, source above adapted from the same z
 plots/              losses, EWC penalty, change of weights per layer
-model.safetensors   the adapted model, once the run is done
-adapter.safetensors what a method has added, by itself, if it trains nothing else
-redrawn/            in place of a model, where the method makes pictures alone
-report.json         what came out, in figures; fsgen eval adds its own and report.html
+model.safetensors   the adapted model of a finished run
+adapter.safetensors parameters added by a method that trains only those
+redrawn/            instead of a model, pictures of style transfer
+report.json         results; fsgen eval adds scores and report.html
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fsgen import config as configs
 from fsgen.atomic import atomic, explain_errors, remove_temporaries
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import make_folder
 
@@ -33,13 +33,13 @@ RUN_MODEL = "model.safetensors"
 ADAPTER = "adapter.safetensors"
 REDRAWN = "redrawn"
 FOLDERS = ("state", "samples", "plots")
-# In the order in which an old run is removed: as long as anything is left, it is known for a run.
-LATER = ("report.html", "study.html")  # what fsgen eval adds
+# In the order in which an old run is removed: config.toml, which identifies a run, goes last.
+LATER = ("report.html", "study.html")  # added by fsgen eval
 OURS = ("report.json", RUN_MODEL, ADAPTER, "log.jsonl", *FOLDERS, CONFIG)
 
 
 class SavedState(NamedTuple):
-    """The training state on disk, as it was read."""
+    """The training state on disk."""
 
     parts: dict[str, dict[str, Tensor]]  # networks, optimisers, scalars, methods
     header: dict[str, Any]
@@ -57,33 +57,34 @@ class RunFolder:
         self.plots = path / "plots"
         self._state = path / "state" / "latest.safetensors"
         self._log = path / "log.jsonl"
-        self.seconds = 0.0  # spent on it so far, by all processes up to the saved state
+        self.seconds = 0.0  # training time of all processes up to the saved state
 
     @classmethod
     def plan(cls, path: Path, *, force: bool) -> RunFolder:
-        """Where a run is to be. Only looks: ``begin`` makes it.
+        """Check ``path`` as the folder of a new run; ``begin`` creates it.
 
         Raises:
-            FsgenError: ``path`` is taken and ``force`` is not set, or what is there is no run.
+            FsgenError: a run is there and ``force`` is not set, or other files are.
         """
+        message, hint = "", "choose another --out"
         if path.exists() and not path.is_dir():
-            raise FsgenError(f"{path} is a file, not a folder for a run", hint="choose another --out")
-        if (path / CONFIG).is_file():
+            message = f"{path} is a file, not a folder for a run"
+        elif (path / CONFIG).is_file():
             if not force:
-                go_on = f"fsgen adapt --resume {shlex.quote(str(path))}"
-                raise FsgenError(
-                    f"there is a run in {path} already",
-                    hint=f"go on with it: {go_on}; replace it: --force; or choose another --out",
-                )
-        elif _holds_files(path):
-            raise FsgenError(f"{path} is not empty and holds no run of fsgen", hint="choose another --out")
+                message = f"there is a run in {path} already"
+                resume = f"fsgen adapt --resume {shlex.quote(str(path))}"
+                hint = f"resume it: {resume}; replace it: --force; or choose another --out"
+        elif _has_files(path):
+            message = f"{path} is not empty and not a run of fsgen"
+        if message:
+            raise FsgenError(message, code=Code.EXISTS, where=path, hint=hint)
         return cls(path)
 
     def begin(self, config: dict[str, Any]) -> None:
-        """An empty folder of a run with its ``config``; an earlier run in it is removed.
+        """Create the folder with its ``config``, removing an earlier run in it.
 
         Raises:
-            FsgenError: it cannot be written to, or the disk is full.
+            FsgenError: the folder is read-only, or the disk is full.
         """
         try:
             for name in (*LATER, REDRAWN, *OURS):
@@ -92,36 +93,38 @@ class RunFolder:
                 else:
                     (self.path / name).unlink(missing_ok=True)
         except OSError as error:
-            raise FsgenError(f"the run in {self.path} cannot be removed: {error.strerror}") from error
+            message = f"the run in {self.path} cannot be removed: {error.strerror}"
+            raise FsgenError(message, code=Code.UNWRITABLE, where=self.path) from error
         for name in FOLDERS:
             make_folder(self.path / name)
         self.write_config(config)
 
     @classmethod
     def at(cls, path: str | Path) -> RunFolder | None:
-        """The run in the folder ``path``; None where there is none."""
+        """Return the run in the folder ``path``; None if there is none."""
         return cls(Path(path)) if (Path(path) / CONFIG).is_file() else None
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """The folder of a run that was begun.
+        """Open the folder of an existing run and remove temporary files of killed saves.
 
         Raises:
             FsgenError: no such run.
         """
         if not (path / CONFIG).is_file():
-            raise FsgenError(f"there is no run in {path}", hint=f"a run's folder holds a {CONFIG}")
+            message, hint = f"there is no run in {path}", f"a run's folder contains a {CONFIG}"
+            raise FsgenError(message, code=Code.NOT_FOUND, where=path, hint=hint)
         run = cls(path)
         for folder in (path, *(path / name for name in FOLDERS)):
-            remove_temporaries(folder)  # what a killed save left behind may be large
+            remove_temporaries(folder)
         return run
 
     @property
     def step(self) -> int | None:
-        """Steps done in the saved state; None where nothing was saved yet."""
+        """Number of steps of the saved state; None if nothing was saved."""
         return (checkpoint.header(self._state) or {}).get("step") if self._state.is_file() else None
 
-    # ---- what was asked for --------------------------------------------------------------------------
+    # ---- configuration -------------------------------------------------------------------------------
 
     def write_config(self, values: dict[str, Any]) -> None:
         with atomic(self.path / CONFIG) as temporary:
@@ -130,28 +133,28 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         return configs.read_toml(self.path / CONFIG)
 
-    # ---- where it stands -----------------------------------------------------------------------------
+    # ---- training state ------------------------------------------------------------------------------
 
     def save(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-        """Replace the training state on disk, whole or not at all; ``header`` holds its step."""
+        """Replace the training state on disk atomically; ``header`` contains its step."""
         checkpoint.write_file(self._state, tensors, {"kind": "state", **header})
 
     def saved(self) -> SavedState | None:
-        """The training state that was saved last; None where nothing was yet."""
+        """Read the training state saved last; None if nothing was saved."""
         if not self._state.is_file():
             return None
         tensors, header = checkpoint.read_file(self._state)
         return SavedState(checkpoint.split(tensors), header, self._state)
 
-    # ---- what happened -------------------------------------------------------------------------------
+    # ---- log -----------------------------------------------------------------------------------------
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """One line of JSON."""
+        """Append one line of JSON."""
         with explain_errors(self._log), self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
     def history(self) -> list[dict[str, float]]:
-        """All lines of the log; a last line cut off by a crash is left out."""
+        """Read all lines of the log; a line truncated by a crash is skipped."""
         if not self._log.is_file():
             return []
         lines = []
@@ -161,12 +164,12 @@ class RunFolder:
         return lines
 
     def truncate_log(self, step: int) -> None:
-        """Drop what a killed run logged after ``step``, its last save: those steps come again."""
+        """Drop lines after ``step``, the last save of a killed run: those steps are repeated."""
         kept = [line for line in self.history() if line["step"] <= step]
         with atomic(self._log) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
 
-def _holds_files(path: Path) -> bool:
-    """Whether there is any file below ``path`` besides hidden ones (a file manager's, a killed save's)."""
+def _has_files(path: Path) -> bool:
+    """True if ``path`` contains files, other than hidden ones of file managers and killed saves."""
     return any(not item.name.startswith(".") and not item.is_dir() for item in path.rglob("*"))

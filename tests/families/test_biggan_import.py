@@ -13,7 +13,7 @@ from refusals import refused
 from fsgen.errors import Code, FsgenError
 from fsgen.families.biggan.family import BigGAN
 from fsgen.families.biggan.networks import PLANS
-from fsgen.importers.pickles import read_foreign
+from fsgen.importers.readers import read_foreign
 from fsgen.interfaces import Foreign
 
 FAMILY = BigGAN()

@@ -6,10 +6,11 @@ import hashlib
 import json
 
 import pytest
+from refusals import refused
 from weight_server import weight_server  # noqa: F401
 
 from fsgen.callbacks import Callbacks
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.features.weight_files import BASE, CATALOGUE
 from fsgen.importers.pull import pull_metrics
 from fsgen.io import download
@@ -53,9 +54,9 @@ def test_what_is_absent_is_fetched_once(server, everything, names):
 def test_a_download_that_broke_off_goes_on(server, monkeypatch):
     monkeypatch.setattr(download, "TRIES", 1)
     server.breaks["alexnet"] = 3000
-    with pytest.raises(FsgenError, match=r"not on this machine \(.*alexnet") as caught:
+    with pytest.raises(FsgenError) as caught:
         pull_metrics()
-    assert caught.value.exit_code == 1 and "broke off at" in caught.value.hint
+    assert caught.value.exit_code == 1 and "alexnet" in caught.value.message
     part = CATALOGUE["alexnet"].file + ".part"
     others = [CATALOGUE["inception"].file, CATALOGUE["vgg16"].file]
     assert stored() == sorted([part, part + ".json", *others]), "one failed, the others are here"
@@ -69,7 +70,7 @@ def test_a_wrong_file_is_refused_and_the_right_one_taken_later(server):
     right, server.bodies["vgg16"] = server.bodies["vgg16"], b"something else"
     with pytest.raises(FsgenError) as caught:
         pull_metrics()
-    assert "did not send the published file" in caught.value.hint and caught.value.exit_code == 1
+    assert CATALOGUE["vgg16"].sha256 in caught.value.hint and caught.value.exit_code == 1
     assert CATALOGUE["vgg16"].file not in stored() and len(stored()) == 2
     server.bodies["vgg16"] = right
     assert pull_metrics()[2].sha256 == sha(right)
@@ -81,17 +82,16 @@ def test_a_file_that_changed_at_its_address_is_refused(server):
     server.bodies["inception"] = b"something else"  # its name holds no digits: the first download counts
     with pytest.raises(FsgenError) as caught:
         pull_metrics()
-    assert "has changed since" in caught.value.hint and not pulled[0].path.exists()
+    assert sha(b"something else") in caught.value.hint and not pulled[0].path.exists()
 
 
 @pytest.mark.parametrize("name", ["inception", "vgg16"])
 def test_a_file_that_was_damaged_here_is_named(server, name):
     path = next(one.path for one in pull_metrics() if one.name == name)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(FsgenError, match="is not the published file") as caught:
+    with refused(Code.CHANGED, path) as caught:
         pull_metrics()
-    assert str(path) in caught.value.message and f"delete {path}" in caught.value.hint
-    assert caught.value.exit_code == 2
+    assert str(path) in caught.value.hint and caught.value.exit_code == 2
     path.unlink()
     assert pull_metrics()
 
@@ -109,9 +109,9 @@ def test_only_those_that_are_named(server):
     pulled = pull_metrics(["swav", "alexnet"])
     assert [one.name for one in pulled] == ["swav", "alexnet"]
     assert stored() == sorted(CATALOGUE[name].file for name in ("swav", "alexnet"))
-    with pytest.raises(FsgenError, match="no weights 'resnet5'") as caught:
+    with pytest.raises(FsgenError) as caught:
         pull_metrics(["resnet50", "resnet5"])
-    assert caught.value.hint == "did you mean 'resnet50'?"
+    assert "'resnet5'" in caught.value.message and "'resnet50'" in caught.value.hint
     assert len(server.asked) == 2  # not even the first of them
 
 
@@ -124,8 +124,9 @@ def test_timms_are_fetched_from_the_hub(server, tmp_path, monkeypatch):
     (one,) = pull_metrics(["timm:resnet18.tv_in1k"])
     assert asked == ["hf://timm/resnet18.tv_in1k/model.safetensors"] and one.fetched
     assert (one.path, one.sha256) == (file, sha(b"weights")) and "timm:resnet18" in one.used_by
-    with pytest.raises(FsgenError, match="no model 'resnet81'"):
+    with pytest.raises(FsgenError) as caught:
         pull_metrics(["timm:resnet81"])
+    assert "'resnet81'" in caught.value.message
     folder = tmp_path / "hub" / "models--timm--resnet18.tv_in1k"
     for name, content in (("refs/main", b"abc"), ("snapshots/abc/model.safetensors", b"weights")):
         (folder / name).parent.mkdir(parents=True)

@@ -7,8 +7,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from fsgen.errors import FsgenError
-from fsgen.io.catalog import catalog, find
+from fsgen.io.catalog import catalog
 from fsgen.io.download import drive_id
 from fsgen.registry import FAMILIES
 
@@ -38,19 +37,13 @@ def test_each_file_is_listed_once():
 
 
 def test_the_bundled_source_is_free_to_use():
-    entry = find("peeps64")
+    entry = catalog()["peeps64"]
     assert entry.commercial and entry.licence == "CC0-1.0" and "Pablo Stanley" in entry.subject
-
-
-def test_near_misses_are_suggested():
-    with pytest.raises(FsgenError, match="'metface'") as caught:
-        find("metface")
-    assert caught.value.exit_code == 2 and "'metfaces'" in caught.value.hint
 
 
 def test_entries_cannot_be_changed():
     with pytest.raises(FrozenInstanceError):
-        find("peeps64").commercial = False
+        catalog()["peeps64"].commercial = False
     catalog().clear()
     assert catalog()
 
@@ -59,7 +52,7 @@ def test_listing_needs_no_torch():
     code = """
 import sys
 from fsgen.io import catalog, download
-catalog.find("ffhq")
+catalog.catalog()["ffhq"]
 sys.exit("torch" in sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

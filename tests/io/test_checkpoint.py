@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis.extra.numpy import array_shapes
+from refusals import refused
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code
 from fsgen.io import checkpoint
 
 NAMES = st.text("abc.0_", min_size=1, max_size=8)
@@ -36,7 +37,7 @@ def test_what_is_written_is_read(tmp_path_factory, values, header):
     assert checkpoint.hash_tensors(found) == checkpoint.hash_tensors(values)
 
 
-def test_digest_sees_names_shapes_types_and_values_but_no_order():
+def test_the_hash_depends_on_names_shapes_types_and_values_but_not_on_order():
     one = {"a": torch.zeros(2, 3), "b": torch.ones(1)}
     assert checkpoint.hash_tensors(dict(reversed(one.items()))) == checkpoint.hash_tensors(one)
     others = [
@@ -60,5 +61,5 @@ def test_a_truncated_file_is_refused_by_name(tmp_path, keep):
     path = tmp_path / "cut.safetensors"
     checkpoint.write_file(path, {"a": torch.zeros(100)}, {})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(FsgenError, match=r"cut\.safetensors"):
+    with refused(Code.DAMAGED, path):
         checkpoint.read_file(path)

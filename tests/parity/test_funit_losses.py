@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fsgen.families.funit import convert
 from fsgen.families.funit.family import Recipe
-from fsgen.importers.pickles import read_foreign
+from fsgen.importers.readers import read_foreign
 from fsgen.interfaces import Foreign, Inputs, StepContext
 from fsgen.nn import losses
 

@@ -29,7 +29,7 @@ from sg2 import (
 from torch import Tensor, nn
 
 from fsgen.families.stylegan2 import convert
-from fsgen.importers.pickles import read_foreign
+from fsgen.importers.readers import read_foreign
 from fsgen.interfaces import Inputs
 
 KINDS = (
