@@ -17,6 +17,6 @@ def pick(name: str = "auto") -> torch.device:
     if name == "auto":
         name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
     if not available.get(name.split(":")[0], False):
-        hint = "available: " + ", ".join(["auto", *(kind for kind, found in available.items() if found)])
+        hint = "usable: " + ", ".join(["auto", *(kind for kind, found in available.items() if found)])
         raise FsgenError(f"there is no device '{name}'", code=Code.UNKNOWN_NAME, where=name, hint=hint)
     return torch.device(name)

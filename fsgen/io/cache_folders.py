@@ -48,7 +48,7 @@ def make_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FsgenError(
-            f"cannot create the folder {folder}: {error.strerror}",
+            f"the folder {folder} cannot be created: {error.strerror}",
             code=Code.SYSTEM if error.errno in FULL else Code.UNWRITABLE,
             where=folder,
             hint="choose another one; FSGEN_HOME sets the folder of fsgen's own files",

@@ -78,7 +78,7 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise FsgenError(f"no such file: {path}", code=Code.NOT_FOUND, where=path) from None
     except (SafetensorError, OSError) as error:
         truncated = path.suffix == ".safetensors"
-        hint = "it may be truncated: fetch or copy it again" if truncated else _pull_hint(path)
+        hint = "it may have been cut short: fetch or copy it again" if truncated else _pull_hint(path)
         message = f"{path} cannot be read as a checkpoint of fsgen ({error})"
         raise FsgenError(message, code=Code.DAMAGED, where=path, hint=hint) from None
     if text is None:

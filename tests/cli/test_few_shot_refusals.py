@@ -147,9 +147,9 @@ REFUSED = {  # what is typed, what is said about it, and the remedy
         "funit does not draw after images", "--candidates out",
     ),
     # archives
-    "a name that leads out": ("pull up.tar.gz", "a name that leads out of it", "nothing of it was kept"),
-    "a symbolic link": ("pull link.tar.gz", "holds icgan/G.pth, a link", "nothing of it was kept"),
-    "a hard link": ("pull hard.tar.gz", "holds icgan/G.pth, a link", "nothing of it was kept"),
+    "a name that leads out": ("pull up.tar.gz", "a name that leads out of it", "archive of a checkpoint"),
+    "a symbolic link": ("pull link.tar.gz", "icgan/G.pth: a link", "archive of a checkpoint"),
+    "a hard link": ("pull hard.tar.gz", "icgan/G.pth: a link", "archive of a checkpoint"),
 }  # fmt: skip
 
 

@@ -40,5 +40,5 @@ def test_a_folder_and_an_archive_of_it_are_one_source(tmp_path, folder):
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FsgenError, match="empty holds no generator"):
+    with pytest.raises(FsgenError, match="empty contains no generator"):
         pull(str(tmp_path / "empty"))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from refusals import refused
 from stops import After, adapt, outcome
 from tiny import draw_images, make_source
 
-from fsgen.errors import FsgenError, Interrupted
+from fsgen.errors import Code, FsgenError, Interrupted
 from fsgen.io import checkpoint
 from fsgen.io.run_folder import OURS, RunFolder
 from fsgen.training.adapt import resume
@@ -140,7 +141,7 @@ def test_a_folder_that_is_no_run_is_never_emptied(tmp_path, tiny, drawings, forc
     out = tmp_path / "mine"
     (out / "samples").mkdir(parents=True)
     (out / "samples" / "holiday.jpg").write_text("dear")
-    with pytest.raises(FsgenError, match="is not empty and holds no run"):
+    with refused(Code.EXISTS, out):
         adapt(drawings, out, tiny, force=force)
     with pytest.raises(FsgenError, match="is a file, not a folder"):
         adapt(drawings, out / "samples" / "holiday.jpg", tiny, force=force)
