@@ -62,7 +62,7 @@ def test_readme_commands_run_in_order(
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FSGEN_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(ewc, "PILOT", 2)
+    monkeypatch.setattr(ewc, "TRIAL", 2)
     monkeypatch.setattr(discriminator_judge, "SAMPLES", 40)
     for command in COMMANDS:
         if not command.startswith(ELSEWHERE):
