@@ -58,7 +58,7 @@ class Step:
         )  # fmt: skip
         self.context = StepContext(
             g=self.g, d=self.d, recipe=self.recipe, real_images=self.io["xb"], inputs=self.inputs,
-            draw=None, view=lambda images, who: images, rng=None, scalars={},
+            draw=None, augment=lambda images, kind: images, rng=None, scalars={},
         )  # fmt: skip
         self.fakes = FAMILY.fakes(self.g, self.inputs, self.recipe, torch.Generator())
 
