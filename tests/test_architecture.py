@@ -16,7 +16,18 @@ FLOOR = {room.rstrip("/"): int(floor) for floor, room, _ in ROWS}
 MODULES = sorted(ROOT.rglob("*.py"))
 LIGHT = {"methods", "cli", "registry", "config", "measures", "atomic"}  # import no torch
 LIGHT |= {room for room, floor in FLOOR.items() if floor == 1}
-HEAVY = {"torch", "torchvision", "numpy", "PIL", "scipy", "matplotlib", "lpips", "cleanfid", "safetensors"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "numpy",
+    "PIL",
+    "scipy",
+    "matplotlib",
+    "lpips",
+    "cleanfid",
+    "timm",
+    "safetensors",
+}
 
 
 def dotted(path: Path) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fsgen.data.image_output import to_uint8
-from fsgen.features.discriminator_features import pooled
+from fsgen.features.discriminator_features import pool_maps
 from fsgen.metrics.memorisation import near_copy_threshold
 from fsgen.models.model import Model
 from fsgen.sampling.conditioning import conditioning_of
@@ -87,7 +87,7 @@ class DiscriminatorJudge:
     @torch.no_grad()
     def points(self, maps: list[Tensor]) -> Tensor:
         """Points [n, k] on the CPU: what is where, roughly, at every level."""
-        return pooled(maps).cpu()
+        return pool_maps(maps).cpu()
 
     @torch.no_grad()
     def nearest(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
-"""The feature network that comes with fsgen: small, for drawings of faces, of 128 numbers an image.
+"""The feature network that ships with fsgen: 128 features, for drawings of faces; not for photographs.
 
-``examples/studies/bundled_features.py`` trained it on drawings in the public domain, and its weights are in
-the public domain too (CC0 1.0). It knows nothing of photographs.
+``examples/studies/bundled_features.py`` trained it on public domain drawings; its weights are public domain
+too (CC0 1.0).
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fsgen.features.base_extractor import Extractor, centre, read_state, reading, undrawn
+from fsgen.features.base_extractor import Extractor, crop_centre
+from fsgen.features.weight_loading import read_tensors, refuse_bad_weights, skip_random_init
 
 FILE = Path(__file__).parent / "networks" / "bundled.safetensors"
 SIDE = 64  # px of the network's input
 DIM = 128
 WIDTHS = ((3, 32, 2), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 2))  # in, out, stride
-GRID = 4  # px a side after the last of them
+GRID = 4  # px a side after the last convolution
 
 
 class BundledNetwork(nn.Module):
-    """Five 3x3 convolutions, and a linear layer that knows where in the picture it looks."""
+    """Five 3x3 convolutions with ReLU, and a linear layer on the flattened map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class BundledNetwork(nn.Module):
 
 
 class Bundled(Extractor):
-    """The network above on pictures brought to 64 px: the centre square, antialiased bicubic."""
+    """``BundledNetwork`` on the central square, resized to 64 px by antialiased bicubic."""
 
     name = "bundled"
     modes = ("drawings",)
@@ -45,14 +46,14 @@ class Bundled(Extractor):
     version = 1
 
     def _load(self, path: Path) -> nn.Module:
-        with undrawn():
+        with skip_random_init():
             network = BundledNetwork()
-        with reading(path):
-            network.load_state_dict(read_state(path))  # half precision in the file, single here
+        with refuse_bad_weights(path):
+            network.load_state_dict(read_tensors(path))  # float16 in the file, float32 here
         return network
 
     def _features(self, images: Tensor) -> Tensor:
-        levels = centre(images).to(self.device).float()
+        levels = crop_centre(images).to(self.device).float()
         if levels.shape[-1] != SIDE:
             levels = nn.functional.interpolate(levels, (SIDE, SIDE), mode="bicubic", antialias=True)
         return self.network(levels.clamp(0, 255) / 127.5 - 1)

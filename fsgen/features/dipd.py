@@ -1,36 +1,39 @@
-"""The domain-invariant perceptual distance (Huang et al. 2018): is the content kept, whatever the class?"""
+"""The domain-invariant perceptual distance (DIPD; Huang et al. 2018): does a translation keep its content?"""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.features.lpips_network import Lpips
 
-LEAST = 32  # pixels a side of which conv5 makes 2: a single one has no variance
+SMALLEST = 32  # px a side; conv5 has 2 x 2 positions then: a single one has no variance
 
 
 class Dipd:
-    """DIPD as FUNIT's evaluation has it (Liu et al. 2019, section 4): L2 of normalised VGG conv5 features.
+    """DIPD as in FUNIT's evaluation (Liu et al. 2019, section 4): L2 of normalised VGG conv5 features.
 
-    The maps behind the last ReLU of conv5, each brought to mean 0 and variance 1 over its picture, which
-    takes away most of what tells domains apart. The distance is the mean over maps and positions of their
-    squared difference: 0 for the same picture, about 2 for two that have nothing in common.
+    Each map after the last ReLU of conv5 is normalised to mean 0 and variance 1 over its image, which removes
+    most of what distinguishes domains. The distance is the mean squared difference over maps and positions:
+    0 for equal images, about 2 for unrelated ones.
 
     Args:
-        vgg: ``Lpips`` of the backbone "vgg", whose network is shared.
+        vgg: ``Lpips`` with the backbone "vgg", whose network is shared.
     """
 
     def __init__(self, vgg: Lpips) -> None:
         if vgg.net != "vgg":
-            raise ValueError(f"DIPD is of VGG's features, not of {vgg.net}'s")
+            raise ValueError(f"DIPD needs VGG's features, not {vgg.net}'s")
         self.vgg = vgg
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distances [n] between float images [n, 3, H, W] in [-1, 1], a translation and its content."""
-        if min(a.shape[2:]) < LEAST:
+        """Compute distances [n] between translations and contents, float [n, 3, H, W] in [-1, 1]."""
+        if min(a.shape[2:]) < SMALLEST:
             size = "x".join(map(str, a.shape[2:]))
-            raise FsgenError(f"DIPD needs images of at least {LEAST} pixels a side, got {size}")
+            raise FsgenError(
+                f"DIPD needs images of at least {SMALLEST} px a side, got {size}",
+                code=Code.INCOMPATIBLE, where=size,
+            )  # fmt: skip
         first, second = (F.instance_norm(self.vgg.features(images)[-1]) for images in (a, b))
         return (first - second).square().mean(dim=(1, 2, 3))

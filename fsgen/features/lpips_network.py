@@ -1,21 +1,24 @@
-"""The one place that knows the lpips package, so that it can be swapped."""
+"""LPIPS through the lpips package. No other module imports it, so that it can be replaced."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fsgen.errors import FsgenError, suggest
-from fsgen.features.base_extractor import read_state, reading, undrawn
+from fsgen.errors import Code, FsgenError, suggest
 from fsgen.features.torchvision_shim import import_torchvision
+from fsgen.features.weight_loading import read_tensors, refuse_bad_weights, skip_random_init
+
+if TYPE_CHECKING:
+    import lpips
 
 Net = Literal["alex", "vgg"]
 
-SMALLEST = {"alex": 31, "vgg": 16}  # pixels a side below which the last pooling layer has nothing left
+SMALLEST = {"alex": 31, "vgg": 16}  # px a side; below, the last pooling layer has no output
 
 
 class Lpips:
@@ -29,29 +32,32 @@ class Lpips:
         device: where the network runs.
 
     Raises:
-        FsgenError: the file is absent, damaged, or of another network.
+        FsgenError: unknown backbone; the file is absent, damaged, or of another network.
     """
 
     def __init__(self, net: Net, path: Path, device: torch.device | str = "cpu") -> None:
         if net not in SMALLEST:
-            raise FsgenError(f"LPIPS has no backbone '{net}' here", hint=suggest(net, list(SMALLEST)))
+            raise FsgenError(
+                f"LPIPS has no backbone '{net}' here",
+                code=Code.UNKNOWN_NAME, where=net, hint=suggest(net, list(SMALLEST)),
+            )  # fmt: skip
         self.net = net
         self.device = torch.device(device)
         model = _untrained_lpips(net)
-        with reading(path):
-            model.net.load_state_dict(_sliced(model.net, read_state(path)))
+        with refuse_bad_weights(path):
+            model.net.load_state_dict(_rename(model.net, read_tensors(path)))
         self.model = model.to(self.device).eval().requires_grad_(False)
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distances [n] between float images [n, 3, H, W] in [-1, 1]; either n may be 1."""
+        """Compute distances [n] between float images [n, 3, H, W] in [-1, 1]; either n may be 1."""
         return self.model(self._checked(a), self._checked(b)).flatten()
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The maps that are compared, fine to coarse: [n, C, h, w] behind a ReLU of each of five stages."""
+        """Compute the maps that are compared: [n, C, h, w] after a ReLU in each of 5 stages, finest first."""
         return list(self.model.net(self.model.scaling_layer(self._checked(images))))
 
     def embed(self, images: Tensor) -> Tensor:
-        """Points e(x), [n, D] with D depending on H and W, such that LPIPS(a, b) = |e(a) - e(b)|^2.
+        """Compute points e(x), [n, D] with D depending on H and W, such that LPIPS(a, b) = |e(a) - e(b)|^2.
 
         LPIPS is a sum over layers of the spatial mean of sum_c w_c (a_c - b_c)^2 with w_c >= 0: a squared
         Euclidean distance once each unit-normalised feature is scaled by sqrt(w_c / (h w)). All distances
@@ -71,25 +77,23 @@ class Lpips:
         if min(images.shape[2:]) < SMALLEST[self.net]:
             size = "x".join(map(str, images.shape[2:]))
             raise FsgenError(
-                f"LPIPS ({self.net}) needs images of at least {SMALLEST[self.net]} pixels a side, got {size}"
-            )
+                f"LPIPS ({self.net}) needs images of at least {SMALLEST[self.net]} px a side, got {size}",
+                code=Code.INCOMPATIBLE, where=size,
+            )  # fmt: skip
         return images.to(self.device)
 
 
-def _untrained_lpips(net: Net) -> nn.Module:
-    """lpips' network with its shipped linear layers and a random backbone: no download, no print."""
+def _untrained_lpips(net: Net) -> lpips.LPIPS:
+    """Build lpips' network with its shipped linear layers and no backbone weights: no download, no print."""
     import_torchvision()
     import lpips
 
-    with undrawn(), warnings.catch_warnings():
+    with skip_random_init(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips calls torchvision by a deprecated keyword
         return lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
 
 
-def _sliced(backbone: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's ``features.6.weight`` under lpips' name ``slice3.6.weight``; no classifier layers."""
-    targets = {key.split(".", 1)[1]: key for key in backbone.state_dict()}
-    features = {
-        key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")
-    }
-    return {targets[key]: value for key, value in features.items() if key in targets}
+def _rename(backbone: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename torchvision's ``features.6.weight`` to lpips' ``slice3.6.weight``; drop the classifier."""
+    targets = {f"features.{key.split('.', 1)[1]}": key for key in backbone.state_dict()}
+    return {targets[key]: value for key, value in state.items() if key in targets}

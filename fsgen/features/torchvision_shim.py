@@ -1,8 +1,8 @@
-"""Import torchvision beside a CPU-only torch.
+"""Import torchvision, and packages that need it, beside a CPU-only torch.
 
-The wheel on PyPI is a CUDA build. Beside a CPU torch its compiled operators cannot load, and the import then
-stops at the first Python-side registration for one of them: ``operator torchvision::nms does not exist``.
-Nothing here calls those operators, so declaring their schemas is enough to get past it.
+The wheel on PyPI is a CUDA build. Beside a CPU torch its compiled operators cannot load, and the import stops
+at the first Python-side registration for one of them: ``operator torchvision::nms does not exist``. fsgen
+calls none of those operators, so declaring their schemas is enough.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 def import_torchvision() -> ModuleType:
-    """The torchvision module, also where its compiled operators do not fit the torch that is installed.
+    """Import torchvision, also where its compiled operators do not fit the installed torch.
 
-    Call it before importing anything that imports torchvision itself (lpips, clean-fid, timm).
+    Call it before importing anything that imports torchvision itself (lpips, clean-fid).
 
     Raises:
         FsgenError: torchvision cannot be imported for another reason.
@@ -36,22 +36,28 @@ def import_torchvision() -> ModuleType:
             raise FsgenError(
                 f"torchvision cannot be imported: {error}",
                 hint="install the version that fits torch: pip install -c constraints.txt torchvision",
-                code=Code.SYSTEM,
-            ) from error
+                code=Code.SYSTEM, where="torchvision",
+            ) from error  # fmt: skip
     return _declare_and_retry()
+
+
+def import_timm() -> ModuleType:
+    """Import timm, which imports torchvision."""
+    import_torchvision()
+    return import_module("timm")
 
 
 def _declare_and_retry() -> ModuleType:
     import torch
 
     logging.getLogger(__name__).debug("%s: declared its schema and imported torchvision again", _REASON)
-    # What the failed import left behind is half initialised: start afresh.
+    # The failed import leaves half-initialised modules: start afresh.
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms"):
         library.define(operator + _SCHEMA)
     torchvision = import_module("torchvision")
-    # The schemas vanish with the Library object: let it live exactly as long as the module that needs it.
-    torchvision._fsgen_schemas = library  # type: ignore[attr-defined]
+    # The schemas vanish with the Library object: keep it as long as the module that needs it.
+    torchvision.__dict__["_fsgen_schemas"] = library
     return torchvision

@@ -1,4 +1,4 @@
-"""The backbones' weight files: names, where they come from, where they are looked for. Loads no torch."""
+"""The feature networks' weight files: where they are published, and where on this machine. Loads no torch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Download = Callable[[str, Path, "str | None"], Path]
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One published file."""
+    """A published weight file."""
 
     name: str
     file: str
     url: str
     megabytes: int  # approximate, 10^6 bytes
-    used_by: str  # the metrics that need it, for messages
-    sha256: str = ""  # leading hex digits, where the publisher gives them (in the file's own name)
+    used_by: str  # what needs it, for messages
+    sha256: str = ""  # leading hex digits, where the file's own name gives them
 
 
 CATALOGUE = {
@@ -36,7 +36,7 @@ CATALOGUE = {
             file="inception-2015-12-05.pt",
             url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
             megabytes=96,
-            used_by="FID, KID and what else is measured in Inception's features",
+            used_by="FID, KID and other metrics in Inception's features",
         ),
         WeightFile(
             name="alexnet",
@@ -72,7 +72,7 @@ CATALOGUE = {
         ),
         WeightFile(
             name="clip",
-            file="vit_base_patch32_clip_224.openai.safetensors",  # the Hub's name says nothing by itself
+            file="vit_base_patch32_clip_224.openai.safetensors",  # the Hub's own name is ambiguous
             url="https://huggingface.co/timm/vit_base_patch32_clip_224.openai/resolve/ab5b8ef490e86faa07d3523926b842c765de1de5/open_clip_model.safetensors",
             megabytes=605,
             used_by="CLIP-FID",
@@ -88,33 +88,33 @@ CATALOGUE = {
             name="swav",
             file="swav_800ep_pretrain.pth.tar",
             url="https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
-            megabytes=114,  # reckoned from its tensors
-            used_by="instance features, learned without labels",
+            megabytes=114,  # computed from its tensors
+            used_by="instance features, trained without labels",
         ),
         WeightFile(
             name="resnet50",
             file="resnet50-0676ba61.pth",
             url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
             megabytes=103,
-            used_by="instance features, a classifier's",
+            used_by="instance features, trained as a classifier",
             sha256="0676ba61",
         ),
     )
 }
 
 BASE = ("inception", "alexnet", "vgg16")
-"""What the measures need that are taken by default."""
+"""Names of the files that the default metrics need."""
 
 _OF_MODE = {"legacy_pytorch": "inception_pytorch", "torchvision": "inception_torchvision"}
 
 
 def file_for(network: str, mode: str | None = None) -> str:
-    """The name in ``CATALOGUE`` of what ``network`` reads; ``mode`` is Inception's, others have one file."""
+    """Return the name in ``CATALOGUE`` of the file ``network`` reads; ``mode`` matters for Inception only."""
     return _OF_MODE.get(mode or "", network) if network == "inception" else network
 
 
 def list_files() -> list[dict[str, Any]]:
-    """One row a file: name, file, url, megabytes, used_by, and its path on this machine or None."""
+    """List all files: name, file, url, megabytes, used_by, and path on this machine or None."""
     columns = ("name", "file", "url", "megabytes", "used_by")
     return [
         {column: getattr(weights, column) for column in columns} | {"path": _search(weights, None)}
@@ -122,15 +122,15 @@ def list_files() -> list[dict[str, Any]]:
     ]
 
 
-def downloader(**talk: Callable) -> Download:
-    """fsgen's own downloader as a ``Download``; ``talk`` may hold its ``progress`` and ``say`` callbacks."""
+def downloader(**callbacks: Callable) -> Download:
+    """Make a ``Download`` of fsgen's own downloader and its ``progress`` and ``say`` callbacks."""
     from fsgen.io.download import fetch
 
-    return lambda url, destination, sha256: fetch(url, destination, sha256=sha256, **talk)
+    return lambda url, destination, sha256: fetch(url, destination, sha256=sha256, **callbacks)
 
 
 def user_dir(path: str | Path | None) -> Path | None:
-    """A folder of the user's with weight files, as a path that lasts; None where there is no ``path``.
+    """Resolve ``--weights-dir``, the user's folder of weight files; None where ``path`` is empty.
 
     Raises:
         FsgenError: no such folder.
@@ -139,29 +139,30 @@ def user_dir(path: str | Path | None) -> Path | None:
         return None
     if not Path(path).is_dir():
         raise FsgenError(
-            f"--weights-dir: there is no folder {path}", hint="name one that is there, or leave it out"
-        )
+            f"--weights-dir: there is no folder {path}",
+            code=Code.NOT_FOUND, where="--weights-dir", hint="name an existing folder, or omit the option",
+        )  # fmt: skip
     return Path(path).resolve()
 
 
 def locate_file(name: str, weights_dir: Path | None = None, download: Download | None = None) -> Path:
-    """The weight file called ``name``: see ``locate_files``."""
+    """Locate one weight file: see ``locate_files``."""
     return locate_files([name], weights_dir, download)[name]
 
 
 def locate_files(
     names: Iterable[str], weights_dir: Path | None = None, download: Download | None = None
 ) -> dict[str, Path]:
-    """Weight files by name, searched in ``weights_dir``, fsgen's own folder, then the other tools' caches.
+    """Locate weight files by name: in ``weights_dir``, fsgen's own folder, then other tools' caches.
 
     Args:
-        names: of ``CATALOGUE``.
-        weights_dir: a folder of the user's; also where a download goes, instead of fsgen's own.
-        download: fetches what is absent (``downloader()``); None keeps off the network.
+        names: keys of ``CATALOGUE``.
+        weights_dir: a folder of the user's; downloads go there instead of to fsgen's own.
+        download: fetches absent files (``downloader()``); None: no network access.
 
     Raises:
-        FsgenError: unknown name; ``weights_dir`` is no folder; files absent and not to be had. The hint names
-            every one of them, its address, and where to put it.
+        FsgenError: unknown name; ``weights_dir`` is no folder; files are absent and not downloaded. The hint
+            names each of them, its URL, and where to put it.
     """
     user_dir(weights_dir)
     found: dict[str, Path] = {}
@@ -182,7 +183,10 @@ def locate_files(
 
 def _known(name: str) -> WeightFile:
     if name not in CATALOGUE:
-        raise FsgenError(f"there are no weights '{name}'", hint=suggest(name, list(CATALOGUE)))
+        raise FsgenError(
+            f"there are no weights '{name}'",
+            code=Code.UNKNOWN_NAME, where=name, hint=suggest(name, list(CATALOGUE)),
+        )  # fmt: skip
     return CATALOGUE[name]
 
 
@@ -195,7 +199,7 @@ def _home(weights_dir: Path | None) -> Path:
 
 
 def _torch_checkpoints() -> Path:
-    """Where torchvision (and so lpips) keeps its downloads: torch.hub's rule, without importing torch."""
+    """Return the folder of torchvision's (and lpips') downloads: torch.hub's rule without the import."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", str(Path(cache) / "torch"))
     return Path(home).expanduser() / "hub" / "checkpoints"
@@ -213,9 +217,9 @@ def _search(weights: WeightFile, weights_dir: Path | None) -> Path | None:
 
 
 def _clean_fid_copy(file: str) -> Path | None:
-    """clean-fid's own download, if this user made it: anybody may put a file into its shared folder."""
+    """Find clean-fid's own download, if this user owns it: anybody may put a file into its shared folder."""
     if platform.system() == "Windows":
-        return None  # clean-fid uses the working folder there, and files tell no owner
+        return None  # clean-fid uses the working folder there, and files have no owner
     for folder in dict.fromkeys((Path("/tmp"), Path(tempfile.gettempdir()))):
         path = folder / file
         if path.is_file() and path.lstat().st_uid == os.getuid():
@@ -224,7 +228,7 @@ def _clean_fid_copy(file: str) -> Path | None:
 
 
 def _download(weights: WeightFile, folder: Path, download: Download) -> tuple[Path | None, str]:
-    """The downloaded file, or None and the reason."""
+    """Return the downloaded file, or None and the reason."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return download(weights.url, folder / weights.file, weights.sha256 or None), ""
@@ -244,17 +248,18 @@ def _missing(absent: dict[str, str], folder: Path) -> FsgenError:
         if why:
             by_hand.append(f"  (the download failed: {why})")
     if any(absent.values()):
-        lines = [*by_hand, "or try again: a download goes on where it stopped"]
+        lines = [*by_hand, "or try again: a download resumes where it stopped"]
     else:
         lines = [
             f"fetch them once: fsgen pull metrics {' '.join(absent)}",
-            "or name a folder that holds the files: --weights-dir",
+            "or name a folder that has the files: --weights-dir",
             f"or {by_hand[0]}",
             *(f"and {line}" for line in by_hand[1:]),
         ]
     needed = "; ".join(f"{CATALOGUE[n].used_by}: {CATALOGUE[n].file}" for n in absent)
     return FsgenError(
         f"weights are not on this machine ({needed})",
+        where=", ".join(CATALOGUE[n].file for n in absent),
         hint="\n".join(lines),
         code=Code.DOWNLOAD if any(absent.values()) else Code.MISSING_WEIGHTS,
     )

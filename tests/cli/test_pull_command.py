@@ -28,7 +28,7 @@ def test_what_is_named_is_all_that_is_fetched(cli, weight_server):  # noqa: F811
     result = cli("pull", "metrics", "swav", "resnet50")
     assert result.code == 0 and [name for name, _ in weight_server.asked] == ["swav", "resnet50"]
     assert len(result.out.splitlines()) == 2
-    assert "instance features, learned without labels" in result.err
+    assert "swav_800ep_pretrain.pth.tar" in result.err
 
 
 def test_as_json(cli, weight_server):  # noqa: F811

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from refusals import refused
 from sklearn.datasets import load_digits
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code
 from fsgen.features.classifier import accuracy, fit_classifier, in_top, logits, predictions
 
 
@@ -90,15 +91,15 @@ def test_equal_seeds_give_equal_networks_and_leave_the_global_stream_alone():
 
 def test_what_cannot_be_learned_is_refused():
     images, labels = stripes()
-    for changed, answers, message in (
-        (images, labels[:-1], "40 pictures need a class number each, got 39"),
-        (images, labels * 0, "at least 2 classes"),
-        (images, labels * 2, "class 1 has 0 pictures"),
-        (images, labels - 1, "need a class number each"),
-        (images, torch.cat([labels[:-1], torch.tensor([2])]), "class 2 has 1 pictures"),
-        (images[:, :, :6, :6], labels, "at least 8 px, got 6"),
+    for changed, answers, code, named in (
+        (images, labels[:-1], Code.INCOMPATIBLE, ("labels", "40 images", "got 39")),
+        (images, labels * 0, Code.TOO_FEW, ("labels", "at least 2 classes")),
+        (images, labels * 2, Code.TOO_FEW, ("class 1 has 0",)),
+        (images, labels - 1, Code.INCOMPATIBLE, ("labels", "from 0")),
+        (images, torch.cat([labels[:-1], torch.tensor([2])]), Code.TOO_FEW, ("class 2 has 1",)),
+        (images[:, :, :6, :6], labels, Code.INCOMPATIBLE, ("at least 8 px", "got 6")),
     ):
-        with pytest.raises(FsgenError, match=message):
+        with refused(code, *named):
             fit_classifier(changed, answers, steps=1)
     with pytest.raises(ValueError, match="uint8"):
         fit_classifier(images.float(), labels)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import refused
 from safetensors.torch import load_file, save_file
 from stand_ins import ClipImage, dinov2_state
 from torch.nn import functional as F
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code
 from fsgen.features.feature_networks import build_metric_extractor
 from fsgen.features.torchvision_shim import import_torchvision
 from fsgen.features.vit import Clip, Dinov2
@@ -153,18 +154,17 @@ def test_files_must_hold_all_tensors_and_no_others(small, tmp_path, clip_file):
     }
     for name, state in wrong.items():
         torch.save(state, path)
-        with pytest.raises(FsgenError, match="cannot be read as these weights") as caught:
+        with refused(Code.DAMAGED, path, name):
             build_metric_extractor("dinov2", path)
-        assert name in caught.value.message and str(path) in caught.value.message
     cut = tmp_path / clip_file.name
     with clip_file.open("rb") as file:
         cut.write_bytes(file.read(1_000_000))
     for name in ("clip", "dinov2"):
-        with pytest.raises(FsgenError, match="cannot be read as these weights"):
+        with refused(Code.DAMAGED, cut):
             build_metric_extractor(name, cut)
-        with pytest.raises(FsgenError, match="no weight file"):
+        with refused(Code.NOT_FOUND, tmp_path / "absent"):
             build_metric_extractor(name, tmp_path / "absent")
-    with pytest.raises(FsgenError, match="cannot be read as these weights"):
+    with refused(Code.DAMAGED, clip_file):
         build_metric_extractor("dinov2", clip_file)
 
 
@@ -179,10 +179,3 @@ def test_building_leaves_the_random_stream_alone(small, tmp_path, clip_file, cap
         assert not any(parameter.requires_grad for parameter in network.network.parameters())
     assert torch.equal(torch.get_rng_state(), before)
     assert capfd.readouterr() == ("", "") and not recwarn.list
-
-
-def test_without_timm(clip_file, monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(FsgenError, match="need the timm package") as caught:
-        build_metric_extractor("clip", clip_file)
-    assert caught.value.hint == "pip install -c constraints.txt 'fsgen[vit]'" and caught.value.exit_code == 2

@@ -209,7 +209,7 @@ def test_refusals(tmp_path, tiny, weights, monkeypatch):
     for samples in (0, -1):
         with pytest.raises(FsgenError, match=f"from {samples} samples"):
             fisher(tiny, samples=samples)
-    with pytest.raises(FsgenError, match="at least 31 pixels a side, got 16x16"):
+    with pytest.raises(FsgenError, match="31 px a side, got 16x16"):
         fisher(tiny, proxy="perceptual", weights_dir=weights)
     with pytest.raises(FsgenError, match="no folder"):
         fisher(tiny, proxy="perceptual", weights_dir=tmp_path / "absent")
