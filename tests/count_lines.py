@@ -2,6 +2,7 @@
 
 python tests/count_lines.py          now, by folder and in total
 python tests/count_lines.py REV      and at a git revision, with the difference
+python tests/count_lines.py REV FILE ...   the same, with these files counted apart as "new"
 
 A line counts if a token starts on it or goes through it (a string over three lines counts three).
 """
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tokenize
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).parents[1]
@@ -48,12 +50,12 @@ def sources(revision: str | None = None) -> dict[str, str]:
     return {path: _git("show", f"{revision}:{path}") for path in listed if path.endswith(".py")}
 
 
-def by_folder(texts: dict[str, str]) -> Counter[str]:
-    """Folder directly below ``fsgen/`` -> lines of code; "." for the modules there."""
+def by_folder(texts: dict[str, str], new: Sequence[str] = ()) -> Counter[str]:
+    """Folder below ``fsgen/`` -> lines of code; "." for the modules there, "new" for files in ``new``."""
     lines: Counter[str] = Counter()
     for path, text in texts.items():
         parts = PurePosixPath(path).parts
-        lines[parts[1] if len(parts) > 2 else "."] += count(text)
+        lines["new" if path in new else parts[1] if len(parts) > 2 else "."] += count(text)
     return lines
 
 
@@ -63,11 +65,13 @@ def _git(*arguments: str) -> str:
 
 
 def main() -> None:
-    now = by_folder(sources())
-    then = by_folder(sources(sys.argv[1])) if len(sys.argv) > 1 else None
-    for folder in sorted({*now, *(then or ())}):
+    revision, *new = sys.argv[1:] or [None]
+    now, then = by_folder(sources(), new), by_folder(sources(revision)) if revision else None
+    for folder in sorted({*now, *(then or ())} - {"new"}):
         _print(folder, now[folder], then[folder] if then is not None else None)
-    _print("total", now.total(), then.total() if then is not None else None)
+    _print("total", now.total() - now["new"], then.total() if then is not None else None)
+    if new:
+        _print("new", now["new"], None)
 
 
 def _print(name: str, now: int, then: int | None) -> None:

@@ -38,3 +38,8 @@ def test_counts_every_module_once():
     assert "fsgen/cli/app.py" in texts and "fsgen/__init__.py" in texts
     lines = by_folder(texts)
     assert lines.total() == sum(map(count, texts.values())) > lines["cli"] > 0
+
+
+def test_counts_new_files_apart():
+    lines = by_folder({"fsgen/a/b.py": "x = 1\n", "fsgen/a/c.py": "x = 1\ny = 2\n"}, ["fsgen/a/c.py"])
+    assert lines == {"a": 1, "new": 2}
