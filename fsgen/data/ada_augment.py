@@ -1,7 +1,7 @@
-"""The augmentations of adaptive discriminator augmentation (Karras et al. 2020b, appendix B), differentiable.
+"""Differentiable augmentations of adaptive discriminator augmentation (Karras et al. 2020b, appendix B).
 
-An operator is off for an image with probability 1 - p: then its parameter is the one that changes nothing.
-All geometry of a call is one matrix an image, and so are all colours. Nothing is clamped.
+An operator is off for an image with probability 1 - p: its parameter is then the neutral one. The geometric
+operators form one matrix per image, and so do the colour operators. Nothing is clamped.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ POLICIES = {
     "bgcfn": (*BGC, "imgfilter", "noise"),
     "bgcfnc": (*BGC, "imgfilter", "noise", "cutout"),
 }
-SHIFT = 1 / 8  # of the side: most of a whole shift, standard deviation of another
-HOLE = 1 / 2  # side of the rectangle cut out, of the image's side
+SHIFT = 1 / 8  # relative to the side: maximum of xint, standard deviation of xfrac
+HOLE = 1 / 2  # side of the cutout rectangle relative to the image's
 
 Parameters = dict[str, Tensor]
-"""Of each operator, [n, numbers]; of ``noise`` what is added, [n, C, H, W]."""
+"""Operator -> parameters [n, numbers]; for ``noise`` the added noise [n, C, H, W]."""
 
 
 @dataclass(frozen=True)
 class Operator:
-    """How an operator's parameter comes from random numbers, and which one changes nothing."""
+    """How random numbers become an operator's parameter."""
 
     value: Callable[[Tensor, Tensor], Tensor]  # raw [n, numbers], sides (W, H) -> parameter
-    neutral: float
-    normal: bool = False  # raw numbers are standard normal; else uniform in [0, 1)
-    numbers: int = 1
-    gates: int = 1
+    neutral: float  # parameter without effect
+    normal: bool = False  # raw numbers are standard normal, not uniform in [0, 1)
+    numbers: int = 1  # per image
+    gates: int = 1  # independent switches per image
 
 
 OPERATORS = {
@@ -78,9 +78,9 @@ def draw_parameters(
     names: Sequence[str], shape: Sequence[int], p: float, rng: torch.Generator,
     device: torch.device | str = "cpu",
 ) -> Parameters:  # fmt: skip
-    """Random parameters of the operators ``names`` for images of ``shape`` (n, C, H, W), on ``device``.
+    """Draw parameters of the operators ``names`` for images of ``shape`` (n, C, H, W), on ``device``.
 
-    Each is on with the probability ``chance``.
+    Each operator is on with the probability ``chance``.
     """
     n, drawn = shape[0], {}
     for name in names:
@@ -96,20 +96,20 @@ def draw_parameters(
 
 
 def chance(name: str, p: float) -> float:
-    """How likely an operator is on: ``p``, which may be above 1; that the picture turns at all, by either of
-    the two rotations, is ``p``."""
+    """Probability that an operator is on: ``p``, which may exceed 1; for the two rotations such that at least
+    one is on with probability ``p``."""
     return 1 - max(0.0, 1 - p) ** 0.5 if name.startswith("rotate_") else p
 
 
 def parameter(name: str, raw: Tensor, on: Tensor, shape: Sequence[int]) -> Tensor:
-    """The parameter of an operator from its random numbers ``raw`` [n, numbers], where it is ``on``."""
+    """Convert random numbers ``raw`` [n, numbers] to an operator's parameter, neutral where not ``on``."""
     operator = OPERATORS[name]
     value = operator.value(raw, raw.new_tensor([shape[3], shape[2]]))
     return torch.where(on, value, torch.full_like(value, operator.neutral))
 
 
 def adaptive_augment(images: Tensor, names: Sequence[str], p: float, rng: torch.Generator) -> Tensor:
-    """``images`` [n, C, H, W] under fresh draws of the operators ``names``: see ``draw_parameters``."""
+    """Augment ``images`` [n, C, H, W] with newly drawn parameters: see ``draw_parameters``."""
     return transform(images, draw_parameters(names, images.shape, p, rng, images.device))
 
 
@@ -117,7 +117,7 @@ def adaptive_augment(images: Tensor, names: Sequence[str], p: float, rng: torch.
 
 
 def transform(images: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
-    """``images`` [n, C, H, W] under the operators that ``drawn`` has parameters of; C is 3 or 1."""
+    """Apply the operators in ``drawn`` to ``images`` [n, C, H, W]; C is 3 or 1."""
     if drawn.keys() & GEOMETRY.keys():
         images = ada_warp.warp(images, geometry(drawn))
     if "brightness" in drawn:
@@ -131,7 +131,7 @@ def transform(images: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
     return cut(images, drawn["cutout"]) if "cutout" in drawn else images
 
 
-GEOMETRY: dict[str, Callable[..., Tensor]] = {  # in this order; from places of the output to the input's
+GEOMETRY: dict[str, Callable[..., Tensor]] = {  # in this order; maps output to input coordinates
     "xflip": lambda i: ada_warp.scaling(1 - 2 * i, 1, i),
     "rotate90": lambda i: ada_warp.rotation(i * (math.pi / 2)),
     "xint": lambda x, y: ada_warp.shifting(-x, -y, x),
@@ -144,7 +144,7 @@ GEOMETRY: dict[str, Callable[..., Tensor]] = {  # in this order; from places of 
 
 
 def geometry(drawn: Mapping[str, Tensor]) -> Tensor:
-    """[n, 3, 3]: the product of all, the first on the left."""
+    """Product [n, 3, 3] of the geometric operators' matrices, the first on the left."""
     found = [make(*drawn[name].unbind(dim=1)) for name, make in GEOMETRY.items() if name in drawn]
     return reduce(torch.matmul, found)
 
@@ -158,7 +158,7 @@ COLOURS: dict[str, Callable[..., Tensor]] = {  # in this order; see ``_colour``
 
 
 def recolour(images: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
-    """The product of all, the last on the left; of a grey picture, what happens to grey."""
+    """Apply the product of the colour matrices, the last on the left; for grey images, its effect on grey."""
     found = [make(drawn[name]) for name, make in COLOURS.items() if name in drawn]
     product = reduce(torch.matmul, found[::-1])
     if images.shape[1] == 1:
@@ -167,8 +167,8 @@ def recolour(images: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
 
 
 def _colour(grey: Tensor, rest: Tensor, turn: Tensor | float = 0.0) -> Tensor:
-    """A map of colours, [n, 3, 3]: grey times ``grey`` [n, 1], what is not grey times ``rest``, plus ``turn``
-    times its right-handed quarter turn around the grey axis (1, 1, 1) / sqrt 3."""
+    """Colour matrix [n, 3, 3]: scale the grey component by ``grey`` [n, 1] and the rest by ``rest``, and add
+    ``turn`` times the rest turned right-handed by 90 degrees around the grey axis (1, 1, 1) / sqrt 3."""
     along = grey.new_full((3, 3), 1 / 3)
     across = torch.eye(3).to(grey) - along
     quarter = grey.new_tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / 3**0.5
@@ -177,7 +177,7 @@ def _colour(grey: Tensor, rest: Tensor, turn: Tensor | float = 0.0) -> Tensor:
 
 
 def cut(images: Tensor, centre: Tensor) -> Tensor:
-    """Zero around ``centre``, [n, 2] in x and y of the sides, a rectangle of half the sides."""
+    """Zero a rectangle of half the sides around ``centre``, [n, 2] in x and y relative to the sides."""
     inside = []
     for axis, side in ((0, images.shape[3]), (1, images.shape[2])):
         place = (torch.arange(side, device=images.device) + 0.5) / side

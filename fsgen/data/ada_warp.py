@@ -1,7 +1,7 @@
 """Resampling and filtering of adaptive augmentation (Karras et al. 2020b, appendix B), with wavelet filters.
 
-Everything is linear in the images, [n, C, H, W] of any range, and gradients of gradients (R1) pass. A matrix
-maps places of the output to places of the input, in pixels: x to the right, y downwards, from the centre.
+All operations are linear in the images, [n, C, H, W] of any range, and twice differentiable (R1). Matrices
+map output to input coordinates, in pixels from the centre: x to the right, y downwards.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Low-pass filters of two wavelets, in the order of the decomposition: they are not symmetric.
+# Decomposition low-pass filters of two wavelets, which are not symmetric.
 SYM6 = (
     0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633,
     0.4910559419267466, 0.787641141030194, 0.3379294217276218, -0.07263752278646252,
     -0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148,
 )  # fmt: skip
 SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025)
-EDGE = len(SYM6) // 2  # pixels around the picture that its own are filtered with
-BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # what pictures hold in each band, coarse to fine
-BAND_REACH = 21  # pixels that the filter of the bands reaches to either side
+EDGE = len(SYM6) // 2  # margin in pixels that filtering needs
+BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # mean power of images in each band, coarse to fine
+BAND_REACH = 21  # radius of the band filters in pixels
 
 
 # ---- matrices --------------------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ def shifting(x: Any, y: Any, like: Tensor) -> Tensor:
 
 
 def rotation(angle: Tensor) -> Tensor:
-    """By ``angle`` [n], radians."""
+    """Rotation by ``angle`` [n], radians."""
     return affine(angle.cos(), -angle.sin(), 0, angle.sin(), angle.cos(), 0, angle)
 
 
@@ -51,10 +51,10 @@ def rotation(angle: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """``images`` under ``matrices`` [n, 3, 3], the same size; what comes from outside is a reflection.
+    """Warp ``images`` by ``matrices`` [n, 3, 3] at equal size, reflecting beyond the edges.
 
-    Twice the size, bilinear sampling, half the size, each way through an orthogonal wavelet's low-pass:
-    shifts by whole pixels come out exact; flips and turns do not quite, since it is not symmetric.
+    Upsampling by 2, bilinear sampling, downsampling by 2, with an orthogonal wavelet's low-pass: integer
+    shifts are exact; flips and rotations are not quite, since the filter is not symmetric.
     """
     (height, width), one = images.shape[2:], matrices[:, 0, 0]
     left, top, right, bottom = _margins(matrices, height, width)
@@ -69,12 +69,12 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
 
 
 def _margins(matrices: Tensor, height: int, width: int) -> list[int]:
-    """Pixels to add left, above, right and below, for the corner that lies furthest out in the batch."""
+    """Padding in pixels left, above, right and below, for the outermost corner in the batch."""
     x, y = (width - 1) / 2, (height - 1) / 2
     corners = matrices.new_tensor([[-x, x, x, -x], [-y, -y, y, y], [1, 1, 1, 1]])
     reach = (matrices @ corners)[:, :2].transpose(0, 1).flatten(1)  # [2, n * 4]
     reach = torch.cat([-reach, reach]).amax(dim=1) + matrices.new_tensor([EDGE - x, EDGE - y] * 2)
-    most = matrices.new_tensor([width - 1, height - 1] * 2)  # a reflection has no more
+    most = matrices.new_tensor([width - 1, height - 1] * 2)  # maximum for reflection
     return [int(margin) for margin in reach.clamp(min=0).minimum(most).ceil().tolist()]
 
 
@@ -84,14 +84,14 @@ def _twice(x: Tensor) -> Tensor:
 
 
 def _half(x: Tensor) -> Tensor:
-    """[n, C, 2(H + EDGE), 2(W + EDGE)] -> [n, C, H, W]: the filter turned round, every second pixel."""
+    """[n, C, 2(H + EDGE), 2(W + EDGE)] -> [n, C, H, W]: the reversed filter, then every second pixel."""
     return _separably(x[:, :, 1:-1, 1:-1], [tap / sum(SYM6) for tap in SYM6], F.conv2d, stride=2, padding=0)
 
 
 def _separably(
     x: Tensor, taps: list[float], convolve: Callable[..., Tensor], stride: int, padding: int
 ) -> Tensor:
-    """``convolve`` each channel alone, along its columns and along its rows."""
+    """``convolve`` each channel separately, along columns, then rows."""
     weight, shape = x.new_tensor(taps), x.shape[:2]
     x = x.flatten(0, 1)[:, None]
     x = convolve(x, weight[None, None, :, None], stride=(stride, 1), padding=(padding, 0))
@@ -100,8 +100,8 @@ def _separably(
 
 
 class _Sampled(torch.autograd.Function):
-    """Bilinear sampling, zeros outside. Older versions of torch cannot differentiate the gradient of theirs;
-    with respect to the images it is ``_Spread``, whose gradient is this."""
+    """Twice differentiable bilinear sampling, zeros outside, for older versions of torch: its gradient with
+    respect to the images is ``_Spread``, whose gradient is this."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, grid: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class _Sampled(torch.autograd.Function):
 
 
 class _Spread(torch.autograd.Function):
-    """The adjoint of ``_Sampled``: every sample is given back to the pixels that it was taken from."""
+    """Adjoint of ``_Sampled``: adds every sample to the pixels it was interpolated from."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, grid: Tensor, size: torch.Size) -> Tensor:
@@ -132,9 +132,9 @@ class _Spread(torch.autograd.Function):
 
 
 def amplify(images: Tensor, gains: Tensor) -> Tensor:
-    """Each of four bands of frequencies of an axis times its gain, [n, 4] coarse to fine; from 22 px on.
+    """Scale four frequency bands per axis by ``gains`` [n, 4], coarse to fine; for images from 22 px.
 
-    The gains are scaled to leave the power of an average picture as it was, one after another.
+    The gains are normalised one after another to preserve the power of an average image.
     """
     n, channels, *_ = images.shape
     power = 1 + gains.new_tensor(BAND_POWER) * (gains.square() - 1)  # [n, 4], with that band's gain alone
@@ -147,7 +147,7 @@ def amplify(images: Tensor, gains: Tensor) -> Tensor:
 
 
 def _bands(like: Tensor) -> Tensor:
-    """[4, 43]: filters that part a signal at 1/8, 1/4 and 1/2 of its frequencies, and add up to it.
+    """Band filters [4, 43] that split a signal at 1/8, 1/4 and 1/2 of its bandwidth and sum to identity.
 
     With P(z) = H(z) H(1/z) / 2 of sym2 and Q(z) = P(-z), they are P(z) P(z^2) P(z^4), P(z) P(z^2) Q(z^4),
     P(z) Q(z^2) and Q(z).
@@ -164,7 +164,7 @@ def _bands(like: Tensor) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor, power: int) -> Tensor:
-    """The coefficients of a(z) b(z^power); b is symmetric."""
+    """Coefficients of a(z) b(z^power); b is symmetric."""
     spread = b.new_zeros((len(b) - 1) * power + 1)
     spread[::power] = b
     return F.conv1d(a[None, None], spread[None, None], padding=len(spread) - 1)[0, 0]

@@ -1,7 +1,7 @@
-"""DiffAugment's operators (Zhao et al., NeurIPS 2020): differentiable, their draws explicit arguments.
+"""DiffAugment's differentiable operators (Zhao et al., NeurIPS 2020), with their random draws as arguments.
 
-Every operator takes images [n, C, H, W] of any size and range and one draw per image, shared by its channels
-and pixels, and clamps nothing. All are (piecewise) linear in the image, so gradients of gradients (R1) pass.
+Every operator takes images [n, C, H, W] of any size and range and one draw per image, shared by channels and
+pixels, and does not clamp. All are (piecewise) linear in the image, hence twice differentiable (R1).
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fsgen.errors import FsgenError, suggest
+from fsgen.errors import Code, FsgenError, suggest
 
 POLICIES = {
     "color": ("brightness", "saturation", "contrast"),
     "translation": ("translation",),
     "cutout": ("cutout",),
 }
-SHIFT = 1 / 8  # largest translation, of the image's side
-HOLE = 1 / 2  # side of the rectangle cut out, of the image's side
+SHIFT = 1 / 8  # maximum translation relative to the image's side
+HOLE = 1 / 2  # side of the cutout rectangle relative to the image's
 
 
 def brightness(x: Tensor, add: Tensor) -> Tensor:
@@ -28,19 +28,19 @@ def brightness(x: Tensor, add: Tensor) -> Tensor:
 
 
 def saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Scale each pixel's distance from its own grey by ``factor`` [n]."""
+    """Scale each pixel's difference from its grey value by ``factor`` [n]."""
     grey = x.mean(dim=1, keepdim=True)
     return (x - grey) * _spread(factor, x) + grey
 
 
 def contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Scale each image's distance from its mean by ``factor`` [n]."""
+    """Scale each image's difference from its mean by ``factor`` [n]."""
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
     return (x - mean) * _spread(factor, x) + mean
 
 
 def translation(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    """out[i, j] = x[i + rows, j + cols], zero outside; ``rows`` and ``cols`` [n] whole numbers."""
+    """out[i, j] = x[i + rows, j + cols], zero outside; ``rows`` and ``cols`` [n] integers."""
     n, channels, height, width = x.shape
     source_i, inside_i = _shifted(rows, height, x.device)  # [n, H]
     source_j, inside_j = _shifted(cols, width, x.device)  # [n, W]
@@ -52,8 +52,8 @@ def translation(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
 def cutout(x: Tensor, rows: Tensor, cols: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     """Zero a rectangle of ``size`` (rows, columns; half the image if None) around each (rows, cols).
 
-    It covers rows ``rows - size // 2`` to ``rows - size // 2 + size - 1`` as far as the image goes, and
-    columns likewise; ``rows`` and ``cols`` [n] whole numbers.
+    It covers rows ``rows - size // 2`` to ``rows - size // 2 + size - 1`` within the image, and columns
+    likewise; ``rows`` and ``cols`` [n] integers.
     """
     height, width = x.shape[2:]
     tall, wide = size or (_part(height, HOLE), _part(width, HOLE))
@@ -74,11 +74,14 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
 def draw_arguments(
     operator: str, shape: Sequence[int], rng: torch.Generator, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
-    """Random arguments of ``operator`` for images of ``shape`` (n, C, H, W), each [n] on ``device``.
+    """Draw arguments of ``operator`` for images of ``shape`` (n, C, H, W), each [n] on ``device``.
 
     brightness ``add`` in [-0.5, 0.5), saturation ``factor`` in [0, 2), contrast ``factor`` in [0.5, 1.5);
-    translation ``rows``, ``cols`` whole, up to an eighth of the side either way, both ends included; cutout
-    ``rows``, ``cols`` whole, anywhere from the first edge of the image to the last.
+    translation ``rows``, ``cols``: integers up to an eighth of the side in both directions, inclusive;
+    cutout ``rows``, ``cols``: integers from the first edge of the image to the last.
+
+    Raises:
+        FsgenError: an unknown operator.
     """
     n, _, height, width = shape
 
@@ -99,28 +102,28 @@ def draw_arguments(
         tall, wide = _part(height, SHIFT), _part(width, SHIFT)
         return {"rows": whole(-tall, tall), "cols": whole(-wide, wide)}
     if operator == "cutout":
-        # The centre of an even rectangle lies between pixels: one more place for it than there are pixels.
+        # The centre of an even rectangle lies between pixels, of which there is one position more.
         tall, wide = _part(height, HOLE), _part(width, HOLE)
         return {"rows": whole(0, height - tall % 2), "cols": whole(0, width - wide % 2)}
-    raise FsgenError(
-        f"there is no augmentation operator '{operator}'", hint=suggest(operator, list(OPERATORS))
-    )
+    message, hint = f"there is no augmentation operator '{operator}'", suggest(operator, list(OPERATORS))
+    raise FsgenError(message, code=Code.UNKNOWN_NAME, where=operator, hint=hint)
 
 
 def operators(policy: Sequence[str]) -> list[str]:
-    """The operators that the policies stand for, in order.
+    """List the operators of the policies, in order.
 
     Raises:
-        FsgenError: an unknown policy, with the nearest known one.
+        FsgenError: an unknown policy; the nearest name is suggested.
     """
     for name in policy:
         if name not in POLICIES:
-            raise FsgenError(f"there is no augmentation policy '{name}'", hint=suggest(name, list(POLICIES)))
+            message, hint = f"there is no augmentation policy '{name}'", suggest(name, list(POLICIES))
+            raise FsgenError(message, code=Code.UNKNOWN_NAME, where=name, hint=hint)
     return [operator for name in policy for operator in POLICIES[name]]
 
 
 def diff_augment(x: Tensor, policy: Sequence[str], rng: torch.Generator) -> Tensor:
-    """``x`` [n, C, H, W] under fresh draws of each of the ``policy``'s operators, one after another."""
+    """Apply each operator of ``policy`` in turn, with newly drawn arguments, to ``x`` [n, C, H, W]."""
     for operator in operators(policy):
         x = OPERATORS[operator](x, **draw_arguments(operator, x.shape, rng, x.device))
     return x
@@ -131,17 +134,17 @@ def _part(side: int, ratio: float) -> int:
 
 
 def _spread(values: Tensor, x: Tensor) -> Tensor:
-    """[n] to [n, 1, 1, 1], in the type of ``x``."""
+    """[n] -> [n, 1, 1, 1], in the dtype and on the device of ``x``."""
     return values.to(x)[:, None, None, None]
 
 
 def _shifted(by: Tensor, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where each row comes from, kept inside the image, and whether it came from inside; both [n, side]."""
+    """Source index of each row, clamped to the image, and a mask of those inside it; both [n, side]."""
     source = torch.arange(side, device=device) + by.to(device, torch.long)[:, None]
     return source.clamp(0, side - 1), (source >= 0) & (source < side)
 
 
 def _covered(centre: Tensor, size: int, side: int, device: torch.device) -> Tensor:
-    """Which rows lie under a window of ``size`` around each ``centre``; [n, side] of bool."""
+    """Mask [n, side] of rows within a window of ``size`` around each ``centre``."""
     offset = torch.arange(side, device=device) - (centre.to(device, torch.long)[:, None] - size // 2)
     return (offset >= 0) & (offset < size)

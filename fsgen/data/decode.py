@@ -1,4 +1,4 @@
-"""One encoded image, whatever its format and mode, to a square uint8 tensor."""
+"""Decode one image file of any format and mode to a square uint8 tensor."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 Fit = Literal["crop", "pad"]
-"""How a picture becomes square."""
+"""How an image becomes square: cut its longer side, or add white."""
 
 # fmt: off
-# Decoders that only decode: Pillow's EPS reader, for one, would run Ghostscript on the file.
+# Safe decoders only: Pillow's EPS reader, for example, would run Ghostscript on the file.
 _FORMATS = (
     "PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM", "TGA",
     "ICO",
 )
 # fmt: on
-_RECIPE = 1  # raised when the same file comes to give other pixels
+_RECIPE = 1  # increased when a change here gives different pixels for the same file
 _MOST_PIXELS = 400_000_000
 _BIG_JPEG = 16_000_000  # pixels from which a JPEG is decoded at a fraction of its size
 _GIANT = 64_000_000  # pixels from which images are decoded one at a time, to spare the memory
@@ -43,19 +43,19 @@ _UPRIGHT = {
 def decode(
     data: bytes, resolution: int, *, fit: Fit = "crop", channels: int = 3
 ) -> tuple[Tensor, tuple[int, int]]:
-    """The image upright, over white where transparent, squared and resampled (Lanczos).
+    """Decode an image: upright, transparency over white, square, resampled (Lanczos).
 
     Args:
-        data: a file's bytes.
+        data: the file's bytes.
         resolution: side of the result, pixels.
         fit: ``crop`` the centre square, or ``pad`` to a square with white.
         channels: 3 (RGB) or 1 (grey).
 
     Returns:
-        uint8 [channels, resolution, resolution], and the (width, height) that the file has.
+        uint8 [channels, resolution, resolution], and (width, height) of the file.
 
     Raises:
-        Exception: whatever Pillow raises on a damaged file or too large a picture; see ``reason``.
+        Exception: any of Pillow's for a damaged file or too large an image; see ``reason``.
     """
     with PILLOW_LIMITS:
         image = Image.open(io.BytesIO(data), formats=_formats())
@@ -67,12 +67,12 @@ def decode(
 
 
 def decoder_version() -> str:
-    """Whatever the pixels of a file depend on besides its bytes and the arguments of ``decode``."""
+    """Identify the decoder: everything besides file and arguments that the pixels depend on."""
     return f"{_RECIPE}; Pillow {PIL.__version__}: {' '.join(_formats())}"
 
 
 def reason(error: Exception) -> str:
-    """Why an image cannot be read, in a few words."""
+    """Short text for an error of ``decode``."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a format that Pillow reads"
     if isinstance(error, Image.DecompressionBombError):
@@ -83,9 +83,9 @@ def reason(error: Exception) -> str:
 
 
 class _PillowLimits:
-    """Pillow without warnings and with its limit on pixels at ours (it raises beyond twice the number).
+    """Context that silences Pillow's warnings and sets its pixel limit (it raises beyond twice the number).
 
-    Both belong to the whole process: the first thread in changes them, the last one out puts them back.
+    Both are global to the process: the first thread to enter sets them, the last one to exit restores them.
     """
 
     def __init__(self) -> None:
@@ -109,12 +109,12 @@ class _PillowLimits:
 
 
 PILLOW_LIMITS = _PillowLimits()
-"""To be held over many calls of ``decode``, which takes it for each of them."""
+"""Entered by ``decode``; entering it around many calls saves time."""
 _GIANT_LOCK = threading.Lock()
 
 
 def _formats() -> list[str]:
-    """Those of ``_FORMATS`` that this Pillow knows (HEIF takes a plugin, AVIF a recent version)."""
+    """The ``_FORMATS`` that this Pillow supports (HEIF needs a plugin, AVIF a recent version)."""
     if "WEBP" not in Image.OPEN:
         Image.init()
     return [name for name in _FORMATS if name in Image.OPEN]
@@ -123,7 +123,7 @@ def _formats() -> list[str]:
 def _square(image: Image.Image, resolution: int, fit: Fit) -> Image.Image:
     if image.format == "JPEG" and image.width * image.height > _BIG_JPEG:
         image.draft(None, (4 * resolution, 4 * resolution))  # decodes to at least this size
-    image.load()  # complains of truncated files
+    image.load()  # raises on truncated files
     picture = _upright(image)
     if fit == "crop" and picture.width != picture.height:
         side = min(picture.size)
@@ -133,49 +133,48 @@ def _square(image: Image.Image, resolution: int, fit: Fit) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """``image`` turned as its EXIF orientation asks; unreadable EXIF asks for nothing."""
+    """Apply the EXIF orientation; ignore unreadable EXIF."""
     try:
-        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION))
-    except Exception:  # the picture itself is fine
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # the image itself is fine
         turn = None
     return image if turn is None else image.transpose(turn)
 
 
 def _flat(picture: Image.Image) -> Image.Image:
-    """``picture`` as 8-bit grey or RGB, over white where it is transparent."""
+    """Convert to 8-bit grey or RGB, transparency over white."""
     if picture.mode.startswith("I") or picture.mode == "F":
         return _eight_bits(np.asarray(picture, dtype=np.float32), picture.mode)
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         picture = Image.new("RGB", picture.size, "white")
         picture.paste(layer, mask=layer.getchannel("A"))
-    # Grey stays grey until it is small: a third of the memory.
+    # Grey stays grey until resampled: a third of the memory.
     return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
 
 
 def _eight_bits(values: np.ndarray, mode: str) -> Image.Image:
-    """Grey ``values`` [H, W] deeper than 8 bits as 8.
+    """Convert grey ``values`` [H, W] of more than 8 bits to 8.
 
-    Only 16-bit files say what white is (65535). For floats it is the least of 1, 255 and 65535 that no value
-    exceeds, for 32-bit integers 65535; where values lie outside, the darkest is black and the lightest white.
+    White is 65535 in integer files; in float files the least of 1, 255 and 65535 that no value exceeds. If
+    values exceed that range or are negative, the darkest becomes black and the lightest white.
     """
     values = np.nan_to_num(values, posinf=0, neginf=0)
     low, high = float(values.min()), float(values.max())
-    whites = {"F": (1, 255, 65535)}.get(mode, (65535,))
-    white = next((white for white in whites if high <= white), None)
-    if low < 0 or white is None:
+    whites = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
+    white = next((white for white in whites if high <= white), 0.0)
+    if low < 0 or not white:
         values, white = values - low, high - low
     return Image.fromarray((values * (255 / max(white, 1e-30)) + 0.5).astype(np.uint8))
 
 
 def _resized(picture: Image.Image, resolution: int) -> Image.Image:
-    """Scaled so that the longer side is ``resolution``; white fills up the square, if need be."""
-    longest = max(picture.size)
-    size = tuple(max(1, round(side * resolution / longest)) for side in picture.size)
-    if size != picture.size:
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-    if size == (resolution, resolution):
+    """Scale the longer side to ``resolution`` and pad to a square with white."""
+    width, height = (max(1, round(side * resolution / max(picture.size))) for side in picture.size)
+    if (width, height) != picture.size:
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    if width == height == resolution:
         return picture
     square = Image.new(picture.mode, (resolution, resolution), "white")
-    square.paste(picture, ((resolution - size[0]) // 2, (resolution - size[1]) // 2))
+    square.paste(picture, ((resolution - width) // 2, (resolution - height) // 2))
     return square

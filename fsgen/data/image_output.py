@@ -1,4 +1,4 @@
-"""Images out: quantisation, grids, PNG files that say where they come from, animations."""
+"""Write images: quantisation, grids, PNG files with provenance, animations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from fsgen.atomic import atomic
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 
 _IMAGE_DESCRIPTION = 0x010E  # EXIF tag
 _WHITE = 255
@@ -24,22 +24,22 @@ Writer = Callable[[Sequence[Image.Image], Path, float, Mapping[str, str]], None]
 def to_uint8(images: Tensor) -> Tensor:
     """Quantise images [n, C, H, W] in [-1, 1] to uint8: round((x + 1) * 127.5), halves up, clamped to 0..255.
 
-    The inverse of ``ImageSet.floats``, used wherever images leave the program or are measured. NaN is black.
+    The inverse of ``ImageSet.floats``, applied to all images that are saved or measured. NaN is black.
     """
     levels = (images.detach().float() + 1) * 127.5
     return torch.nan_to_num(levels + 0.5, nan=0.0).floor().clamp(0, 255).to(torch.uint8)
 
 
 def picture(image: Tensor) -> Image.Image:
-    """One image [C, H, W], uint8 or float in [-1, 1], C = 1 or 3, as a Pillow image."""
+    """Convert one image [C, H, W], uint8 or float in [-1, 1], C = 1 or 3, to a Pillow image."""
     return _pillow(_levels(image[None])[0])
 
 
 def grid(images: Tensor, columns: int, gap: int = 2) -> Image.Image:
-    """Images [n, C, H, W], uint8 or float in [-1, 1], row by row on white.
+    """Arrange images [n, C, H, W], uint8 or float in [-1, 1], in rows on white.
 
     Args:
-        columns: images a row.
+        columns: images per row.
         gap: white pixels between neighbours.
     """
     levels = _levels(images)
@@ -54,18 +54,19 @@ def grid(images: Tensor, columns: int, gap: int = 2) -> Image.Image:
 
 
 def pairs(top: Tensor, bottom: Tensor, columns: int, gap: int = 2) -> Image.Image:
-    """Rows of ``top`` with ``bottom`` right below: the source above the adapted, from the same z.
+    """Arrange rows of ``top`` each with its row of ``bottom`` below, such as source and adapted images.
 
     Args:
         top, bottom: [n, C, H, W] of one shape, uint8 or float in [-1, 1].
-        columns: pairs a row.
+        columns: pairs per row.
         gap: white pixels between neighbours; three times as many between rows of pairs.
+
+    Raises:
+        FsgenError: different shapes.
     """
     if top.shape != bottom.shape:
-        raise FsgenError(
-            f"images of shapes {list(top.shape)} and {list(bottom.shape)} cannot be shown as pairs",
-            hint="compare models of the same resolution",
-        )
+        message = f"images of shapes {list(top.shape)} and {list(bottom.shape)} cannot be shown as pairs"
+        raise FsgenError(message, code=Code.INCOMPATIBLE, hint="compare models of the same resolution")
     top, bottom = _levels(top), _levels(bottom)
     columns = max(1, min(columns, len(top)))
     strips = [
@@ -81,25 +82,24 @@ def pairs(top: Tensor, bottom: Tensor, columns: int, gap: int = 2) -> Image.Imag
 
 
 def save_png(image: Image.Image, path: Path | str, text: Mapping[str, str] | None = None) -> None:
-    """Write a PNG whose text chunks hold ``text`` (seed, model hash, licence, ...).
+    """Write a PNG with ``text`` (seed, model hash, licence, ...) in its text chunks.
 
     Raises:
-        FsgenError: a suffix other than .png; a full disk (code 1); a folder that cannot be written to.
+        FsgenError: a suffix other than .png; a full disk (exit code 1); an unwritable folder.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise FsgenError(
-            f"pictures are written as PNG, not as {path.name}", hint=f"try {path.with_suffix('.png').name}"
-        )
+        message, hint = f"images are written as PNG, not as {path.name}", path.with_suffix(".png").name
+        raise FsgenError(message, code=Code.UNSUPPORTED, where=path, hint=f"try {hint}")
     chunks = PngImagePlugin.PngInfo()
     for key, value in (text or {}).items():
-        chunks.add_text(key, str(value))  # iTXt by itself where Latin-1 does not do
+        chunks.add_text(key, str(value))  # Pillow writes iTXt for text beyond Latin-1
     with atomic(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=chunks)
 
 
 def animation_writer(path: Path | str) -> Writer:
-    """What writes an animation of the suffix of ``path``; call it early, before the frames are made.
+    """Return the function that writes animations with the suffix of ``path``; call it before any work.
 
     Raises:
         FsgenError: a suffix other than .gif, .webp and .mp4; .mp4 without the av package.
@@ -107,45 +107,45 @@ def animation_writer(path: Path | str) -> Writer:
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in _WRITERS:
-        raise FsgenError(
-            f"{path.name} is not an animation that fsgen writes",
-            hint=f"use one of {', '.join(_WRITERS)}, as in {path.stem or 'walk'}.gif",
-        )
+        message = f"{path.name} is not an animation format of fsgen"
+        hint = f"use one of {', '.join(_WRITERS)}, as in {path.stem or 'walk'}.gif"
+        raise FsgenError(message, code=Code.UNSUPPORTED, where=path, hint=hint)
     if suffix == ".mp4":
         try:
             import av  # noqa: F401
         except ImportError as error:
-            raise FsgenError(
-                f"writing {path.name} needs the av package",
-                hint="pip install 'fsgen[video]', or write a .gif or .webp instead",
-            ) from error
+            message = f"writing {path.name} needs the av package"
+            hint = "pip install 'fsgen[video]', or write a .gif or .webp instead"
+            raise FsgenError(message, code=Code.MISSING_PACKAGE, where="av", hint=hint) from error
     return _WRITERS[suffix]
 
 
 def save_animation(
     frames: Sequence[Image.Image], path: Path | str, fps: float = 24, text: Mapping[str, str] | None = None
 ) -> None:
-    """Write ``frames``, of one size, as an endless .gif or .webp, or as .mp4 (extra ``video``).
+    """Write ``frames`` of equal size as an endless .gif or .webp, or as .mp4 (extra ``video``).
 
     Args:
-        fps: frames a second; GIF rounds a frame's time to 1/100 s, players show at most 50 of them.
+        fps: frames per second; GIF rounds frame times to 1/100 s, and players show at most 50 per second.
         text: stored as JSON in the file's comment or description.
 
     Raises:
-        FsgenError: as ``animation_writer``; no frames; a full disk (code 1) or unwritable folder.
+        FsgenError: as ``animation_writer``; no frames; a full disk (exit code 1); an unwritable folder.
     """
     path = Path(path)
     write = animation_writer(path)
     if not frames:
-        raise FsgenError(f"there are no frames to write into {path.name}", hint="ask for at least one")
+        message, hint = f"there are no frames to write into {path.name}", "at least one is needed"
+        raise FsgenError(message, code=Code.TOO_FEW, where=path, hint=hint)
     if not 0.1 <= fps <= 1000:
-        raise FsgenError(f"{fps:g} frames a second is not a speed", hint="try 24")
+        message = f"{fps:g} frames per second are not within 0.1 to 1000"
+        raise FsgenError(message, code=Code.OUT_OF_RANGE, where=fps, hint="try 24")
     with atomic(path) as temporary:
         write(frames, temporary, fps, text or {})
 
 
 def _save_gif(frames: Sequence[Image.Image], path: Path, fps: float, text: Mapping[str, str]) -> None:
-    # One palette for all frames, or still parts would flicker; taken from a few frames spread over the whole.
+    # One palette for all frames, or constant areas would flicker; from 16 frames or fewer, evenly spaced.
     sheet = grid(
         torch.stack([_tensor(frame) for frame in frames[:: -(-len(frames) // 16)]]), columns=4, gap=0
     )
@@ -177,7 +177,7 @@ def _save_mp4(frames: Sequence[Image.Image], path: Path, fps: float, text: Mappi
     with av.open(str(path), "w", format="mp4") as container:
         container.metadata["comment"] = json.dumps(dict(text))
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
-        # Colour has half the resolution in what every player shows: sides must be even.
+        # yuv420p, which all players support, has half the resolution in colour: sides must be even.
         stream.width, stream.height = (side + side % 2 for side in frames[0].size)
         stream.pix_fmt = "yuv420p"
         for frame in frames:
@@ -196,7 +196,7 @@ def _levels(images: Tensor) -> Tensor:
 
 
 def _pillow(levels: Tensor) -> Image.Image:
-    """uint8 [C, H, W] to a grey or RGB picture."""
+    """Convert uint8 [C, H, W] to a grey or RGB Pillow image."""
     array = levels.permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array[:, :, 0] if len(levels) == 1 else array)
 

@@ -1,4 +1,4 @@
-"""Images in: a folder, a zip archive or one file, whatever its format and mode, to square uint8 tensors."""
+"""Load images from a folder, a zip archive or one file as square uint8 tensors."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class ImageSet:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the sorted hashes: which images these are, whatever they are called."""
+        """SHA-256 over the sorted hashes, which identifies the images regardless of their names."""
         return hash_images(self.hashes)
 
     def floats(self, rows: slice | Tensor | list[int] = slice(None)) -> Tensor:
-        """Float32 [n, C, R, R] in [-1, 1] of the images at ``rows`` (a slice or indices)."""
+        """The images at ``rows`` (a slice or indices) as float32 [n, C, R, R] in [-1, 1]."""
         return self.pixels[rows].float() / 127.5 - 1
 
 
@@ -50,41 +50,39 @@ def load_images(
     say: Callable[[str], None] | None = None,
     limit: int | None = None,
 ) -> ImageSet:
-    """Read the images at ``path``, upright, over white where transparent, squared and resampled (Lanczos).
+    """Load the images at ``path``: upright, transparency over white, square, resampled (Lanczos).
 
     Args:
         path: as for ``find_images``.
         resolution: side of the result, pixels.
         fit: ``crop`` the centre square, or ``pad`` to a square with white.
         channels: 3 (RGB) or 1 (grey).
-        say: told in one line about each file that had to be skipped.
-        limit: stop after that many images.
+        say: called with one line about each skipped file.
+        limit: load the first ``limit`` images.
 
     Raises:
-        FsgenError: as ``find_images``, or not one file can be read.
+        FsgenError: as ``find_images``; no file can be read; too little memory.
     """
-    pile = open_images(path, say=say, limit=limit)
-    pixels = _room_for(len(pile), channels, resolution)
+    stream = open_images(path, say=say, limit=limit)
+    pixels = _allocate(len(stream), channels, resolution)
     done = 0
-    for images in pile.batches(resolution, _BATCH, fit=fit, channels=channels):
+    for images in stream.batches(resolution, _BATCH, fit=fit, channels=channels):
         pixels[done : done + len(images)] = images
         done += len(images)
-    return ImageSet(pixels[:done], pile.names, pile.hashes, pile.skipped)
+    return ImageSet(pixels[:done], stream.names, stream.hashes, stream.skipped)
 
 
-def _room_for(n: int, channels: int, resolution: int) -> Tensor:
+def _allocate(n: int, channels: int, resolution: int) -> Tensor:
     shape = (n, channels, resolution, resolution)
     try:
         return torch.empty(shape, dtype=torch.uint8)
     except RuntimeError as error:
         need = f"{n * channels * resolution**2 / 2**30:.1f} GiB"
-        raise FsgenError(
-            f"{n} images of {resolution} px need {need} of memory, more than there is",
-            hint="use fewer images or a smaller resolution",
-            code=Code.SYSTEM,
-        ) from error
+        message = f"{n} images of {resolution} px need {need} of memory, more than available"
+        hint = "use fewer images or a smaller resolution"
+        raise FsgenError(message, code=Code.SYSTEM, where=need, hint=hint) from error
 
 
 def folders_of(images: ImageSet) -> list[str | None]:
-    """The sub-folder each image lies in; None for those in none."""
+    """The sub-folder of each image; None for those in none."""
     return [name.split("/")[0] if "/" in name else None for name in images.names]

@@ -1,7 +1,7 @@
-"""Exact nearest neighbours among images, by the angle between their features, and IC-GAN's pairs of an
-instance with an image near it (Casanova et al. 2021, section 3.1).
+"""Exact nearest neighbours of images by the angle between features, and IC-GAN's training pairs.
 
-On vectors of length one the order by Euclidean distance is that by cosine.
+IC-GAN pairs an instance with an image near it (Casanova et al. 2021, section 3.1). For unit vectors, the
+order by Euclidean distance equals that by cosine.
 """
 
 from __future__ import annotations
@@ -12,59 +12,59 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 
-SPARE = 8  # candidates beyond those asked for
-SLACK = 1e-5  # what float32 may be wrong by in the square of a distance between vectors of length one
-CELLS = 2**23  # numbers held at a time
+SPARE = 8  # additional candidates
+SLACK = 1e-5  # bound on float32's error in the squared distance of unit vectors
+CELLS = 2**23  # matrix elements in memory at a time
 
 Search = Callable[[Tensor, int], Tensor]
-"""([b, d], count) -> the ``count`` nearest rows of all, [b, count], in no certain order."""
+"""([b, d], count) -> indices of the ``count`` nearest rows, [b, count], unordered."""
 
 
 class Nearest(NamedTuple):
-    """The nearest of each of N images among the others."""
+    """The nearest neighbours of each of N images."""
 
     images: Tensor  # [N, k] int64, nearest first
-    distances: Tensor  # [N, k] Euclidean, of features of length one; the last column is the radius
+    distances: Tensor  # [N, k] Euclidean, between unit vectors; the last column is the radius
 
 
 def unit_length(features: Tensor) -> Tensor:
-    """[N, d] -> [N, d] float32, each row of length one.
+    """Normalise rows to unit length: [N, d] -> [N, d] float32.
 
     Raises:
-        FsgenError: a row without a direction.
+        FsgenError: a row that is zero or not finite.
     """
     rows = features.double()
     lengths = rows.norm(dim=1, keepdim=True)
     wrong = ~(lengths.isfinite() & (lengths > 0)).flatten()
     if wrong.any():
-        raise FsgenError(
-            f"the features of image {int(wrong.nonzero()[0])} are all zero or not numbers",
-            hint="choose other features, or leave the image out",
-        )
+        row = int(wrong.nonzero()[0])
+        message, hint = f"the features of image {row} are zero or not finite", "choose other features"
+        raise FsgenError(message, code=Code.DAMAGED, where=row, hint=f"{hint}, or leave the image out")
     return (rows / lengths).float()
 
 
 def nearest_neighbours(features: Tensor, k: int) -> Nearest:
-    """The ``k`` nearest neighbours of each image among the others; an image is never its own neighbour.
+    """Find the ``k`` nearest neighbours of each image among the others.
 
-    faiss searches where it is installed, else torch. Either proposes candidates in float32, more where it
-    may be wrong; the order is that of distances in float64, then of numbers, so that both give the same.
+    faiss, if installed, or torch proposes candidates in float32, more of them where rounding could matter;
+    ordering by float64 distance, then by index, gives equal results for both.
 
     Args:
-        features: [N, d], of any length.
-        k: neighbours an image.
+        features: [N, d], not necessarily normalised.
+        k: neighbours per image.
 
     Raises:
-        FsgenError: ``k`` is less than one, or there are not as many other images.
+        FsgenError: ``k`` is below one or above N - 1.
     """
     n = len(features)
     if not 1 <= k < n:
-        raise FsgenError(
-            f"{n} images have no {k} neighbours each" if k > 0 else f"{k} neighbours are none",
-            hint=f"ask for {n - 1} at most" if n > 1 else "give more images",
+        message, hint = (
+            f"{n} images have no {k} neighbours each",
+            f"use 1 to {n - 1}" if n > 1 else "use more images",
         )
+        raise FsgenError(message, code=Code.TOO_FEW if k > 0 else Code.OUT_OF_RANGE, where=k, hint=hint)
     rows = unit_length(features)
     search, count = _search(rows), min(n, k + 1 + SPARE)
     step = max(1, CELLS // max(n, count * rows.shape[1]))
@@ -73,11 +73,11 @@ def nearest_neighbours(features: Tensor, k: int) -> Nearest:
 
 
 def _nearest(rows: Tensor, numbers: Tensor, search: Search, count: int, k: int) -> Nearest:
-    """The neighbours of the images ``numbers`` [b] among ``count`` candidates each, or more."""
+    """Find the neighbours of the images ``numbers`` [b] among at least ``count`` candidates each."""
     candidates = search(rows[numbers], count)
     gap = (rows[numbers, None].double() - rows[candidates]).norm(dim=2)  # [b, count]
     farthest = gap.amax(dim=1)
-    gap = gap.masked_fill(candidates == numbers[:, None], torch.inf)  # by number: twins are neighbours
+    gap = gap.masked_fill(candidates == numbers[:, None], torch.inf)  # by index: duplicates are neighbours
     order = _order(gap, candidates)[:, :k]
     near = Nearest(candidates.gather(1, order), gap.gather(1, order).float())
     unsure = gap.gather(1, order[:, -1:])[:, 0].square() + SLACK >= farthest.square()
@@ -99,20 +99,19 @@ def _search(rows: Tensor) -> Search:
 
 
 def _order(gap: Tensor, candidates: Tensor) -> Tensor:
-    """[b, count] positions from near to far, and at equal distances by number."""
+    """[b, count] positions in order of distance, then of index."""
     by_number = candidates.argsort(dim=1)
     by_gap = gap.gather(1, by_number).argsort(dim=1, stable=True)
     return by_number.gather(1, by_gap)
 
 
-# ---- what is trained on -----------------------------------------------------------------------------------
+# ---- training pairs ---------------------------------------------------------------------------------------
 
 
 class Pairs(NamedTuple):
-    """Instances, whose features are the condition, and for each an image near it, with its label.
+    """Instances and an image near each of them.
 
-    D's reals are the images. What G is told are the instances' features and, with classes, the images'
-    labels.
+    D's real images are the images; the conditions are the instances' features and the images' labels.
     """
 
     instances: Tensor  # [n] int64
@@ -120,27 +119,27 @@ class Pairs(NamedTuple):
 
 
 def pairs_by_instance(near: Tensor, instances: Tensor, ranks: Tensor) -> Pairs:
-    """For each of ``instances`` its neighbour of the rank in ``ranks``; never the instance itself.
+    """Pair each of ``instances`` with its neighbour of the given rank.
 
     Args:
         near: [N, k], ``Nearest.images``.
-        instances: [n] numbers of images.
+        instances: [n] image indices.
         ranks: [n] in [0, k).
     """
     return Pairs(instances, near[instances, ranks])
 
 
 def pairs_by_image(near: Tensor, images: Tensor, ranks: Tensor) -> Pairs:
-    """The other way round: for each of ``images`` an instance among its neighbours. Shapes as before."""
+    """Pair each of ``images`` with an instance among its neighbours; shapes as in ``pairs_by_instance``."""
     return Pairs(near[images, ranks], images)
 
 
 def images_of_class(labels: Tensor, classes: Tensor, ranks: Tensor) -> Tensor:
-    """The image of each rank among those of its class, in the order of their numbers: [n].
+    """Indices [n] of the images with the given ranks within their classes.
 
     Args:
         labels: [N] int64 classes of all images.
-        classes: [n] those asked for.
+        classes: [n] requested classes.
         ranks: [n], each below the number of images of its class.
     """
     order = labels.argsort(stable=True)
@@ -149,13 +148,13 @@ def images_of_class(labels: Tensor, classes: Tensor, ranks: Tensor) -> Tensor:
 
 
 def draw_pairs(near: Tensor, n: int, rng: torch.Generator) -> Pairs:
-    """``n`` pairs, each instance as likely as the others and each of its neighbours as well."""
+    """Draw ``n`` pairs with uniform instances and uniform neighbours of each."""
     instances = torch.randint(len(near), (n,), generator=rng)
     return pairs_by_instance(near, instances, torch.randint(near.shape[1], (n,), generator=rng))
 
 
 def draw_pairs_by_class(near: Tensor, labels: Tensor, n: int, rng: torch.Generator) -> Pairs:
-    """``n`` pairs, each class as likely as the others, however many images it has."""
+    """Draw ``n`` pairs with uniform classes, whatever their numbers of images."""
     present, counts = labels.unique(return_counts=True)
     chosen = torch.randint(len(present), (n,), generator=rng)
     ranks = (torch.rand(n, generator=rng, dtype=torch.float64) * counts[chosen]).long()

@@ -1,18 +1,18 @@
-"""Sets of images of any size: decoded when they are asked for, a few batches ahead, and never kept."""
+"""Image sets of any size: decoded on demand, a few batches ahead, never kept in memory."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any, BinaryIO, TypeVar
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -22,26 +22,25 @@ from fsgen.data.files import ImageFile, find_images, opener
 from fsgen.errors import Code, FsgenError
 
 THREADS = min(4, os.cpu_count() or 1)
-_TURN = 8  # files that a thread takes at once
+_TURN = 8  # files per task of a thread
 _CHUNK = 1 << 20  # bytes
-_Open = Callable[[ImageFile], BinaryIO]
-_Look = Callable[[bytes], tuple[Tensor, tuple[int, int]]]
-T, R = TypeVar("T"), TypeVar("R")
+_Open = Callable[[ImageFile], IO[bytes]]
+_Decode = Callable[[bytes], tuple[Tensor, tuple[int, int]]]  # -> pixels, (width, height) of the file
 
 
 @dataclass
 class _File:
-    """A file that should hold an image, and what is known of it by now."""
+    """An image file and the results of passes so far."""
 
     item: ImageFile
     sha256: str | None = None  # of its bytes
-    size: tuple[int, int] | None = None  # (width, height): it was decoded
-    fault: str | None = None  # why it cannot be
+    size: tuple[int, int] | None = None  # (width, height) once decoded
+    fault: str | None = None  # reason why it cannot be decoded
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What came of one attempt at a file."""
+class _Result:
+    """Result of reading or decoding a file once."""
 
     sha256: str | None = None
     size: tuple[int, int] | None = None
@@ -50,11 +49,10 @@ class _Seen:
 
 
 class ImageStream:
-    """Image files in the order of their names; image i is the i-th of those that can be decoded.
+    """Image files in the order of their names; image i is the i-th file that can be decoded.
 
-    Which those are is known as far as a pass (``batches``) has come, or from what an earlier one has
-    ``learned``. Until then, files that will turn out damaged are counted in. What was said of a file holds:
-    one that changes later is an error, so that every pass gives the same images.
+    A pass (``batches``) or an earlier one's ``scan_state`` tells which files can be; until then, damaged
+    files are counted too. A file that changes later raises an error, so that all passes give equal images.
     """
 
     def __init__(
@@ -70,15 +68,15 @@ class ImageStream:
 
     @property
     def names(self) -> list[str]:
-        """Of the images, relative to the folder or archive."""
+        """Image names relative to the folder or archive."""
         return [file.item.name for file in self._images()]
 
     @property
     def hashes(self) -> list[str]:
         """SHA-256 of each image file's bytes."""
         while unread := [file for file in self._images() if file.sha256 is None]:
-            self._hash(unread)  # an unreadable one gives way to the next where there is a limit
-        return [file.sha256 for file in self._images()]
+            self._hash(unread)  # with a limit, the next file replaces an unreadable one
+        return [file.sha256 for file in self._images() if file.sha256 is not None]
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
@@ -87,15 +85,15 @@ class ImageStream:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the sorted hashes: which images these are, whatever they are called."""
+        """SHA-256 over the sorted hashes, which identifies the images regardless of their names."""
         return hash_images(self.hashes)
 
     @property
     def pixel_hash(self) -> str:
-        """SHA-256 that names the pixels of ``batches``, given its arguments: a key for what they lead to.
+        """SHA-256 that identifies the pixels of ``batches``, given its arguments: for cache keys.
 
-        It covers the bytes of all readable files in their order, the limit and the decoder; it is the same
-        before and after a pass.
+        It covers the bytes of all readable files in order, the limit and the decoder, and does not depend on
+        earlier passes.
         """
         self._hash([file for file in self._files if file.sha256 is None and file.fault is None])
         limit = "" if self._limit == len(self._files) else str(self._limit)
@@ -104,7 +102,7 @@ class ImageStream:
 
     @property
     def resized(self) -> int:
-        """How many of the images decoded so far were not squares of the resolution asked for last."""
+        """Number of images decoded so far whose size was not that of the last ``batches`` call."""
         square = (self._resolution, self._resolution)
         return sum(file.size not in (None, square) for file in self._images())
 
@@ -117,22 +115,22 @@ class ImageStream:
         channels: int = 3,
         rows: Collection[int] | None = None,
     ) -> Iterator[Tensor]:
-        """The images in order, uint8 [n, channels, resolution, resolution], n = ``batch`` but in the last.
+        """Yield the images in order, uint8 [n, channels, resolution, resolution]; the last n may be smaller.
 
         Args:
             resolution: side of the result, pixels.
-            batch: images at a time; about two batches more are held, decoded ahead.
+            batch: n; about two more batches are decoded ahead.
             fit: ``crop`` the centre square, or ``pad`` to a square with white.
             channels: 3 (RGB) or 1 (grey).
-            rows: only these images, in order of their numbers; numbers beyond the last give nothing.
+            rows: indices of the images to yield, in ascending order; those beyond the last are ignored.
 
         Raises:
-            FsgenError: not one file can be read, or one is not what it was in an earlier pass.
+            FsgenError: no file can be read, or one has changed since an earlier pass.
         """
         self._resolution = resolution
-        look = partial(decode, resolution=resolution, fit=fit, channels=channels)
+        decode_file = partial(decode, resolution=resolution, fit=fit, channels=channels)
         ready: list[Tensor] = []
-        for pixels in self._decoded(look, 2 * batch + THREADS, rows):
+        for pixels in self._decoded(decode_file, 2 * batch + THREADS, rows):
             ready.append(pixels)
             if len(ready) == batch:
                 yield torch.stack(ready)
@@ -141,23 +139,23 @@ class ImageStream:
             yield torch.stack(ready)
 
     def scan_state(self) -> dict[str, Any]:
-        """What passes have found out so far, as plain values for ``recall``."""
+        """Results of passes so far, as plain values for ``load_scan_state``."""
         files = []
         for file in self._files:
             if file.size is None and file.fault is None:
                 break
-            if file.sha256 is not None:  # one that cannot even be read may come and go, and nothing changes
+            if file.sha256 is not None:  # an unreadable file changes no image
                 files.append([file.sha256, file.size and list(file.size), file.fault])
         return {"resolution": self._resolution, "files": files}
 
-    def load_scan_state(self, learned: Mapping[str, Any]) -> bool:
-        """Take over what an earlier pass has ``learned``, and say what it skipped.
+    def load_scan_state(self, state: Mapping[str, Any]) -> bool:
+        """Load the ``scan_state`` of an earlier pass and report the files it skipped.
 
-        False, and nothing changes, where it was about other files.
+        Returns False, without any change, if the state is of other files.
         """
         self._hash([file for file in self._files if file.sha256 is None and file.fault is None])
         readable = [file for file in self._files if file.sha256 is not None]
-        found = [(sha256, size and tuple(size), fault) for sha256, size, fault in learned["files"]]
+        found = [(sha256, size and tuple(size), fault) for sha256, size, fault in state["files"]]
         if len(found) > len(readable):
             return False
         for file, (sha256, size, fault) in zip(readable, found, strict=False):
@@ -168,19 +166,19 @@ class ImageStream:
             file.size = size
             if fault is not None:
                 self._skip(file, fault)
-        self._resolution = learned["resolution"]
+        self._resolution = state["resolution"]
         return True
 
     def _images(self) -> list[_File]:
-        """The files that hold an image, or may."""
+        """Files that are images, as far as known."""
         return [file for file in self._files if file.fault is None][: self._limit]
 
     def _known(self) -> list[_File]:
-        """The files that are known to hold an image; passes go in order, so that these come first."""
+        """Files that were decoded; passes go in order, so these come first."""
         return [file for file in self._images() if file.size is not None]
 
-    def _decoded(self, look: _Look, ahead: int, rows: Collection[int] | None) -> Iterator[Tensor]:
-        """uint8 [C, R, R] of each image asked for; what number a file has that is new, decoding tells."""
+    def _decoded(self, decode_file: _Decode, ahead: int, rows: Collection[int] | None) -> Iterator[Tensor]:
+        """Yield uint8 [C, R, R] of each requested image; decoding new files determines their indices."""
         known = self._known()
         wanted = range(self._limit) if rows is None else frozenset(rows)
         end = min(self._limit, max(wanted, default=-1) + 1)
@@ -188,49 +186,47 @@ class ImageStream:
         new = [file for file in self._files if file.size is None and file.fault is None]
         queue, row = again + (new if len(known) < end else []), len(known)
         with opener(self._files[0].item) as open_, PILLOW_LIMITS:
-            work = partial(_seen, open_=open_, look=look)
+            work = partial(_decode_file, open_=open_, decode_file=decode_file)
             with closing(_parallel(work, queue, ahead)) as results:
-                for index, (file, seen) in enumerate(results):
-                    if not self._settled(file, seen):
+                for index, (file, result) in enumerate(results):
+                    self._record(file, result)
+                    if result.pixels is None:
                         continue
                     numbered = index < len(again)
                     if numbered or row in wanted:
-                        yield seen.pixels
+                        yield result.pixels
                     row += not numbered
                     if row == end and not numbered:
                         break
         if not self._images():
             self._refuse()
 
-    def _settled(self, file: _File, seen: _Seen) -> bool:
-        """Note what was seen of a file; whether it is an image.
+    def _record(self, file: _File, result: _Result) -> None:
+        """Record the result of decoding a file.
 
         Raises:
-            FsgenError: it was seen otherwise before.
+            FsgenError: an earlier result differs.
         """
-        changed = file.sha256 is not None and seen.sha256 != file.sha256
-        if changed or (file.size is not None and seen.fault is not None):
-            why = "it has changed" if changed and seen.sha256 else seen.fault
-            raise FsgenError(
-                f"{file.item.name} in {self._path} is no longer what it was at first: {why}",
-                hint="start again when nothing else is writing there",
-                code=Code.SYSTEM,
-            )
-        file.sha256 = seen.sha256
-        if seen.fault is not None:
-            self._skip(file, seen.fault)
-            return False
-        file.size = seen.size
-        return True
+        changed = file.sha256 is not None and result.sha256 != file.sha256
+        if changed or (file.size is not None and result.fault is not None):
+            why = "it has changed" if changed and result.sha256 else result.fault
+            message = f"{file.item.name} in {self._path} is no longer the file read first: {why}"
+            hint = "start again when no program is writing there"
+            raise FsgenError(message, code=Code.SYSTEM, where=file.item.name, hint=hint)
+        file.sha256 = result.sha256
+        if result.fault is not None:
+            self._skip(file, result.fault)
+        else:
+            file.size = result.size
 
     def _hash(self, files: list[_File]) -> None:
         if not files:
             return
         with opener(files[0].item) as open_:
-            for file, seen in _parallel(partial(_hashed, open_=open_), files, 16 * THREADS):
-                file.sha256 = seen.sha256
-                if seen.fault is not None:
-                    self._skip(file, seen.fault)
+            for file, result in _parallel(partial(_hash_file, open_=open_), files, 16 * THREADS):
+                file.sha256 = result.sha256
+                if result.fault is not None:
+                    self._skip(file, result.fault)
         if not self._images():
             self._refuse()
 
@@ -242,27 +238,28 @@ class ImageStream:
     def _refuse(self) -> None:
         (name, fault), n = self.skipped[0], len(self._files)
         which = f"none of the {n} image files in {self._path}" if n > 1 else f"no image in {self._path}"
-        raise FsgenError(
-            f"{which} can be read ({name}: {fault})",
-            hint="check that the files open in an image viewer, or export them again as PNG",
-        )
+        hint = "check that the files open in an image viewer, or export them again as PNG"
+        message = f"{which} can be read ({name}: {fault})"
+        raise FsgenError(message, code=Code.DAMAGED, where=self._path, hint=hint)
 
 
 def open_images(
     path: Path | str, *, say: Callable[[str], None] | None = None, limit: int | None = None
 ) -> ImageStream:
-    """The images at ``path``; nothing is decoded, and nothing read before its hash is asked for.
+    """Find the images at ``path``, without decoding or reading them.
 
     Args:
         path: as for ``find_images``.
-        say: told in one line about each file that has to be skipped.
-        limit: the first that many images.
+        say: called with one line about each skipped file.
+        limit: use the first ``limit`` images.
 
     Raises:
-        FsgenError: as ``find_images``.
+        FsgenError: as ``find_images``; a limit below 1.
     """
     if limit is not None and limit < 1:
-        raise FsgenError(f"{limit} images are too few", hint="ask for at least 1")
+        raise FsgenError(
+            f"{limit} images are too few", code=Code.OUT_OF_RANGE, where=limit, hint="at least 1"
+        )
     return ImageStream(path, find_images(path), say, limit)
 
 
@@ -271,46 +268,49 @@ def hash_images(hashes: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
-def _seen(file: _File, open_: _Open, look: _Look) -> _Seen:
+def _decode_file(file: _File, open_: _Open, decode_file: _Decode) -> _Result:
     sha256 = None
     try:
         with open_(file.item) as stream:
             data = stream.read()
         sha256 = hashlib.sha256(data).hexdigest()
-        pixels, size = look(data)
+        pixels, size = decode_file(data)
     except Exception as error:  # decoders raise nearly anything on a damaged file
-        return _Seen(sha256, fault=reason(error))
-    return _Seen(sha256, size, None, pixels)
+        return _Result(sha256, fault=reason(error))
+    return _Result(sha256, size, None, pixels)
 
 
-def _hashed(file: _File, open_: _Open) -> _Seen:
+def _hash_file(file: _File, open_: _Open) -> _Result:
     total = hashlib.sha256()
     try:
         with open_(file.item) as stream:
             while chunk := stream.read(_CHUNK):
                 total.update(chunk)
     except Exception as error:  # so does zipfile
-        return _Seen(fault=reason(error))
-    return _Seen(total.hexdigest())
+        return _Result(fault=reason(error))
+    return _Result(total.hexdigest())
 
 
-def _parallel(work: Callable[[T], R], things: list[T], ahead: int) -> Iterator[tuple[T, R]]:
-    """Each of ``things`` with what ``work`` makes of it, in order; threads are about ``ahead`` further.
+def _parallel(
+    work: Callable[[_File], _Result], files: list[_File], ahead: int
+) -> Generator[tuple[_File, _Result], None, None]:
+    """Yield each file with its result, in order; threads work about ``ahead`` files further.
 
-    They take a few at a time: small images are decoded faster than they are handed from thread to thread.
+    A task has several files, since decoding a small image takes less time than passing it between threads.
     """
-    pool, pending, enough = ThreadPoolExecutor(THREADS, "images"), deque(), Event()
+    pending: deque[Future[list[tuple[_File, _Result]]]] = deque()
+    pool, stopped = ThreadPoolExecutor(THREADS, "images"), Event()
 
-    def turn(part: list[T]) -> list[tuple[T, R]]:
-        return [(thing, work(thing)) for thing in part if not enough.is_set()]
+    def turn(part: list[_File]) -> list[tuple[_File, _Result]]:
+        return [(file, work(file)) for file in part if not stopped.is_set()]
 
     try:
-        for start in range(0, len(things), _TURN):
-            pending.append(pool.submit(turn, things[start : start + _TURN]))
+        for start in range(0, len(files), _TURN):
+            pending.append(pool.submit(turn, files[start : start + _TURN]))
             if len(pending) * _TURN > ahead:
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
-    finally:  # also where the consumer has seen enough
-        enough.set()
+    finally:  # also if the consumer stops early
+        stopped.set()
         pool.shutdown(cancel_futures=True)

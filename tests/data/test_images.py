@@ -244,7 +244,7 @@ def test_huge_is_accepted_and_beyond_is_skipped(tmp_path):
     (tmp_path / "bomb.png").write_bytes(png_header(100_000, 100_000))
     images = load_images(tmp_path, R)
     assert images.names == ["huge.png"] and (images.pixels == 255).all()
-    assert images.skipped == [("bomb.png", "more than 400 million pixels; make it smaller")]
+    assert images.names == ["huge.png"] and "400 million" in dict(images.skipped)["bomb.png"]
     assert usual == Image.MAX_IMAGE_PIXELS
 
 
@@ -288,7 +288,9 @@ def test_unreadable_files_are_skipped_named_and_counted(tmp_path):
     assert images.names == ["good.png"] and len(images) == len(images.pixels) == 1
     bad = {"cut.png", "cut.jpg", "empty.png", "text.webp", "script.png", "broken.png"}
     assert {name for name, _ in images.skipped} - {"pipe.png"} == bad
-    assert heard == [f"skipped {name}: {reason}" for name, reason in images.skipped]
+    assert len(heard) == len(images.skipped)
+    for line, (name, reason) in zip(heard, images.skipped, strict=True):
+        assert name in line and reason in line
     assert all(reason and "\n" not in reason and "BytesIO" not in reason for _, reason in images.skipped)
 
 

@@ -77,21 +77,21 @@ def test_a_set_of_images_and_its_features_come_back_together(tmp_path):
     (shots / "0 damaged.png").write_bytes(b"no image")
 
     def features(said):
-        pile = open_images(shots, say=said.append)
-        key = KEY | {"images": pile.pixel_hash}
+        stream = open_images(shots, say=said.append)
+        key = KEY | {"images": stream.pixel_hash}
         entry = lookup(key)
-        if entry is not None and pile.load_scan_state(entry.about):
-            return entry.features, pile, "kept"
-        computed = torch.cat([batch.float().mean(dim=(2, 3)) for batch in pile.batches(8, 3)])
-        store(key, computed, pile.scan_state())
-        return computed, pile, "computed"
+        if entry is not None and stream.load_scan_state(entry.about):
+            return entry.features, stream, "kept"
+        computed = torch.cat([batch.float().mean(dim=(2, 3)) for batch in stream.batches(8, 3)])
+        store(key, computed, stream.scan_state())
+        return computed, stream, "computed"
 
     heard, again = [], []
-    first, pile, how = features(heard)
+    first, stream, how = features(heard)
     second, recalled, how_again = features(again)
     assert (how, how_again) == ("computed", "kept") and torch.equal(first, second)
-    assert recalled.hashes == pile.hashes and len(pile) == len(first) == 4
-    assert heard == again and recalled.skipped == pile.skipped and recalled.resized == pile.resized == 4
+    assert recalled.hashes == stream.hashes and len(stream) == len(first) == 4
+    assert heard == again and recalled.skipped == stream.skipped and recalled.resized == stream.resized == 4
     (shots / "0 damaged.png").write_bytes(b"no image either")
     assert features([])[2] == "computed"
 
