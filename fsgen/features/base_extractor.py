@@ -85,7 +85,7 @@ def crop_centre(images: Tensor) -> Tensor:
     return images[:, :, top : top + side, left : left + side]
 
 
-def normalise(images: Tensor, mean: RGB, std: RGB) -> Tensor:
+def standardise(images: Tensor, mean: RGB, std: RGB) -> Tensor:
     """Map [n, 3, H, W] in [0, 255] to (images / 255 - mean) / std, float32."""
     means, deviations = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (mean, std))
     return (images.float() / 255 - means) / deviations

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fsgen.features.base_extractor import IMAGENET_MEAN, IMAGENET_STD, Extractor, crop_centre, normalise
+from fsgen.features.base_extractor import IMAGENET_MEAN, IMAGENET_STD, Extractor, crop_centre, standardise
 from fsgen.features.torchvision_shim import import_torchvision
 from fsgen.features.weight_loading import read_tensors, refuse_bad_weights, skip_random_init
 
@@ -37,7 +37,7 @@ class ResNetClassifier(Extractor):
         return network.float()
 
     def _features(self, images: Tensor) -> Tensor:
-        pixels = normalise(crop_centre(images).to(self.device), IMAGENET_MEAN, IMAGENET_STD)
+        pixels = standardise(crop_centre(images).to(self.device), IMAGENET_MEAN, IMAGENET_STD)
         resized = nn.functional.interpolate(pixels, (SIDE, SIDE), mode="bicubic")
         return nn.functional.normalize(self.network(resized), dim=1)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fsgen.errors import Code, FsgenError, suggest
-from fsgen.features.base_extractor import Extractor, crop_centre, map_images, normalise
+from fsgen.features.base_extractor import Extractor, crop_centre, map_images, standardise
 from fsgen.features.torchvision_shim import import_timm
 from fsgen.features.weight_files import Download
 from fsgen.features.weight_loading import read_tensors, refuse_bad_weights, skip_random_init
@@ -56,7 +56,7 @@ class TimmNetwork(Extractor):
 
     def _features(self, images: Tensor) -> Tensor:
         pixels = map_images(self._resize, crop_centre(images).permute(0, 2, 3, 1).cpu().numpy())
-        pixels = normalise(pixels.permute(0, 3, 1, 2).to(self.device), self._mean, self._std)
+        pixels = standardise(pixels.permute(0, 3, 1, 2).to(self.device), self._mean, self._std)
         return nn.functional.normalize(self.network(pixels).flatten(1), dim=1)
 
     def _resize(self, image: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from fsgen.features.base_extractor import (
     RGB,
     Extractor,
     map_images,
-    normalise,
+    standardise,
 )
 from fsgen.features.torchvision_shim import import_timm
 from fsgen.features.weight_loading import read_tensors, refuse_bad_weights, skip_random_init
@@ -48,7 +48,7 @@ class _Transformer(Extractor):
 
     def _features(self, images: Tensor) -> Tensor:
         pixels = map_images(self._resize, images.permute(0, 2, 3, 1).cpu().numpy())  # uint8 [n, 224, 224, 3]
-        return self.network(normalise(pixels.permute(0, 3, 1, 2).to(self.device), self.mean, self.std))
+        return self.network(standardise(pixels.permute(0, 3, 1, 2).to(self.device), self.mean, self.std))
 
     def _convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Change the published tensors before timm renames them; here: nothing."""
