@@ -1,6 +1,6 @@
 # make demo   adapt the bundled generator to ten sketches, sample it, evaluate it
 # make test   the default tests (offline, minutes)
-# make lint   style and import order
+# make lint   style, import order, types
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -28,8 +28,8 @@ demo: $(VENV)/installed
 	$(BIN)/fsgen sample $(DEMO)/run --grid 8x4 --compare peeps64 --out $(DEMO)/pairs.png
 	$(BIN)/fsgen eval $(DEMO)/run --real examples/ten_sketches --samples 500
 	@echo
-	@echo "look at $(DEMO)/pairs.png: rows of the source with the adapted pictures below, from the same z"
-	@echo "and open $(DEMO)/run/report.html in a browser: figures, pictures, curves"
+	@echo "look at $(DEMO)/pairs.png: rows of the source, each with the adapted images below, from the same z"
+	@echo "and open $(DEMO)/run/report.html in a browser: scores, images, curves"
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
