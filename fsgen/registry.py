@@ -62,6 +62,27 @@ def _from_packages(group: str, own: dict[str, str]) -> dict[str, str]:
     return {point.name: point.value for point in entry_points(group=group) if point.name not in own}
 
 
+def loadable_families() -> dict[str, type[Family]]:
+    """The family classes that can be imported: a broken package of another's costs its own alone."""
+    return _loadable(families(), "family")
+
+
+def loadable_methods() -> dict[str, type[Technique[Any]]]:
+    """The method classes that can be imported."""
+    return _loadable(methods(), "method")
+
+
+def _loadable(table: dict[str, str], kind: str) -> dict[str, Any]:
+    found = {}
+    for name in table:
+        try:
+            found[name] = _load(table, kind, name)
+        except FsgenError:
+            if name in FAMILIES or name in METHODS:
+                raise
+    return found
+
+
 def family(name: str) -> type[Family]:
     """The family class called ``name``; imports torch.
 

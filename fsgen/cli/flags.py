@@ -48,8 +48,7 @@ def with_options(kind: type[RunOptions], *, scratch: bool = False) -> Callable[[
     def derive(command: Command) -> Command:
         hints = get_type_hints(kind)
         made = [_run_flag(field, hints[field.name]) for field in option_fields(kind)]
-        for name in registry.methods():
-            method = registry.method(name)
+        for name, method in registry.loadable_methods().items():
             if not (scratch and method.adapts):
                 made += [_method_flag(name, field) for field in dataclasses.fields(method.Options)]
         signature = inspect.signature(command, eval_str=True)

@@ -83,7 +83,7 @@ def _everything(as_json: bool) -> None:
     sources += [{"name": name, "here": True} for name in sorted(here - set(entries))]
     methods = [
         {"name": name, "summary": m.summary, "paper": m.paper}
-        for name, m in ((name, registry.method(name)) for name in registry.methods())
+        for name, m in registry.loadable_methods().items()
     ]
     if as_json:
         common.emit({"sources": sources, "families": list(registry.families()), "methods": methods})
@@ -113,12 +113,12 @@ def _methods(as_json: bool) -> None:
     """What each method does, needs and goes with. A family's traits are asked for, so torch is imported."""
     from fsgen import registry
 
-    traits = {name: registry.family(name).traits for name in registry.families()}
+    traits = {name: kind.traits for name, kind in registry.loadable_families().items()}
     methods = [
         {"name": name, "summary": m.summary, "paper": m.paper, "trains": m.trained, "needs": sorted(m.needs),
          "families": [family for family, has in traits.items() if m.needs <= has],
          "claims": sorted(getattr(m, "claims", ())), "source": m.adapts, "licence": m.licence}
-        for name, m in ((name, registry.method(name)) for name in registry.methods())
+        for name, m in registry.loadable_methods().items()
     ]  # fmt: skip
     if as_json:
         common.emit({"methods": methods})

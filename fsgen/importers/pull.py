@@ -206,8 +206,8 @@ def _features(spec: Spec, settings: dict[str, Any]) -> str | None:
 
 
 def _recognise(foreign: Foreign, path: Path) -> Family:
-    for known in registry.FAMILIES:
-        family = registry.family(known)()
+    for kind in registry.loadable_families().values():
+        family = kind()
         if family.recognise(foreign):
             return family
     if any(settings.get("era") == "tensorflow" for settings in foreign.settings.values()):
@@ -215,7 +215,7 @@ def _recognise(foreign: Foreign, path: Path) -> Family:
         hint = "the catalogue has PyTorch files of the same generators: fsgen info"
     else:
         message = f"{path} is a checkpoint of no family that fsgen knows"
-        hint = f"known families: {', '.join(registry.FAMILIES)}"
+        hint = f"known families: {', '.join(registry.families())}"
     raise FsgenError(message, code=Code.UNSUPPORTED, where=path, hint=hint)
 
 
