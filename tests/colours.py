@@ -1,4 +1,4 @@
-"""Classes of pictures that differ in their colour: squares somewhere on a darker ground of it."""
+"""Image classes that differ in colour: a square at a random place on a darker background of its hue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIDE = 32
 def draw_classes(
     folder: Path, names: list[str], each: int, *, first: int = 0, of: int = 8, seed: int = 0
 ) -> Path:
-    """``each`` pictures of every class in a sub-folder of its name; hues from ``first`` on of ``of``."""
+    """Write ``each`` images of every class to a sub-folder; class i has hue (first + i) / of."""
     rng = np.random.default_rng(seed)
     for index, name in enumerate(names):
         (folder / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What tests of the engine and of the command line share."""
+"""Fixtures that tests of several rooms share."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the caches of whoever runs it."""
+    """Keep tests away from the caches of the user who runs them."""
     monkeypatch.setenv("FSGEN_HOME", str(tmp_path_factory.getbasetemp() / "home"))
 
 
-QUICK = {  # what runs take their time for and is looked at by itself elsewhere
+QUICK = {  # slow parts of a run, tested separately
     "fsgen.training.domain_gap.PROBES": 16,
     "fsgen.families.stylegan2.family.SETTLE_SAMPLES": 1024,
     "fsgen.families.fastgan.family.SETTLE": (2, 4),
@@ -25,7 +25,7 @@ QUICK = {  # what runs take their time for and is looked at by itself elsewhere
 
 @pytest.fixture
 def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs with means over few samples and, unless the test asks for ``real_plots``, without plots."""
+    """Shorten runs: means over few samples and, unless the test asks for ``real_plots``, no plots."""
     for place, few in QUICK.items():
         monkeypatch.setattr(place, few)
     if "real_plots" not in request.fixturenames:
@@ -37,12 +37,12 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture
 def real_plots() -> None:
-    """Asked for by tests that look at them."""
+    """Ask for plots in spite of ``quick``."""
 
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Sums come out alike bit for bit only on as many threads as before; what a test forks has one."""
+    """Run on one thread: sums are equal bit for bit only for equal numbers of threads."""
     import torch
 
     threads = torch.get_num_threads()
@@ -53,7 +53,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A source of 16 px with g, g_ema and d."""
+    """A StyleGAN2 source at 16 px with g, g_ema and d."""
     from tiny import make_source
 
     return make_source(tmp_path_factory.mktemp("source") / "tiny.safetensors")
@@ -61,7 +61,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of five pictures."""
+    """A folder of five images."""
     from tiny import draw_images
 
     return draw_images(tmp_path_factory.mktemp("drawings"), 5)

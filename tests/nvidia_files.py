@@ -1,4 +1,4 @@
-"""Pickles as NVIDIA's programs write them."""
+"""Write pickles in the format of NVIDIA's programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Persistent:
-    """Pickles as NVIDIA's persistent modules do; see the fixture ``nvidia``."""
+    """Pickled like NVIDIA's persistent modules; see the fixture ``nvidia``."""
 
     def __init__(self, name, source="", modules=None, **state):
         self.meta = {
@@ -27,7 +27,7 @@ class Persistent:
 
 
 class Network:
-    """Pickles as dnnlib.tflib's networks do."""
+    """Pickled like dnnlib.tflib's networks."""
 
     def __init__(self, **state):
         self.__dict__.update(state)
@@ -35,7 +35,7 @@ class Network:
 
 @pytest.fixture
 def nvidia(monkeypatch):
-    """The modules NVIDIA's pickles name, so that ``pickle`` can write such files here."""
+    """Register the modules that NVIDIA's pickles name, so that ``pickle`` can write such files."""
 
     def _reconstruct_persistent_obj(meta):
         raise AssertionError("called")
@@ -52,7 +52,7 @@ def nvidia(monkeypatch):
 
 
 def persistent(name: str, state: dict[str, Tensor]) -> Persistent:
-    """The module ``name`` of these tensors, in a tree by their keys."""
+    """A module ``name`` of these tensors, nested by their dotted keys."""
     own = {key: value for key, value in state.items() if "." not in key}
     below: dict[str, dict[str, Tensor]] = {}
     for key, value in state.items():

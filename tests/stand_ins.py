@@ -1,4 +1,4 @@
-"""Random weights of the full-size networks, in the published files' names, formats and conventions."""
+"""Random weights of feature networks under the names and in the formats of the published files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fsgen.features.weight_files import CATALOGUE
 
 
 class Scripted(nn.Module):
-    """The published file's outside: class probabilities, or features through ``layers``."""
+    """The interface of the published file: class probabilities, or features of ``layers``."""
 
     def __init__(self, layers):
         super().__init__()
@@ -43,7 +43,7 @@ class Scripted(nn.Module):
 
 
 class ClipImage(nn.Module):
-    """CLIP's image half after Radford et al. 2021, by OpenAI's names: [n, 3, 224, 224] -> [n, 512]."""
+    """CLIP's image encoder (Radford et al. 2021) with OpenAI's names: [n, 3, 224, 224] -> [n, 512]."""
 
     def __init__(self, width=768, depth=12):
         super().__init__()
@@ -78,7 +78,7 @@ class ClipBlock(nn.Module):
 
 
 def dinov2_state(depth: int, width: int) -> dict[str, torch.Tensor]:
-    """A file of DINOv2's, with ``depth`` blocks: random, at scales at which every part matters."""
+    """Random tensors of a DINOv2 file with ``depth`` blocks, scaled so that every part affects the output."""
     shapes = {"norm1": [width], "attn.qkv": [3 * width, width], "attn.proj": [width, width],
               "norm2": [width], "mlp.fc1": [4 * width, width], "mlp.fc2": [width, 4 * width]}  # fmt: skip
     state = {"cls_token": torch.randn(1, 1, width) / 8, "pos_embed": torch.randn(1, 1 + 37**2, width) / 8,
@@ -98,7 +98,7 @@ def dinov2_state(depth: int, width: int) -> dict[str, torch.Tensor]:
 def _folder(factory, name):
     path = factory.mktemp(name)
     yield path
-    shutil.rmtree(path)  # hundreds of megabytes that pytest would keep for three runs
+    shutil.rmtree(path)  # hundreds of megabytes; pytest would keep them for three runs
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +107,7 @@ def weights_dir(tmp_path_factory):
 
 
 def _settled(trunk: nn.Module) -> nn.Module:
-    """Batch norms with the scales of one smooth batch: random layers would lose or blow up pictures else."""
+    """Set batch norm statistics from one smooth batch, so that random layers keep the scale of images."""
     for module in trunk.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -133,7 +133,7 @@ def _whole_trunk() -> nn.Module:
 
 
 def _short_trunk() -> nn.Module:
-    """From and to the same shapes in a hundredth of the time, by way of a spread of colours and edges."""
+    """A stand-in for the trunk with the same shapes in a hundredth of the time."""
     return nn.Sequential(
         nn.Conv2d(3, 32, 5, stride=3), nn.BatchNorm2d(32), nn.ReLU(),
         nn.Conv2d(32, 64, 5, stride=4), nn.BatchNorm2d(64), nn.ReLU(), nn.AvgPool2d(4),
@@ -142,7 +142,7 @@ def _short_trunk() -> nn.Module:
 
 
 def write_inception(folder: Path, trunk: Callable[[], nn.Module] = _whole_trunk) -> Path:
-    """An Inception with random weights, as TorchScript; the benchmarks use the whole of it."""
+    """Write an Inception with random weights as TorchScript; benchmarks use the full size."""
     with _seeded():
         layers = torch.jit.trace(_settled(trunk()), torch.zeros(1, 3, 299, 299), check_trace=False)
         path = folder / CATALOGUE["inception"].file
@@ -152,13 +152,13 @@ def write_inception(folder: Path, trunk: Callable[[], nn.Module] = _whole_trunk)
 
 @pytest.fixture(scope="session")
 def inception_file(weights_dir) -> Path:
-    """Short, since what is inside the script is none of fsgen's."""
+    """A short trunk: fsgen does not depend on the contents of the script."""
     return write_inception(weights_dir, _short_trunk)
 
 
 @pytest.fixture(scope="session")
 def inception_pytorch_file(weights_dir) -> Path:
-    """Made by clean-fid's own code, which is made to load nothing."""
+    """Built by clean-fid's own code, with its downloads disabled."""
     import_torchvision()
     from cleanfid import inception_pytorch
 
@@ -188,7 +188,7 @@ def clip_file(weights_dir) -> Path:
             if parameter.ndim == 1:  # norms and biases, which start as 1 and 0
                 parameter.add_(torch.randn_like(parameter) / 4)
         state = {f"visual.{key}": value for key, value in network.state_dict().items()}
-        # Of the half that reads text: names that the image half has too.
+        # Names of the text encoder that the image encoder has too.
         state |= {"positional_embedding": torch.randn(77, 512), "logit_scale": torch.tensor(4.6),
                   "transformer.resblocks.0.ln_1.weight": torch.randn(512)}  # fmt: skip
         save_file(state, path)
@@ -201,8 +201,8 @@ def _save_random(name: str, weights_dir: Path) -> Path:
         torch.manual_seed(0)
         with torch.device("meta"):
             keys = getattr(torchvision.models, name)(weights=None).state_dict()
-        # He scale, so that five to thirteen random layers neither lose nor blow up the signal. Most of the
-        # file, the layers of classes, is of no use here: zeros that take no room.
+        # He initialisation keeps the scale of the signal through thirteen random layers. The classifier,
+        # most of the file, is not used: zeros that take no space.
         state = {
             k: torch.randn(v.shape) * (2 / max(1, v[0].numel())) ** 0.5
             if k.startswith("features.")
@@ -226,7 +226,7 @@ def vgg16_file(weights_dir) -> Path:
 
 @pytest.fixture(scope="session")
 def vgg16_home(tmp_path_factory) -> Path:
-    """A folder for FSGEN_HOME that holds VGG16's convolutions alone: a tenth of the file."""
+    """A folder for FSGEN_HOME with the convolutions of VGG16 only, a tenth of the file."""
     home = tmp_path_factory.mktemp("home")
     with torch.device("meta"):
         shapes = import_torchvision().models.vgg16(weights=None).features.state_dict()
@@ -242,7 +242,7 @@ def vgg16_home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def picture_folders(tmp_path_factory):
-    """Two folders of PNGs that differ: of 56 x 40 pixels, and of 420 x 350 with fine detail."""
+    """Two folders of different PNGs: 56 x 40 px, and 420 x 350 px with fine detail."""
     rng = np.random.default_rng(0)
     folders = []
     for name, scale, size, cells in (("a", 255, (56, 40), 8), ("b", 160, (420, 350), 200)):

@@ -1,4 +1,4 @@
-"""A reader sees the old file or the new one, never half of one."""
+"""Atomic writes: a reader gets the old file or the new one, never a part."""
 
 from __future__ import annotations
 

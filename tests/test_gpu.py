@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: run with ``pytest -m gpu``."""
+"""Tests that need a CUDA device: run with ``pytest -m gpu``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [
 SHOTS = Path(__file__).parent.parent / "examples" / "ten_sketches"
 
 
-def test_pictures_and_logits_are_those_of_the_cpu() -> None:
+def test_images_and_logits_equal_those_of_the_cpu() -> None:
     model = models.load("peeps64")
     pictures, logits = {}, {}
     for device in ("cpu", "cuda"):
@@ -30,10 +30,10 @@ def test_pictures_and_logits_are_those_of_the_cpu() -> None:
     torch.testing.assert_close(logits["cuda"], logits["cpu"], atol=1e-2, rtol=1e-3)
 
 
-def test_fisher_is_that_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fisher_equals_that_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {}
     for device in ("cpu", "cuda"):
-        monkeypatch.setenv("FSGEN_HOME", str(tmp_path / device))  # or the second would come from the cache
+        monkeypatch.setenv("FSGEN_HOME", str(tmp_path / device))  # otherwise the second comes from the cache
         found[device] = fsgen.fisher("peeps64", samples=16, device=device).trace
     assert found["cuda"] == pytest.approx(found["cpu"], rel=1e-2)
 

@@ -1,4 +1,4 @@
-"""A source generator small enough for any test, and drawings to adapt it to."""
+"""Source generators small enough for any test, and images to adapt them to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from fsgen import registry
 from fsgen.models.model import Model
 
-SPECS: dict[str, dict[str, Any]] = {  # by family; of 16 px where nothing else is said
+SPECS: dict[str, dict[str, Any]] = {  # by family; 16 px unless noted
     "stylegan2": {
         "resolution": 16, "channels": 3, "z_dim": 6, "w_dim": 6, "c_dim": 0, "g_embed_dim": 0,
         "mapping_layers": 2, "mapping_lr_mul": 0.01, "g_widths": {"4": 8, "8": 8, "16": 4}, "g_clamp": None,
@@ -27,12 +27,12 @@ SPECS: dict[str, dict[str, Any]] = {  # by family; of 16 px where nothing else i
         "resolution": 16, "channels": 3, "z_dim": 6, "c_dim": 3, "g_widths": {"z": 8, "y": 8, "joint": 16},
         "d_widths": {"x": 8, "y": 8, "joint": 8}, "d_pieces": {"x": 2, "y": 3, "joint": 2},
     },
-    "funit": {  # 32 px: the least that its discriminator can see
+    "funit": {  # 32 px: the smallest input of its discriminator
         "resolution": 32, "channels": 3, "c_dim": 3, "content_widths": [2, 4, 4, 8], "content_blocks": 1,
         "class_widths": [2, 4, 4, 4, 4], "latent_dim": 6, "mlp_widths": [8, 8], "decoder_blocks": 1,
         "decoder_widths": [4, 4, 2], "d_widths": [2, 4, 4, 8, 8, 8],
     },
-    "fastgan": {  # 64 px: the least with each of its parts (at 32 px there is nothing to gate)
+    "fastgan": {  # 64 px: the smallest size with skip-layer excitation
         "resolution": 64, "channels": 3, "z_dim": 6, "sle": True,
         "g_widths": {"4": 8, "8": 6, "16": 4, "32": 4, "64": 4},
         "d_widths": {"64": 4, "32": 4, "16": 6, "8": 8, "4": 6}, "decoder_widths": [6, 4],
@@ -50,19 +50,19 @@ ABOUT = {"title": "tiny", "subject": "noise", "licence": "CC0-1.0"}
 def make_source(
     path: Path, networks: tuple[str, ...] = ("g", "g_ema", "d"), name: str = "stylegan2", **changes: Any
 ) -> Path:
-    """A native file at ``path`` of the family ``name`` with random weights, holding ``networks``."""
+    """Write a checkpoint of the family ``name`` with random weights of ``networks`` to ``path``."""
     family, spec = registry.family(name)(), SPECS[name] | changes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         built = family.build(spec)
-        average = family.build(spec).g.state_dict()  # anything that is not g
+        average = family.build(spec).g.state_dict()  # differs from g
     parts = {"g": built.g.state_dict(), "g_ema": average, "d": built.d.state_dict()}
     Model(family, spec, {name: parts[name] for name in networks}, ABOUT).save(path)
     return path
 
 
 def draw_images(folder: Path, n: int, seed: int = 0) -> Path:
-    """n pictures of coloured blocks, 20 x 20 px."""
+    """Write n images of coloured blocks, 20 x 20 px."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     for i in range(n):

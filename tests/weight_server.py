@@ -1,4 +1,4 @@
-"""A server of small files as the weights of the metrics; it resumes, and breaks off when told to."""
+"""An HTTP server of small stand-ins for weight files; it resumes, and breaks connections on demand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def weight_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
-    """Serves every file of the catalogue; ``FSGEN_HOME`` and the other tools' caches are empty."""
+    """Serve every file of the catalogue; ``FSGEN_HOME`` and the caches of other tools are empty."""
     monkeypatch.setenv("FSGEN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("NO_PROXY", "*")
