@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import sys
 from typing import Annotated
 
@@ -11,13 +12,12 @@ from rich.markup import escape
 
 import fsgen
 from fsgen.cli import adapt, common, compare, eval, fisher, flags, info, pull, sample, train
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 
 app = typer.Typer(
-    help="Adapt a pretrained image generator to a handful of pictures.",
+    help="Adapt a pretrained image generator to a few images.",
     no_args_is_help=True,
-    # Typer's own --help and completion options here would make every command import pydantic, which takes as
-    # long as all the rest of --help.
+    # Typer's own --help and completion options import pydantic, which doubles the time of every --help.
     add_help_option=False,
     add_completion=False,
     rich_markup_mode="rich",
@@ -55,7 +55,7 @@ def root(
         bool, typer.Option("--help", "-h", callback=_help, is_eager=True, help="Show this message and exit.")
     ] = False,
 ) -> None:
-    """Ten pictures and a pretrained generator in; a generator of that kind of picture out."""
+    """Adapt a pretrained image generator to the domain of a few images; evaluate and sample the result."""
 
 
 def main() -> None:
@@ -65,20 +65,21 @@ def main() -> None:
     except FsgenError as error:
         if _debugging():
             raise
-        _complain(error.message, error.hint)
+        _report(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output went away
+    except BrokenPipeError:  # the reader of our output has exited
         sys.stderr.close()
         sys.exit(1)
     except Exception as error:
         if _debugging():
             raise
         if getattr(error, "errno", None) == errno.ENOSPC:
-            _complain(f"the disk is full ({error})", "free some space and try again")
+            message, hint = f"the disk is full ({error})", "free some space and try again"
         else:
-            _complain(f"{type(error).__name__}: {error}", "this is a fault of fsgen's: --debug shows where")
+            message, hint = f"{type(error).__name__}: {error}", "this is a bug of fsgen: --debug shows where"
+        _report(FsgenError(message, code=Code.SYSTEM, hint=hint))
         sys.exit(1)
 
 
@@ -86,8 +87,13 @@ def _debugging() -> bool:
     return "--debug" in sys.argv or "-v" in sys.argv
 
 
-def _complain(message: str, hint: str) -> None:
+def _report(error: FsgenError) -> None:
+    """Print an error and its hint on stderr, as JSON with --json."""
+    if "--json" in sys.argv:
+        told = {"error": error.message, "code": error.code, "where": error.where, "hint": error.hint}
+        sys.stderr.write(json.dumps(told) + "\n")
+        return
     console = common.stderr()
-    console.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
-    if hint:
-        console.print(f"[cyan]hint:[/cyan] {escape(hint)}", soft_wrap=True)
+    console.print(f"[red]error:[/red] {escape(error.message)}", soft_wrap=True)
+    if error.hint:
+        console.print(f"[cyan]hint:[/cyan] {escape(error.hint)}", soft_wrap=True)

@@ -16,56 +16,56 @@ from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from fsgen.callbacks import Callbacks
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel="Common")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Common")]
+Seed = Annotated[int, typer.Option(help="Seed of all randomness.", rich_help_panel="Common")]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Data as JSON on stdout; talk stays on stderr.", rich_help_panel="Common"),
+    typer.Option("--json", help="JSON on stdout; errors as JSON on stderr.", rich_help_panel="Common"),
 ]
 Debug = Annotated[
     bool,
-    typer.Option("--debug", "-v", help="More talk, and a traceback on failure.", rich_help_panel="Common"),
+    typer.Option("--debug", "-v", help="Log more; show a traceback on failure.", rich_help_panel="Common"),
 ]
 WeightsDir = Annotated[Path | None, typer.Option(help="A folder with the weight files of feature networks.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, print the resolved options, do nothing.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Accept the terms without being asked.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Accept the terms without a question.")]
 
 QUIET_LINE = 10.0  # seconds between progress lines where there is no terminal
 
 
 def stderr() -> Console:
-    """The console for talk."""
+    """The console for messages."""
     return Console(stderr=True, highlight=False)
 
 
 def stdout() -> Console:
-    """The console for data that a person reads."""
+    """The console for results in readable form."""
     return Console(highlight=False)
 
 
 def say(line: str) -> None:
-    """One line of talk; what stands in it is text, never markup."""
+    """Print a message line; its text is not interpreted as markup."""
     stderr().print(escape(line), soft_wrap=True)
 
 
-def emit(value: Any) -> None:
-    """Data for a program: JSON on stdout."""
+def emit(value: object) -> None:
+    """Print ``value`` as JSON on stdout."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
 def listed(text: str | None) -> list[str] | None:
-    """``"fid, kid"`` -> its parts; None stays None."""
+    """Split ``"fid, kid"`` at commas; None stays None."""
     return None if text is None else [part.strip() for part in text.split(",")]
 
 
 def show_config(config: dict[str, Any], as_json: bool) -> None:
-    """What a dry run resolved: TOML for people, JSON for programs."""
+    """Print the resolved options of a dry run, as TOML or JSON."""
     from fsgen.config import to_toml
 
     if as_json:
@@ -75,12 +75,12 @@ def show_config(config: dict[str, Any], as_json: bool) -> None:
 
 
 def setup(debug: bool) -> None:
-    """Logging of the libraries: quiet, or all of it."""
+    """Set the libraries' logging to errors only, or to everything."""
     logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, stream=sys.stderr, force=True)
 
 
 def path_text(path: Path | str) -> str:
-    """A path as it can be pasted into a shell, safe inside rich markup."""
+    """Quote a path for the shell and escape it for rich markup."""
     import shlex
 
     return escape(shlex.quote(str(path)))
@@ -88,7 +88,7 @@ def path_text(path: Path | str) -> str:
 
 @contextmanager
 def watching(stop: Callable[[], bool] = lambda: False) -> Iterator[Callbacks]:
-    """A ``Watch`` that shows bars on a terminal and lines elsewhere."""
+    """Callbacks that show progress bars on a terminal and lines elsewhere."""
     from fsgen.callbacks import Callbacks
 
     if not stderr().is_terminal:
@@ -117,17 +117,17 @@ def _bars() -> Progress:
 
 
 class _Bars:
-    """Progress on a terminal: one bar a task."""
+    """Progress on a terminal: one bar per task."""
 
     def __init__(self, bars: Progress) -> None:
         self.bars = bars
-        self.tasks: dict[str, Any] = {}
+        self.tasks: dict[str, TaskID] = {}
 
     def progress(self, task: str, done: int, total: int) -> None:
         self._update(task, done, total, "")
 
     def step(self, step: int, steps: int, losses: Mapping[str, float], speed: float) -> None:
-        self._update("adapting", step, steps, format_losses(losses, speed))
+        self._update("training", step, steps, format_losses(losses, speed))
 
     def _update(self, task: str, done: int, total: int, text: str) -> None:
         if task not in self.tasks:
@@ -138,7 +138,7 @@ class _Bars:
 
 
 class _Lines:
-    """Progress without a terminal: a line now and then, none for what is quick."""
+    """Progress without a terminal: a line every ten seconds, and the last step."""
 
     def __init__(self) -> None:
         self.last = time.monotonic()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fsgen.cli import common
+
+if TYPE_CHECKING:
+    from fsgen.models.fisher_cache import Fisher
 
 
 def fisher(
@@ -16,18 +19,16 @@ def fisher(
     proxy: Annotated[
         str, typer.Option(help="For the log-likelihood: adversarial, reconstruction or perceptual.")
     ] = "adversarial",
-    out: Annotated[Optional[Path], typer.Option(help="Also write it here (.safetensors).")] = None,  # noqa: UP045
-    plot: Annotated[Optional[Path], typer.Option(help="Write the mean per layer as a plot (.png).")] = None,  # noqa: UP045
-    weights_dir: Annotated[
-        Optional[Path], typer.Option(help="Where the LPIPS backbone lies (perceptual).")  # noqa: UP045
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write it here (.safetensors).")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the mean per layer as a plot (.png).")] = None,
+    weights_dir: common.WeightsDir = None,
     dry_run: common.DryRun = False,
     device: common.Device = "auto",
     seed: common.Seed = 0,
     as_json: common.Json = False,
     debug: common.Debug = False,
 ) -> None:
-    """Estimate the diagonal Fisher information of a SOURCE generator: what its pictures depend on."""
+    """Estimate the diagonal Fisher information of a SOURCE generator."""
     common.setup(debug)
     from fsgen.training import fisher as engine
     from fsgen.training import plots
@@ -39,7 +40,7 @@ def fisher(
             source, samples=samples, proxy=proxy, seed=seed, device=device, weights_dir=weights_dir,
             dry_run=dry_run, progress=lambda done, total: callbacks.progress("Fisher", done, total),
         )  # fmt: skip
-    if dry_run:
+    if isinstance(result, dict):
         common.show_config(result, as_json)
         return
     if out is not None:
@@ -52,7 +53,7 @@ def fisher(
         _table(result)
 
 
-def _table(result: object) -> None:
+def _table(result: Fisher) -> None:
     from rich.table import Table
 
     table = Table("layer", "parameters", "mean Fisher", box=None, title_justify="left")

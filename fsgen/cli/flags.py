@@ -1,4 +1,7 @@
-"""Flags made from dataclasses: of a run's options and of methods' options (``--ewc-lambda``)."""
+"""Flags made from dataclasses: the options of a run and of each method.
+
+The field ``lambda_`` of the method ``ewc`` becomes ``--ewc-lambda``.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, get_type_hints
 
-import click
 import typer
 from typer.core import TyperCommand
 
@@ -25,7 +27,9 @@ class MethodCommand(TyperCommand):
 
     default_method = ""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(  # type: ignore[override]  # the parent's Context has no public name
+        self, ctx: typer.Context, args: list[str]
+    ) -> list[str]:
         if HELP_ALL not in args and any(flag in args for flag in ("--help", "-h")):
             chosen = _value(args, "--method") or self.default_method
             for param in self.params:
@@ -78,14 +82,12 @@ def by_method(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _run_flag(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     """A flag whose default is None, so that a configuration file can fill it in."""
-    flag = f"--{field.name.replace('_', '-')}"
-    names = [flag]
-    if hint in (bool, bool | None):
-        names = [f"{flag}/--no-{field.name.replace('_', '-')}"] if field.default is None else [flag]
+    name = field.name.replace("_", "-")
+    flag = f"--{name}/--no-{name}" if hint in (bool, bool | None) else f"--{name}"
     default = field.metadata["shown"] or (field.default if field.default not in ("", False, None) else "")
     text = field.metadata["help"] + (f" (default: {default})" if default != "" else "")
     panel = "Common" if field.name in COMMON else None
-    return _parameter(field.name, hint, typer.Option(*names, help=text, rich_help_panel=panel))
+    return _parameter(field.name, hint, typer.Option(flag, help=text, rich_help_panel=panel))
 
 
 def _method_flag(method: str, field: dataclasses.Field[Any]) -> inspect.Parameter:
@@ -104,7 +106,7 @@ def _parameter(name: str, hint: Any, option: Any) -> inspect.Parameter:
 
 
 def _value(args: Sequence[str], flag: str) -> str:
-    """The value of ``flag`` among ``args``, given as ``--flag value`` or ``--flag=value``."""
+    """The value of ``flag`` among ``args``, given as ``flag value`` or ``flag=value``."""
     for arg, following in zip(args, [*args[1:], ""], strict=True):
         if arg == flag:
             return following

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,15 +15,16 @@ if TYPE_CHECKING:
 
 def info(
     what: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Argument(
-            help="A file, a run folder, a name, methods, metrics; nothing: all there is.", show_default=False
+            help="A file, a run folder, a name, methods or metrics; without it: everything.",
+            show_default=False,
         ),
     ] = None,
     as_json: common.Json = False,
     debug: common.Debug = False,
 ) -> None:
-    """What there is to work with, or what is in a file."""
+    """List sources, families and methods, or describe one model."""
     common.setup(debug)
     if what is None:
         _everything(as_json)
@@ -36,8 +38,8 @@ def info(
 
 
 def show(model: Model, path: str, as_json: bool) -> None:
-    """One model: family, resolution, parameters, provenance, licence."""
-    facts: dict[str, Any] = {
+    """Print one model: family, resolution, parameters, provenance, licence."""
+    facts: dict[str, object] = {
         "file": path,
         **{key: model.about.get(key) for key in ("title", "subject", "licence", "commercial")},
         "family": model.family.name,
@@ -57,8 +59,8 @@ def show(model: Model, path: str, as_json: bool) -> None:
     common.stdout().print(table)
 
 
-def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
+def _flat(facts: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
     for key, value in facts.items():
         if isinstance(value, dict):
             rows += _flat(value, f"{prefix}{key}.")
@@ -68,6 +70,7 @@ def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _everything(as_json: bool) -> None:
+    """Print all sources, families and methods."""
     from fsgen import registry
     from fsgen.io.cache_folders import sources_dir
     from fsgen.io.catalog import catalog
@@ -75,69 +78,65 @@ def _everything(as_json: bool) -> None:
     here = {path.stem for path in sources_dir().glob("*.safetensors")}
     entries = catalog()
     here |= {name for name, entry in entries.items() if entry.url.startswith("bundled:")}
-    sources = [
+    sources: list[dict[str, object]] = [
         {"name": name, "here": name in here, "resolution": e.resolution, "subject": e.subject,
          "licence": e.licence, "commercial": e.commercial}
         for name, e in entries.items()
     ]  # fmt: skip
-    sources += [{"name": name, "here": True} for name in sorted(here - set(entries))]
-    methods = [
-        {"name": name, "summary": m.summary, "paper": m.paper}
-        for name, m in registry.loadable_methods().items()
-    ]
+    others = sorted(here - set(entries))
+    sources += [{"name": name, "here": True} for name in others]
+    methods = registry.loadable_methods()
     if as_json:
-        common.emit({"sources": sources, "families": list(registry.families()), "methods": methods})
+        told = [{"name": name, "summary": m.summary, "paper": m.paper} for name, m in methods.items()]
+        common.emit({"sources": sources, "families": list(registry.families()), "methods": told})
         return
-    _tables(sources, list(registry.families()), methods)
-
-
-def _tables(sources: list[dict[str, Any]], families: list[str], methods: list[dict[str, str]]) -> None:
     from rich.table import Table
 
     out = common.stdout()
-    table = Table("source", "here", "px", "subject", "commercial use", box=None)
-    for s in sources:
-        allowed = {True: "yes", False: "no", None: "unknown"}[s.get("commercial")]
-        table.add_row(
-            s["name"], "yes" if s["here"] else "", str(s.get("resolution", "")), s.get("subject", ""), allowed
-        )
+    table = Table("source", "on this machine", "px", "subject", "commercial use", box=None)
+    for e in entries.values():
+        allowed = "yes" if e.commercial else "no"
+        table.add_row(e.name, "yes" if e.name in here else "", str(e.resolution), e.subject, allowed)
+    for name in others:
+        table.add_row(name, "yes", "", "", "unknown")
     out.print(table)
-    out.print(f"\nfamilies: {', '.join(families)}\n")
+    out.print(f"\nfamilies: {', '.join(registry.families())}\n")
     table = Table("method", "what it does", "paper", box=None)
-    for m in methods:
-        table.add_row(m["name"], m["summary"], m["paper"])
+    for name, m in methods.items():
+        table.add_row(name, m.summary, m.paper)
     out.print(table)
 
 
 def _methods(as_json: bool) -> None:
-    """What each method does, needs and goes with. A family's traits are asked for, so torch is imported."""
+    """Print what each method does, needs and claims. Imports torch for the families' traits."""
     from fsgen import registry
 
     traits = {name: kind.traits for name, kind in registry.loadable_families().items()}
-    methods = [
-        {"name": name, "summary": m.summary, "paper": m.paper, "trains": m.trained, "needs": sorted(m.needs),
-         "families": [family for family, has in traits.items() if m.needs <= has],
-         "claims": sorted(getattr(m, "claims", ())), "source": m.adapts, "licence": m.licence}
-        for name, m in registry.loadable_methods().items()
-    ]  # fmt: skip
+    methods = registry.loadable_methods()
+    families = {n: [f for f, has in traits.items() if m.needs <= has] for n, m in methods.items()}
+    claims = {name: sorted(getattr(m, "claims", ())) for name, m in methods.items()}
     if as_json:
-        common.emit({"methods": methods})
+        common.emit({"methods": [
+            {"name": name, "summary": m.summary, "paper": m.paper, "trains": m.trained,
+             "needs": sorted(m.needs), "families": families[name], "claims": claims[name],
+             "source": m.adapts, "licence": m.licence} for name, m in methods.items()
+        ]})  # fmt: skip
         return
     out = common.stdout()
-    for m in methods:
-        out.print(f"[bold]{m['name']}[/bold]: {common.escape(m['summary'])}", soft_wrap=True)
-        needs = ", ".join([*m["needs"], *(["a source"] if m["source"] else [])]) or "nothing in particular"
-        lines = {"paper": m["paper"], "trains": m["trains"], "needs": needs,
-                 "families": ", ".join(m["families"]), "decides": ", ".join(m["claims"]),
-                 "published code": m["licence"]}  # fmt: skip
+    for name, m in methods.items():
+        out.print(f"[bold]{name}[/bold]: {common.escape(m.summary)}", soft_wrap=True)
+        needs = [*sorted(m.needs), *(["a source"] if m.adapts else [])]
+        lines = {"paper": m.paper, "trains": m.trained, "needs": ", ".join(needs),
+                 "families": ", ".join(families[name]), "claims": ", ".join(claims[name]),
+                 "published code": m.licence}  # fmt: skip
         for key, value in lines.items():
             if value:
                 out.print(f"  [dim]{key}[/dim] {common.escape(value)}", soft_wrap=True)
-    out.print("\ntwo methods that decide the same go in no stack; no published code is in fsgen")
+    out.print("\nmethods with a claim in common cannot be stacked; fsgen contains no published code")
 
 
 def _metrics(as_json: bool) -> None:
-    """What can be measured, and the networks that measure it."""
+    """Print the metrics and their feature networks."""
     from fsgen.features import weight_files
     from fsgen.measures import MEASURES
 
@@ -152,15 +151,17 @@ def _metrics(as_json: bool) -> None:
     from rich.table import Table
 
     out = common.stdout()
-    table = Table("metric", "what it says", "better", "network", box=None)
+    table = Table("metric", "meaning", "better", "network", box=None)
     for m in MEASURES.values():
         table.add_row(m.name, common.escape(m.summary), m.better, m.space)
     out.print(table)
     out.print("")
-    table = Table("network", "file", "MB", "here", "for", box=None)
+    table = Table("network", "file", "MB", "on this machine", "for", box=None)
     table.columns[1].overflow = "fold"
     for file in files:
         here = "yes" if file["path"] else ""
         table.add_row(file["name"], file["file"], str(file["megabytes"]), here, file["used_by"])
     out.print(table)
-    out.print("\nfsgen pull metrics fetches inception, alexnet and vgg16; with names those, --everything all")
+    out.print(
+        "\nfsgen pull metrics fetches inception, alexnet and vgg16; give names for others, or --everything"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,46 +19,51 @@ def pull(
         str,
         typer.Argument(
             help="A catalogue name, a file, a folder or an archive of a checkpoint's files, an https URL, "
-            "hf://owner/repo/file, or a Google Drive id; or 'metrics', for the weights of the networks that "
-            "look at images."
+            "hf://owner/repo/file, or a Google Drive id; or 'metrics', for the weights of the feature "
+            "networks."
         ),
     ],
     names: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Argument(help="After 'metrics': only these (fsgen info metrics), or timm:NAME."),
     ] = None,
-    name: Annotated[Optional[str], typer.Option(help="What to call it.")] = None,  # noqa: UP045
+    name: Annotated[
+        str | None, typer.Option(help="Name to store it under. (default: from the source)")
+    ] = None,
     yes: common.Yes = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a source of that name.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a source of the same name.")] = False,
     everything: Annotated[
         bool,
-        typer.Option("--everything", help="With metrics: also what few protocols need."),
+        typer.Option("--everything", help="With metrics: the weights of all feature networks."),
     ] = False,
     as_json: common.Json = False,
     debug: common.Debug = False,
 ) -> None:
-    """Fetch a published generator and convert it, executing nothing in it.
+    """Fetch a published generator and convert it without executing code in it.
 
     [dim]fsgen pull ffhq-256[/dim]  (fsgen info lists the catalogue)
 
-    [dim]fsgen pull metrics[/dim]  the weights for fsgen eval, for machines without network too
+    [dim]fsgen pull metrics[/dim]  the weights for fsgen eval
 
-    [dim]fsgen pull metrics swav[/dim]  those of one network
+    [dim]fsgen pull metrics swav[/dim]  the weights of one network
     """
     common.setup(debug)
+    of_sources = "--name" if name else "--force" if force else ""
     if source == "metrics":
-        if name or force:
-            raise FsgenError(
-                f"{'--name' if name else '--force'} is for sources, not for the metrics' weights"
-            )
+        if of_sources:
+            raise FsgenError(f"{of_sources} applies to sources, not to feature networks", where=of_sources)
         if names and everything:
-            raise FsgenError(f"--everything has {names[0]} in it", hint="leave one of them out")
+            raise FsgenError(
+                f"--everything includes {names[0]}", where="--everything", hint="leave one of them out"
+            )
         _metrics(names or [], everything, as_json)
         return
     if names:
-        raise FsgenError(f"one source at a time: {source}, or {names[0]}", hint="several take several pulls")
+        raise FsgenError(
+            f"one source at a time: {source} or {names[0]}", where=names[0], hint="pull them one by one"
+        )
     if everything:
-        raise FsgenError(f"--everything is for the metrics' weights, not for '{source}'")
+        raise FsgenError(f"--everything applies to feature networks, not to '{source}'", where="--everything")
     from fsgen.importers import pull as engine
 
     def consent(entry: CatalogEntry) -> bool:
@@ -81,7 +86,7 @@ def _metrics(names: list[str], everything: bool, as_json: bool) -> None:
         common.emit([vars(one) for one in pulled])
         return
     for one in pulled:
-        how = "fetched" if one.fetched else "here already"
+        how = "fetched" if one.fetched else "already on this machine"
         common.say(f"{one.path.name}: {how}, {one.bytes / 1e6:.0f} MB, for {one.used_by}")
     for one in pulled:
-        print(f"{one.sha256}  {one.path}")  # what sha256sum prints, and checks with -c
+        print(f"{one.sha256}  {one.path}")  # the format of sha256sum, for its -c

@@ -20,13 +20,13 @@ ADAPT_IMAGES = f"A folder, a zip or one image. {REQUIRED}"
 TRAIN_IMAGES = f"A folder or a zip. {REQUIRED}"
 
 Out = Annotated[
-    Path | None, typer.Option(help="The run folder to make. [red](required, except with --resume)[/red]")
+    Path | None, typer.Option(help="The run folder to create. [red](required, except with --resume)[/red]")
 ]
 Config = Annotated[
-    Path | None, typer.Option(help="Repeat the run of this config.toml; flags override what it says.")
+    Path | None, typer.Option(help="Repeat the run of this config.toml; flags override its values.")
 ]
 Resume = Annotated[Path | None, typer.Option(help="Resume the run in this folder.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace a run that is in --out.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a run in --out.")]
 
 
 class Request(NamedTuple):
@@ -43,7 +43,7 @@ class Request(NamedTuple):
 
 def execute(
     ctx: typer.Context,
-    run: Callable[..., Any],
+    run: Callable[..., Path | dict[str, Any]],
     kind: type[RunOptions],
     request: Request,
     given: dict[str, Any],
@@ -54,14 +54,15 @@ def execute(
             from fsgen.training.adapt import resume
 
             _refuse_ignored(ctx)
-            result = resume(request.resume, steps=given["steps"], callbacks=callbacks)
+            result: Path | dict[str, Any] = resume(request.resume, steps=given["steps"], callbacks=callbacks)
         else:
             values, options = flags.run_values(given), flags.by_method(given)
-            arguments: dict[str, Any] = {"options": options, **values}
+            arguments = {"options": options, **values}
             if request.config is not None:
                 arguments = _from_config(request.config, kind, values, options)
-            images = request.images or arguments.pop("images", None)
-            arguments.pop("images", None)
+            images = arguments.pop("images", None)
+            if request.images is not None:
+                images = request.images
             if images is None or request.out is None:
                 raise FsgenError(
                     "IMAGES and --out are required", where="--out" if images else "IMAGES",
@@ -71,7 +72,7 @@ def execute(
                 images, out=request.out, force=request.force, dry_run=request.dry_run, callbacks=callbacks,
                 **arguments,
             )  # fmt: skip
-    if request.dry_run:
+    if isinstance(result, dict):
         common.show_config(result, request.as_json)
     else:
         show_result(result, request.as_json)
@@ -83,29 +84,41 @@ def _from_config(
     """The arguments that repeat the run of a config.toml, overridden by flags.
 
     Raises:
-        FsgenError: not a configuration of this command.
+        FsgenError: not a configuration of this command, an unknown table or key.
     """
     from fsgen import config as configs
     from fsgen.training.run_options import RunConfig
 
     stored = configs.read_toml(path)
-    config = configs.options(RunConfig, stored.get("run", {}), where=f"[run] in {path}")
-    from_scratch = kind.__name__ == "TrainOptions"
-    if from_scratch != (config.fresh is not None):
-        verb = "train" if config.fresh is not None else "adapt"
+    config = configs.options(RunConfig, stored.pop("run", {}), where=f"[run] in {path}")
+    methods, recipe = (_table(path, stored.pop(name, {}), name) for name in ("method", "recipe"))
+    if stray := [*stored, *(f"method.{name}" for name in methods if name not in config.method.split(","))]:
+        raise FsgenError(f"{path} has an unknown table [{stray[0]}]", code=Code.UNKNOWN_NAME, where=stray[0])
+    verb = "adapt" if config.fresh is None else "train"
+    if (kind.__name__ == "TrainOptions") != (verb == "train"):
         raise FsgenError(
             f"{path} is the configuration of fsgen {verb}",
             code=Code.INCOMPATIBLE, where=path, hint=f"fsgen {verb} --config {path} --out RUN",
         )  # fmt: skip
     arguments = config.to_options(kind) | values
-    methods = str(arguments.get("method") or "").split(",")
-    tables = {name: stored.get("method", {}).get(name, {}) | options.get(name, {}) for name in methods}
-    recipe = {name: value for name, value in stored.get("recipe", {}).items() if values.get(name) is None}
-    arguments |= {"options": {name: table for name, table in tables.items() if table} | {
-        name: table for name, table in options.items() if name not in tables}, "recipe": recipe}  # fmt: skip
+    chosen = str(arguments["method"]).split(",")
+    for name, table in methods.items():
+        if name in chosen:
+            options[name] = _table(path, table, f"method.{name}") | options.get(name, {})
+    arguments |= {
+        "images": config.images, "options": options,
+        "recipe": {name: value for name, value in recipe.items() if name not in values},
+    }  # fmt: skip
     if config.fresh is not None:
         arguments["architecture"] = config.fresh["architecture"]
-    return {"images": config.images, **arguments}
+    return arguments
+
+
+def _table(path: Path, value: object, name: str) -> dict[str, Any]:
+    """``value`` if it is a table."""
+    if not isinstance(value, dict):
+        raise FsgenError(f"{name} in {path} is not a table of options", code=Code.DAMAGED, where=name)
+    return value
 
 
 def _refuse_ignored(ctx: typer.Context) -> None:
@@ -116,35 +129,34 @@ def _refuse_ignored(ctx: typer.Context) -> None:
     allowed = ("resume", "steps", "as_json", "debug")
     if other := next((p.opts[0] for p in given if p.name not in allowed), None):
         raise FsgenError(
-            f"--resume keeps the options of the run, so it takes no {other}",
+            f"--resume keeps the options of the run and does not take {other}",
             where=other, hint=f"fsgen {ctx.command.name} --resume RUN, with --steps to train for longer",
         )  # fmt: skip
 
 
 def show_result(run: Path, as_json: bool) -> None:
-    """Print the run's report as JSON, or where its files are and what to do with them."""
+    """Print the run's report as JSON, or its files and the next commands."""
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     if as_json:
         common.emit({"path": str(run), **report})
         return
-    where = common.path_text(run)
-    out = common.stdout()
-    seconds = report["run"]["cost"]["seconds"]
+    where, out = common.path_text(run), common.stdout()
+    seconds, grid = report["run"]["cost"]["seconds"], common.path_text(run / report["run"]["grid"])
     if redrawn := report["run"].get("pictures"):
         folder = common.path_text(run / redrawn["folder"])
         out.print(f"{redrawn['count']} images redrawn in {seconds:.0f} s: {folder}", soft_wrap=True)
-        out.print(f"  grid:     {common.path_text(run / report['run']['grid'])}", soft_wrap=True)
+        out.print(f"  grid:     {grid}", soft_wrap=True)
         out.print(f"  evaluate: fsgen eval {folder} --real IMAGES", soft_wrap=True)
         return
     done = "trained" if report["run"]["source"] is None else "adapted"
     out.print(f"{done} in {seconds:.0f} s: {where}", soft_wrap=True)
-    out.print(f"  grid:   {common.path_text(run / report['run']['grid'])}", soft_wrap=True)
+    out.print(f"  grid:   {grid}", soft_wrap=True)
     out.print(f"  sample: fsgen sample {where} --grid 8x8 --out grid.png", soft_wrap=True)
 
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C finish the step and save; the second is an ordinary one."""
+    """Let the first Ctrl-C finish the step and save the state; the second interrupts at once."""
     asked = False
 
     def ask(number: int, frame: object) -> None:

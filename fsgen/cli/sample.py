@@ -3,65 +3,70 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from fsgen.cli import common
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 
 
 def sample(
     model: Annotated[str, typer.Argument(help="A run folder, a file, or a name.")],
     out: Annotated[
-        Path, typer.Option(help="A .png for one sheet, a folder for single files, .gif/.webp/.mp4 to move.")
+        Path,
+        typer.Option(
+            help="A .png for one sheet, a folder for single files, .gif/.webp/.mp4 for an animation."
+        ),
     ],
-    n: Annotated[Optional[int], typer.Option("--n", help="How many pictures. (default: 16)")] = None,  # noqa: UP045
-    seeds: Annotated[Optional[str], typer.Option(help="Which, as in 0-63 or 1,5,9.")] = None,  # noqa: UP045
-    truncation: Annotated[float, typer.Option(help="1: as trained; below: nearer to the mean.")] = 1.0,
-    noise: Annotated[str, typer.Option(help="const (stored), random or none.")] = "const",
+    n: Annotated[int | None, typer.Option("--n", help="Number of images. (default: 16)")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, as in 0-63 or 1,5,9.")] = None,
+    truncation: Annotated[float, typer.Option(help="Truncation psi; 1: none.")] = 1.0,
+    noise: Annotated[str, typer.Option(help="Noise inputs: const (stored), random or none.")] = "const",
     label: Annotated[
-        Optional[str], typer.Option("--class", help="Of one class, by number or name.")  # noqa: UP045
+        str | None, typer.Option("--class", help="Class of all images, by number or name.")
     ] = None,
     instance: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Draw after these images: a picture, a folder or a zip (models of instances)."),
+        Path | None,
+        typer.Option(help="Condition on these instances: an image, a folder or a zip (IC-GAN)."),
     ] = None,
     features: Annotated[
-        str, typer.Option(help="The network that looks at them. (default: the model's own)")
+        str, typer.Option(help="Network of the instance features. (default: the model's own)")
     ] = "",
     weights_dir: common.WeightsDir = None,
     content: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Translate these pictures, brought to the model's size: one, a folder or a zip."),
+        Path | None,
+        typer.Option(
+            help="Translate these images, resized to the model's resolution: one, a folder or a zip."
+        ),
     ] = None,
     candidates: Annotated[
-        int, typer.Option(help="Latents tried for each picture; the nearest to its image is kept.")
+        int, typer.Option(help="Latents per image; the image nearest to its instance is kept.")
     ] = 1,
-    grid: Annotated[Optional[str], typer.Option(help="Columns x rows of one sheet, as in 8x8.")] = None,  # noqa: UP045
+    grid: Annotated[str | None, typer.Option(help="Columns x rows of the sheet, as in 8x8.")] = None,
     compare: Annotated[
-        Optional[str], typer.Option(help="A model to show above each picture, from the same z.")  # noqa: UP045
+        str | None, typer.Option(help="A model whose images are shown above, from the same z.")
     ] = None,
     interpolate: Annotated[
-        bool, typer.Option("--interpolate", help="A film through the seeds, to .gif, .webp or .mp4.")
+        bool, typer.Option("--interpolate", help="An animation through the seeds, to .gif, .webp or .mp4.")
     ] = False,
     frames: Annotated[int, typer.Option(help="Frames from seed to seed.")] = 24,
     strength: Annotated[
-        Optional[float], typer.Option(help="Weights between the source (0) and this model (1).")  # noqa: UP045
+        float | None, typer.Option(help="Interpolate weights between the source (0) and this model (1).")
     ] = None,
     swap_above: Annotated[
-        Optional[int], typer.Option(help="Layers above this resolution from the other model.")  # noqa: UP045
+        int | None, typer.Option(help="Take layers above this resolution from the other model.")
     ] = None,
     other: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The other model of --strength and --swap-above. (default: its source)"),
+        str | None,
+        typer.Option(help="The other model of --strength and --swap-above. (default: the source)"),
     ] = None,
     device: common.Device = "auto",
     seed: common.Seed = 0,
     as_json: common.Json = False,
     debug: common.Debug = False,
 ) -> None:
-    """Make pictures with a MODEL. A seed names one picture, whatever the batch.
+    """Draw images from a MODEL. A seed determines an image, whatever the batch.
 
     [dim]fsgen sample runs/sketches --grid 8x8 --compare peeps64 --out grid.png[/dim]
     """
@@ -74,14 +79,15 @@ def sample(
     usual = columns * rows if grid else len(find_images(content)) if content else 16
     count = n if n is not None else usual
     if count < 1:
-        raise FsgenError("--n is at least 1")
+        raise FsgenError("--n is at least 1", code=Code.OUT_OF_RANGE, where="--n")
     if seeds is not None and n is not None:
-        raise FsgenError("--n and --seeds say the same thing twice", hint="use one of them")
+        raise FsgenError("--n and --seeds exclude each other", where="--n", hint="use one of them")
     chosen = parse_seeds(seeds) if seeds is not None else list(range(seed, seed + count))
     if grid and len(chosen) > columns * rows:
         raise FsgenError(
-            f"{len(chosen)} pictures do not fit a grid of {grid}", hint="a larger grid, or fewer pictures"
-        )
+            f"{len(chosen)} images do not fit a grid of {grid}",
+            code=Code.OUT_OF_RANGE, where="--grid", hint="give a larger grid or fewer images",
+        )  # fmt: skip
     request = sheets.SampleRequest(
         model=model, out=out, seeds=chosen, truncation=truncation, noise=noise, label=label,
         instance=instance, features=features, weights_dir=weights_dir, content=content, candidates=candidates,
@@ -97,7 +103,7 @@ def sample(
     if as_json:
         common.emit({"files": [str(path) for path in made], "seeds": chosen})
     else:
-        what = f"a film through {len(chosen)} seeds" if interpolate else f"{len(chosen)} pictures"
+        what = f"animation of {len(chosen)} seeds" if interpolate else f"{len(chosen)} images"
         common.stdout().print(f"{what}: {common.path_text(out)}", soft_wrap=True)
 
 
@@ -106,5 +112,8 @@ def _grid(text: str | None) -> tuple[int, int]:
         return 8, 1
     columns, _, rows = text.lower().partition("x")
     if not (columns.isdecimal() and rows.isdecimal() and int(columns) and int(rows)):
-        raise FsgenError(f"'{text}' is not a grid", hint="columns x rows, as in --grid 8x8")
+        raise FsgenError(
+            f"'{text}' is not a grid",
+            code=Code.OUT_OF_RANGE, where="--grid", hint="columns x rows, as in --grid 8x8",
+        )  # fmt: skip
     return int(columns), int(rows)

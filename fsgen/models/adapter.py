@@ -1,4 +1,4 @@
-"""What a method adds to a model, by itself: kilobytes that go with a base model."""
+"""Adapters: the tensors that a method adds to a base model, in a file of their own."""
 
 from __future__ import annotations
 

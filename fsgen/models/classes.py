@@ -1,4 +1,4 @@
-"""Classes of a conditional model: their names, and one more."""
+"""Classes of a conditional model: their names, and adding one."""
 
 from __future__ import annotations
 
@@ -8,42 +8,47 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.interfaces import Family
 from fsgen.models.model import Model
 
 
 def names_of(model: Model) -> list[str]:
-    """The names of the classes of ``model`` in the order of its labels: their numbers where it knows none."""
+    """The names of the classes of ``model`` in the order of its labels; their numbers if it has no names."""
     return list(model.about.get("classes") or map(str, range(model.spec.get("c_dim", 0))))
 
 
 def with_class(model: Model, name: str) -> Model:
-    """``model`` with one class more, the one that its pictures are then of unless another is asked for.
+    """Add a class to ``model``; images of the result are of that class by default.
 
-    The new class begins as the mean of the others' embeddings; pictures of the others stay as they are.
+    The embedding of the new class starts as the mean of the others. Images of other classes do not change.
 
     Args:
-        model: a conditional one.
-        name: of the new class.
+        model: a conditional model.
+        name: the name of the new class.
 
     Raises:
         FsgenError: the model has no classes, or none can be added, or the name is empty or taken.
     """
     classes = model.spec.get("c_dim", 0)
     title = model.about.get("title", "this source")
-    if not classes:
-        raise FsgenError(f"{title} has no classes, so there can be no new one", hint="leave --new-class out")
-    if not model.family.embeddings:
-        raise FsgenError(f"the family {model.family.name} cannot take a new class")
+    if not classes or not model.family.embeddings:
+        why = f"the family {model.family.name} cannot take one" if classes else f"{title} has no classes"
+        raise FsgenError(
+            f"there can be no new class: {why}",
+            code=Code.INCOMPATIBLE, where="--new-class", hint="leave --new-class out",
+        )  # fmt: skip
     names = names_of(model)
     if not name.strip() or name in names:
-        why = f"{title} has a class '{name}' already" if name.strip() else "a new class needs a name"
-        raise FsgenError(why, hint="choose another name for --new-class")
-    kept = _kept(model.family, classes)
+        why = f"{title} already has a class '{name}'" if name.strip() else "a new class needs a name"
+        raise FsgenError(
+            why, code=Code.EXISTS if name.strip() else Code.OUT_OF_RANGE, where="--new-class",
+            hint="choose another name for --new-class",
+        )  # fmt: skip
+    scale = _embedding_scale(model.family, classes)
     networks = {
         network: {
-            key: torch.cat([value, value.mean(dim=1, keepdim=True)], dim=1) * kept
+            key: torch.cat([value, value.mean(dim=1, keepdim=True)], dim=1) * scale
             if key in model.family.embeddings else value
             for key, value in state.items()
         }
@@ -54,20 +59,22 @@ def with_class(model: Model, name: str) -> Model:
 
 
 def with_class_fisher(fisher: Mapping[str, Tensor], family: Family, classes: int) -> dict[str, Tensor]:
-    """The Fisher information of a source of ``classes`` as that of ``with_class``, which knows nothing of the
-    new one: its column is 0, so it is free."""
-    scale = _kept(family, classes) ** -2  # the others' weights are multiplied by it, their gradients divided
+    """The Fisher information of ``with_class`` from that of its source with ``classes`` classes.
+
+    The column of the new class is 0: it is not penalised.
+    """
+    scale = _embedding_scale(family, classes) ** -2  # weights are multiplied by it, gradients divided
     return {
         key: nn.functional.pad(value * scale, (0, 1)) if key in family.embeddings else value
         for key, value in fisher.items()
     }
 
 
-def _kept(family: Family, classes: int) -> float:
-    """What embeddings of ``classes`` are multiplied by to say the same with one class more."""
+def _embedding_scale(family: Family, classes: int) -> float:
+    """The factor of the stored embeddings that undoes the change of gain by one class more."""
     return family.embedding_gain(classes) / family.embedding_gain(classes + 1)
 
 
 def drawn_class(model: Model) -> int | None:
-    """The number of the class that pictures of ``model`` are of unless another is asked for, if of one."""
+    """The number of the class that ``model`` draws by default, if it was adapted to one."""
     return names_of(model).index(model.about["class"]) if "class" in model.about else None

@@ -1,4 +1,4 @@
-"""Diagonal Fisher information of a source generator on disk: what names an estimate, and where it is kept."""
+"""Diagonal Fisher information of a source generator: cache keys and files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 import fsgen
-from fsgen.errors import FsgenError, suggest
+from fsgen.errors import Code, FsgenError, suggest
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import fisher_dir
 from fsgen.models.model import Model
@@ -23,7 +23,7 @@ PROXIES = ("adversarial", "reconstruction", "perceptual")
 
 @dataclass(frozen=True)
 class Fisher:
-    """A diagonal by parameter name of G, and how it was estimated."""
+    """The diagonal by parameter name of G, with its provenance."""
 
     diagonal: dict[str, Tensor]
     about: dict[str, Any]  # estimator, proxy, samples, seed, network, source_hash
@@ -32,43 +32,53 @@ class Fisher:
     @property
     def trace(self) -> float:
         """The sum over all parameters."""
-        return sum(value.double().sum() for value in self.diagonal.values()).item()
+        return sum(value.double().sum().item() for value in self.diagonal.values())
 
     def by_layer(self) -> dict[str, float]:
-        """Mean Fisher per layer, first to last: the paper's figure."""
+        """Mean Fisher information per layer, first to last, as plotted by Li et al. 2020."""
         return {
             layer: (
-                sum(self.diagonal[name].double().sum() for name in names)
+                sum(self.diagonal[name].double().sum().item() for name in names)
                 / sum(self.diagonal[name].numel() for name in names)
-            ).item()
+            )
             for layer, names in self.layers.items()
         }
 
 
 def cached(source: Model, *, samples: int, proxy: str, seed: int) -> Fisher | None:
-    """The Fisher of ``of_model`` if it was estimated before, else None."""
+    """The cached estimate, or None."""
     about, path = plan(source, samples, proxy, seed)
     kept = read(path, about)
     return None if kept is None else Fisher(kept, about, source.family.layers(source.spec))
 
 
 def plan(source: Model, samples: int, proxy: str, seed: int) -> tuple[dict[str, Any], Path]:
-    """Which estimate this is, and the place in the cache that is its own."""
+    """The provenance of an estimate and its path in the cache.
+
+    Raises:
+        FsgenError: an unknown proxy, fewer than 1 sample.
+    """
     if proxy not in PROXIES:
-        raise FsgenError(f"there is no Fisher proxy '{proxy}'", hint=suggest(proxy, list(PROXIES)))
+        raise FsgenError(
+            f"there is no Fisher proxy '{proxy}'",
+            code=Code.UNKNOWN_NAME, where="--proxy", hint=suggest(proxy, list(PROXIES)),
+        )  # fmt: skip
     if samples < 1:
-        raise FsgenError(f"a Fisher from {samples} samples cannot be estimated", hint="--samples 1000")
+        raise FsgenError(
+            f"the Fisher information cannot be estimated from {samples} samples",
+            code=Code.OUT_OF_RANGE, where="--samples", hint="--samples 1000",
+        )  # fmt: skip
     about = {
         "kind": "fisher", "convention": CONVENTION, "version": VERSION, "proxy": proxy, "samples": samples,
         "seed": seed, "network": source.start, "source_hash": source.hash, "family": source.family.name,
     }  # fmt: skip
-    # The spec holds what no tensor shows (clamps, group sizes) and the pictures depend on.
+    # Images also depend on fields of the spec that no tensor shows (clamps, group sizes).
     key = hashlib.sha256(json.dumps([about, source.spec], sort_keys=True).encode()).hexdigest()[:32]
     return about, fisher_dir() / f"{key}.safetensors"
 
 
 def read(path: Path, about: dict[str, Any]) -> dict[str, Tensor] | None:
-    """The diagonal in the cache; a damaged or foreign file there is not trusted and counts as absent."""
+    """The diagonal in a cache file; None if it is absent, damaged or of another estimate."""
     if not path.is_file():
         return None
     try:
@@ -79,5 +89,5 @@ def read(path: Path, about: dict[str, Any]) -> dict[str, Tensor] | None:
 
 
 def write(result: Fisher, path: Path) -> None:
-    """Write a Fisher where the user asked for it: safetensors with its convention in the header."""
+    """Write a safetensors file with the provenance in its header."""
     checkpoint.write_file(path, result.diagonal, {**result.about, "fsgen": fsgen.__version__})

@@ -1,4 +1,4 @@
-"""A model at rest: a family, its spec, its tensors, and where they came from; and how to find one by name."""
+"""A model on disk: a family, its spec, its tensors and their provenance; models are found by name."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from fsgen import registry
-from fsgen.errors import FsgenError, suggest
-from fsgen.interfaces import Family, Spec
+from fsgen.errors import Code, FsgenError, suggest
+from fsgen.interfaces import Family, Spec, Trait
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import sources_dir
 from fsgen.io.run_folder import REDRAWN, RUN_MODEL
 
-LISTED = "fsgen info lists what there is"
+LISTED = "fsgen info lists all names"
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Model:
 
     family: Family
     spec: Spec
-    networks: dict[str, dict[str, Tensor]]  # "g", "g_ema", "d": those that the file has
+    networks: dict[str, dict[str, Tensor]]  # "g", "g_ema", "d", as far as present
     about: dict[str, Any] = field(default_factory=dict)
-    extra: dict[str, Tensor] = field(default_factory=dict)  # "conditions", [k, h_dim]: what h is drawn from
-    from_average: bool = False  # theta_S is its moving average, not the live network
+    extra: dict[str, Tensor] = field(default_factory=dict)  # "conditions" [k, h_dim]; tensors of methods
+    from_average: bool = False  # theta_S is the moving average, not g
 
     @property
     def hash(self) -> str:
@@ -44,22 +44,22 @@ class Model:
 
     @property
     def start(self) -> str:
-        """Which network theta_S is: ``g`` where the file has it, else ``g_ema``, or that if asked for."""
+        """The network theta_S: ``g`` if present, else ``g_ema``; with ``from_average`` the reverse."""
         return self.best if self.from_average or "g" not in self.networks else "g"
 
     @property
     def best(self) -> str:
-        """Which network pictures come from: the moving average where there is one."""
+        """The network that images are drawn with: the moving average if present, else ``g``."""
         return "g_ema" if "g_ema" in self.networks else "g"
 
     def generator(self, which: str | None = None, device: torch.device | str = "cpu") -> nn.Module:
-        """A generator with the weights called ``which`` (default ``best``), float32, in eval mode."""
+        """A generator with the weights ``which`` (default: ``best``), float32, in eval mode."""
         g = self._bare("g")
         _load(g, self.networks[which or self.best], which or self.best)
         return g.eval().to(device)
 
     def discriminator(self, device: torch.device | str = "cpu") -> nn.Module | None:
-        """The discriminator, or None where the file has none."""
+        """The discriminator, or None if there is none."""
         if "d" not in self.networks:
             return None
         d = self._bare("d")
@@ -67,17 +67,19 @@ class Model:
         return d.eval().to(device)
 
     def fresh_discriminator(self, seed: int, device: torch.device | str = "cpu") -> nn.Module:
-        """An untrained discriminator for a source that came without one."""
+        """An untrained discriminator for a model without one."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.family.build(self.spec).d.to(device)
+            d = self.family.build(self.spec).d
+        assert d is not None
+        return d.to(device)
 
     def parameters(self) -> dict[str, int]:
-        """How many parameters each of its networks has."""
+        """Number of parameters by network."""
         with torch.device("meta"):
             built = self.family.build(self.spec)
         return {
-            name: sum(p.numel() for p in (built.d if name == "d" else built.g).parameters())
+            name: sum(p.numel() for p in getattr(built, "d" if name == "d" else "g").parameters())
             for name in self.networks
         }
 
@@ -87,7 +89,7 @@ class Model:
         checkpoint.write_file(path, self._tensors(), about)
 
     def _bare(self, which: str) -> nn.Module:
-        """G or D with room for its weights, which are about to be filled in: none are drawn before."""
+        """G or D with uninitialised weights, to be loaded."""
         with torch.device("meta"):
             built = self.family.build(self.spec, discriminator=which == "d")
         return getattr(built, which).to_empty(device="cpu")
@@ -98,43 +100,55 @@ def _load(net: nn.Module, state: Mapping[str, Tensor], which: str) -> None:
         net.load_state_dict({key: value.float() for key, value in state.items()}, strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise FsgenError(f"the tensors of '{which}' do not fit its spec: {reason}") from None
+        raise FsgenError(
+            f"the tensors of '{which}' do not fit the spec: {reason}", code=Code.DAMAGED, where=which
+        ) from None
 
 
 def fresh(
     family: str, size: int, channels: int, classes: list[str], width: int | None,
     architecture: Mapping[str, Any], features: str, h_dim: int, seed: int,
 ) -> Model:  # fmt: skip
-    """An untrained model, to be trained from scratch: the same one whenever it is asked for.
+    """An untrained model, determined by the arguments.
 
     Args:
-        family: its name.
-        size: px a side.
+        family: name of the family.
+        size: side of the images, pixels.
         channels: 3 or 1.
-        classes: their names, in the order of the labels; empty for none.
-        width: in the family's own measure; None: as published.
-        architecture: what else differs from the published one, by the names of its spec.
-        features: name of the network whose ``h_dim`` features of an image it draws after; empty: of none.
-        seed: of the weights.
+        classes: names of the classes in the order of the labels; empty: none.
+        width: channels, in the family's own measure; None: as published.
+        architecture: fields of the spec that differ from the published ones.
+        features: name of the network of the instance features; empty: no instances.
+        h_dim: number of instance features; 0: none.
+        seed: seed of the weights.
 
     Raises:
-        FsgenError: not of this family.
+        FsgenError: an unknown family or field; a size, channels, classes or instances it cannot have.
     """
     kind = registry.family(family)()
-    if h_dim and "instances" not in kind.traits:
-        raise FsgenError(f"{family} cannot draw after the features of an image", hint="leave --features out")
-    after = {"h_dim": h_dim} if h_dim else {}
-    spec = kind.fresh(size, channels, len(classes), width=width, **after)
+    if h_dim and Trait.INSTANCES not in kind.traits:
+        raise FsgenError(
+            f"{family} cannot be conditioned on the features of images",
+            code=Code.INCOMPATIBLE, where="--features", hint="leave --features out",
+        )  # fmt: skip
+    instances = {"h_dim": h_dim} if h_dim else {}
+    spec = kind.fresh(size, channels, len(classes), width=width, **instances)
     for key, value in architecture.items():
         if key not in spec:
-            raise FsgenError(f"the architecture of {family} has no '{key}'", hint=suggest(key, list(spec)))
+            raise FsgenError(
+                f"the architecture of {family} has no '{key}'",
+                code=Code.UNKNOWN_NAME, where=key, hint=suggest(key, list(spec)),
+            )  # fmt: skip
         if type(value) is not type(spec[key]):
-            kind_of = type(spec[key]).__name__
-            raise FsgenError(f"'{key}' in the architecture of {family} takes a {kind_of}, not {value!r}")
+            raise FsgenError(
+                f"'{key}' in the architecture of {family} takes a {type(spec[key]).__name__}, not {value!r}",
+                code=Code.OUT_OF_RANGE, where=key,
+            )  # fmt: skip
     spec |= architecture
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = kind.build(spec)
+    assert built.d is not None
     g = built.g.state_dict()
     about = {"title": f"{family} {size} px", "classes": classes, "features": features}
     about = {key: value for key, value in about.items() if value}
@@ -142,7 +156,7 @@ def fresh(
 
 
 def bundled() -> dict[str, Path]:
-    """Sources that ship inside the package: name -> file."""
+    """Sources that are part of the package: name -> file."""
     folder = resources.files("fsgen.io") / "sources"
     with contextlib.suppress(OSError):
         return {Path(f.name).stem: Path(str(f)) for f in folder.iterdir() if f.name.endswith(".safetensors")}
@@ -155,52 +169,67 @@ def pulled() -> dict[str, Path]:
 
 
 def find(name: str) -> Path:
-    """The file behind MODEL or SOURCE: a run folder, a file, or a name (bundled, then pulled).
+    """Find the file of a model: in a run folder, by path, or by name (bundled, then pulled).
 
     Raises:
-        FsgenError: nothing there; a catalogue name that was not pulled yet; a near miss is suggested.
+        FsgenError: no such file, run or name; a name of the catalogue that was not pulled yet.
     """
     from fsgen.io.catalog import catalog
 
     path = Path(name)
     known = bundled() | pulled()
     if path.is_dir() and (name not in known or (path / RUN_MODEL).is_file()):
-        if (path / RUN_MODEL).is_file():
-            return path / RUN_MODEL
-        if (path / REDRAWN).is_dir():
-            folder = shlex.quote(str(path / REDRAWN))
-            hint = f"they lie in {folder}; judge them with fsgen eval {folder} --real IMAGES"
-            raise FsgenError(f"the run in {path} holds pictures, not a model", hint=hint)
-        if (path / "state").is_dir():
-            hint = f"finish it: fsgen adapt --resume {shlex.quote(name)}"
-            raise FsgenError(f"the run in {path} is not finished", hint=hint)
-        raise FsgenError(f"{path} is a folder without {RUN_MODEL}: not a run of fsgen")
+        return _in_run(path)
     if path.is_file():
         return path
     if name in known:
         return known[name]
     if name in catalog():
-        raise FsgenError(f"'{name}' is in the catalogue but not on this machine", hint=f"fsgen pull {name}")
+        message, hint = f"'{name}' is in the catalogue but not on this machine", f"fsgen pull {name}"
+        raise FsgenError(message, code=Code.NOT_FOUND, where=name, hint=hint)
     if path.suffix or path.parent != Path():
-        raise FsgenError(f"no such file or run folder: {name}")
-    raise FsgenError(f"there is no source '{name}'", hint=suggest(name, [*known, *catalog()], LISTED))
+        raise FsgenError(f"no such file or run folder: {name}", code=Code.NOT_FOUND, where=name)
+    hint = suggest(name, [*known, *catalog()], LISTED)
+    raise FsgenError(f"there is no source '{name}'", code=Code.UNKNOWN_NAME, where=name, hint=hint)
+
+
+def _in_run(path: Path) -> Path:
+    """The model file in a run folder.
+
+    Raises:
+        FsgenError: the run is not finished, or has no model.
+    """
+    if (path / RUN_MODEL).is_file():
+        return path / RUN_MODEL
+    message, hint = f"{path} is not a run folder: it has no {RUN_MODEL}", ""
+    if (path / REDRAWN).is_dir():
+        folder = shlex.quote(str(path / REDRAWN))
+        message = f"the run in {path} has images, not a model"
+        hint = f"evaluate them: fsgen eval {folder} --real IMAGES"
+    elif (path / "state").is_dir():
+        message = f"the run in {path} is not finished"
+        hint = f"finish it: fsgen adapt --resume {shlex.quote(str(path))}"
+    raise FsgenError(message, code=Code.NOT_FOUND, where=path, hint=hint)
 
 
 def load(name: str | Path) -> Model:
-    """The model behind a run folder, a native file or a name.
+    """Load the model of a run folder, a native file or a name.
 
     Raises:
-        FsgenError: not found, truncated, not native, or of a family this fsgen does not know.
+        FsgenError: not found, truncated, not native, or of an unknown family.
     """
     path = find(str(name))
     tensors, header = checkpoint.read_file(path)
     about = {key: value for key, value in header.items() if key != "format"}
     if "spec" not in about:
-        raise FsgenError(f"{path} is no model but a file of fsgen's of another kind: {about.get('kind')}")
+        raise FsgenError(
+            f"{path} holds no model, but: {about.get('kind')}", code=Code.UNSUPPORTED, where=path
+        )
     spec, family = about.pop("spec"), str(about.pop("family", None))
     networks = checkpoint.split(tensors)
     extra = networks.pop("extra", {})
     try:
         return Model(registry.family(family)(), spec, networks, about, extra)
     except FsgenError as error:
-        raise FsgenError(f"{path}: {error.message}", hint=error.hint) from None
+        message = f"{path}: {error.message}"
+        raise FsgenError(message, code=error.code, where=path, hint=error.hint) from None

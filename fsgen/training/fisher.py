@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fsgen import device as devices
 from fsgen import rng as random
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.interfaces import Family, Inputs, NetworkName
 from fsgen.io.cache_folders import make_folder
 from fsgen.models import model as models
@@ -148,9 +148,10 @@ def likelihood(
     d = source.discriminator(device)
     if d is None:
         raise FsgenError(
-            "this source has no discriminator, so the adversarial Fisher cannot be computed",
+            "the source has no discriminator to compute the adversarial Fisher information with",
+            code=Code.INCOMPATIBLE, where="discriminator",
             hint="use --proxy reconstruction or perceptual (with adapt: --ewc-proxy)",
-        )
+        )  # fmt: skip
     d.requires_grad_(False)
     return lambda image, inputs, draw: source.family.log_likelihood(d(image, inputs)).sum()
 

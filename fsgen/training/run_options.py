@@ -138,8 +138,10 @@ class RunConfig:
         """The values of ``kind`` that lead to this configuration, for ``--config``."""
         names = {item.name for item in fields(kind)}
         values = {name: value for name, value in vars(self).items() if name in names}
+        if not self.steps:  # of a technique that trains nothing
+            del values["steps"]
         if self.fresh is not None:
-            values |= {name: self.fresh[name] for name in ("family", "size", "width")}
+            values |= {name: self.fresh.get(name) for name in ("family", "size", "width")}
             values |= {"grey": self.fresh["channels"] == 1, "classes": bool(self.fresh["classes"])}
             values["method"] = self.method or "none"
         return values

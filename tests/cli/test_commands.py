@@ -1,4 +1,4 @@
-"""The commands from pull to sample on a small source: what they take, print and leave."""
+"""The commands from pull to sample on a small source: arguments, output, files."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_from_somebody_elses_file_to_pictures(cli, home, tmp_path, tiny, drawing
     state = models.load(tiny).networks["g_ema"]
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "their [bold]net.safetensors")
     pulled = cli("pull", "their [bold]net.safetensors", "--name", "theirs")
-    assert pulled.code == 0 and "note: no discriminator in the file" in pulled.err
-    assert "reading their [bold]net.safetensors" in pulled.err
+    assert pulled.code == 0 and "note: " in pulled.err and "no discriminator" in pulled.err
+    assert "their [bold]net.safetensors" in pulled.err
     assert f"{home}/sources/theirs.safetensors" in pulled.out.replace("\n", "")
 
     fisher = cli("fisher", "theirs", "--proxy", "reconstruction", "--samples", 2, "--out", "f.safetensors")
@@ -42,9 +42,9 @@ def test_from_somebody_elses_file_to_pictures(cli, home, tmp_path, tiny, drawing
         "color", "--seed", 3, "--batch", 2,
     )  # fmt: skip
     assert adapted.code == 0, adapted.err
-    assert "the source has no discriminator: training starts with a fresh one" in adapted.err
+    assert "no discriminator" in adapted.err
     assert "step 2/2" in adapted.err and "images/s" in adapted.err
-    assert f"'{out}'" in adapted.out and f"look:   '{out}/samples/000002.png'" in adapted.out
+    assert f"'{out}'" in adapted.out and f"'{out}/samples/000002.png'" in adapted.out
     config = (tmp_path / out / "config.toml").read_text()
     for line in ('lambda = "50.0"', "seed = 3", "batch = 2", 'policy = "color"', 'source = "theirs"'):
         assert line in config
@@ -87,8 +87,8 @@ def test_pictures_of_every_kind(cli, tmp_path, tiny):
     (folder / "readme.txt").write_text("no picture either")
     done = cli("adapt", folder, "--out", "run", "--source", tiny, "--method", "finetune", "--steps", 1)
     assert done.code == 0, done.err
-    assert "images: 7 read, 2 skipped" in done.err
-    assert "skipped broken.png: " in done.err and "skipped notes [b].jpg: " in done.err
+    assert "7 read, 2 skipped" in done.err
+    assert "skipped broken.png" in done.err and "skipped notes [b].jpg" in done.err
     assert "readme" not in done.err and "Traceback" not in done.err
 
 
@@ -159,7 +159,7 @@ def test_a_class_is_sampled(cli, tmp_path, drawings):
         shutil.copytree(drawings, tmp_path / "pets" / name)
     small = ["--size", 16, "--width", 4, "--steps", 1, "--device", "cpu"]
     trained = cli("train", "pets", "--classes", "--out", "run", *small)
-    assert trained.code == 0 and "trained in" in trained.out, trained.err
+    assert trained.code == 0 and "run/samples/000001.png" in trained.out, trained.err
     assert cli("train", "--resume", "run", "--steps", 2).code == 0
     assert cli("sample", "run", "--class", "dogs", "--out", "dogs.png", "--n", 2).code == 0
     assert Image.open(tmp_path / "dogs.png").text["class"] == "dogs"
@@ -176,7 +176,7 @@ def test_a_fisher_as_a_table_and_a_plot(cli, tmp_path, tiny):
     for layer, names in model.family.layers(model.spec).items():
         sizes = sum(dict(model.generator().named_parameters())[name].numel() for name in names)
         assert any(line.split()[:2] == [layer, f"{sizes:,}"] for line in shown.out.splitlines())
-    assert "2 samples, proxy adversarial, network g; trace" in shown.out
+    assert "2 samples, proxy adversarial, network g; trace " in shown.out
 
 
 def test_terms_are_asked_for_on_a_terminal(cli, home, monkeypatch):
@@ -186,8 +186,9 @@ def test_terms_are_asked_for_on_a_terminal(cli, home, monkeypatch):
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("typer.confirm", lambda text, **options: asked.append((text, options)))
     refused = cli("pull", "ffhq")
-    assert refused.code == 2 and asked == [("Do you accept these terms?", {"err": True})]
-    assert "ffhq: NVIDIA Source Code License" in refused.err and "non-commercial" in refused.err
+    assert refused.code == 2 and [options for _, options in asked] == [{"err": True}]
+    terms = catalog()["ffhq"]
+    assert terms.licence in refused.err and terms.terms in refused.err and "non-commercial" in refused.err
 
 
 def test_version_and_no_arguments(cli):

@@ -1,23 +1,23 @@
-"""Models of instances (IC-GAN) and of translation (FUNIT): what is refused before any work.
+"""Models of instances (IC-GAN) and of translation (FUNIT): refused before any work.
 
-Their classes, neighbours, weights, contents and archives: exit code 2, one sentence, a remedy.
+Their classes, neighbours, weights, contents and archives: exit code 2, the value at fault, a remedy.
 """
 
 from __future__ import annotations
 
 import io
-import re
 import tarfile
 from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
+from refusals import refused
 from tiny import draw_images, make_source
 
 import fsgen
 from fsgen.data.images import load_images
-from fsgen.errors import FsgenError
+from fsgen.errors import Code
 from fsgen.features.weight_files import CATALOGUE
 from fsgen.interfaces import Inputs
 from fsgen.models import model as models
@@ -25,7 +25,7 @@ from fsgen.models import model as models
 AFTER = {"g_h_embed_dim": 6, "d_h_embed_dim": 8, "d_cmap_dim": 8, "d_mapping_layers": 2}
 NEW = "--size 16 --width 4 --out run --device cpu"
 FUNIT = "--family funit --size 32 --width 2 --out run --device cpu"
-PULL_SWAV = r"hint: fetch them once: fsgen pull metrics swav\n.*--weights-dir\n.*get https"
+PULL_SWAV = (CATALOGUE["swav"].file, "fsgen pull metrics swav", "--weights-dir", "https://")
 
 
 def write_model(path, extra=None, name="stylegan2", **about):
@@ -68,101 +68,81 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-REFUSED = {  # what is typed, what is said about it, and the remedy
+REFUSED = {  # the command, and what is named: the value at fault and the remedy
     # one class, or not the model's
-    "one class": (
-        f"train one --classes {FUNIT}", "as classes, and one has one alone, cats", "two sub-folders or more",
-    ),
-    "no classes": (f"train images {FUNIT}", "translate between classes, and there are 0", "--classes"),
-    "classes not told": (f"train pets {FUNIT}", "translate between classes, and there are 0", "--classes"),
+    "one class": (f"train one --classes {FUNIT}", "--classes", "one", "cats", "two sub-folders"),
+    "no classes": (f"train images {FUNIT}", "classes", "there are 0", "--classes"),
+    "classes not told": (f"train pets {FUNIT}", "classes", "there are 0", "--classes"),
     "one of three": (
-        "adapt one --source funit.safetensors --method finetune --out run",
-        "funit learns from images in a sub-folder for each of its classes, and dogs has none",
+        "adapt one --source funit.safetensors --method finetune --out run", "funit", "dogs",
         "--method classcode",
     ),
     "two of three": (
-        "adapt pets --source funit.safetensors --method finetune --out run", "and eels has none", "classcode",
+        "adapt pets --source funit.safetensors --method finetune --out run", "funit", "eels", "classcode",
     ),
     "none of three": (
-        "adapt images --source funit.safetensors --method finetune --out run", "and these lie in none",
-        "--method classcode",
+        "adapt images --source funit.safetensors --method finetune --out run", "funit",
+        "none of cats, dogs, eels", "--method classcode",
     ),
     # neighbours
     "as many neighbours": (
-        f"train images --features bundled --neighbours 4 {NEW}", "4 images have no 4 neighbours each",
-        "more images, or --neighbours 3 at most",
+        f"train images --features bundled --neighbours 4 {NEW}", "4 images", "4 neighbours",
+        "--neighbours 3",
     ),
     "no neighbours": (
         f"train images --features bundled --neighbours 0 {NEW}", "--neighbours is at least 1", "error",
     ),
-    "a single image": (
-        f"train single --features bundled {NEW}", "a single image has no neighbours", "hint: train on more",
-    ),
+    "a single image": (f"train single --features bundled {NEW}", "single image", "neighbours", "hint: "),
     # features
-    "weights to train": (f"train images --features swav {NEW}", "weights are not on this machine", PULL_SWAV),
+    "weights to train": (f"train images --features swav {NEW}", *PULL_SWAV),
     "weights to swap": (
-        "adapt images --source icgan.safetensors --method instances --out run",
-        rf"weights are not on this machine .*{CATALOGUE['swav'].file}", PULL_SWAV,
+        "adapt images --source icgan.safetensors --method instances --out run", *PULL_SWAV,
     ),
-    "weights to adapt": (
-        "adapt images --source icgan.safetensors --method finetune --out run",
-        "weights are not on this machine", PULL_SWAV,
-    ),
-    "weights to draw": (
-        "sample icgan.safetensors --instance single --out new/a.png", "weights are not on this machine",
-        PULL_SWAV,
-    ),
-    "weights to choose": (
-        "sample icgan.safetensors --candidates 3 --out new/a.png", "weights are not on this machine",
-        PULL_SWAV,
-    ),
+    "weights to adapt": ("adapt images --source icgan.safetensors --method finetune --out run", *PULL_SWAV),
+    "weights to draw": ("sample icgan.safetensors --instance single --out new/a.png", *PULL_SWAV),
+    "weights to choose": ("sample icgan.safetensors --candidates 3 --out new/a.png", *PULL_SWAV),
     "timm's weights": (
-        f"train images --features timm:resnet18.tv_in1k {NEW}", "not on this machine: timm's resnet18",
-        "hint: fetch them once: fsgen pull metrics timm:resnet18.tv_in1k",
+        f"train images --features timm:resnet18.tv_in1k {NEW}", "resnet18.tv_in1k",
+        "fsgen pull metrics timm:resnet18.tv_in1k",
     ),
     "no such weights": (
-        f"train images --features swav --weights-dir absent {NEW}",
-        "--weights-dir: there is no folder absent", "one that is there",
+        f"train images --features swav --weights-dir absent {NEW}", "--weights-dir", "absent",
     ),
     "not in that folder": (
-        f"train images --features swav --weights-dir images {NEW}", "weights are not on this machine",
-        rf"put it at .*/images/{CATALOGUE['swav'].file}",
+        f"train images --features swav --weights-dir images {NEW}", f"images/{CATALOGUE['swav'].file}",
     ),
-    "no such features": (f"train images --features swaw {NEW}", "no features 'swaw'", "did you mean 'swav'"),
+    "no such features": (f"train images --features swaw {NEW}", "'swaw'", "did you mean 'swav'"),
     "other features": (
         "adapt images --source icgan.safetensors --features bundled --method instances --out run",
-        "'bundled' gives 128 features, and icgan draws after 2048", "--features names those",
+        "'bundled'", "128", "icgan", "2048", "features",
     ),
     "no features": (
-        "sample funit.safetensors --instance single --out new/a.png", "funit does not draw after images",
-        "leave --instance",
+        "sample funit.safetensors --instance single --out new/a.png", "funit", "instances", "--instance",
     ),
     # contents
     "no contents": (
-        "sample icgan.safetensors --content images --out new/a.png", "icgan translates no pictures",
-        "leave --content out",
+        "sample icgan.safetensors --content images --out new/a.png", "icgan", "--content",
     ),
     "candidates of a content": (
-        "sample funit.safetensors --content images --candidates 2 --out new/a.png",
-        "funit does not draw after images", "--candidates out",
+        "sample funit.safetensors --content images --candidates 2 --out new/a.png", "funit", "--candidates",
     ),
     # archives
-    "a name that leads out": ("pull up.tar.gz", "a name that leads out of it", "archive of a checkpoint"),
-    "a symbolic link": ("pull link.tar.gz", "icgan/G.pth: a link", "archive of a checkpoint"),
-    "a hard link": ("pull hard.tar.gz", "icgan/G.pth: a link", "archive of a checkpoint"),
+    "a name that leads out": ("pull up.tar.gz", "up.tar.gz", "../../G_best0.pth"),
+    "a symbolic link": ("pull link.tar.gz", "link.tar.gz", "icgan/G.pth", "link"),
+    "a hard link": ("pull hard.tar.gz", "hard.tar.gz", "icgan/G.pth", "link"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_refused_before_any_work(cli, place, what):
-    line, sentence, remedy = REFUSED[what]
+    line, *named = REFUSED[what]
     before = sorted(place.rglob("*"))
     result = cli(*line.split())
     assert result.code == 2, result.err
     assert result.out == "" and "Traceback" not in result.err
-    assert re.search(sentence, result.err), result.err
-    assert re.search(remedy, result.err, re.DOTALL), result.err
-    assert sorted(place.rglob("*")) == before, "something was left behind"
+    for name in named:
+        assert name in result.err, (name, result.err)
+    assert sorted(place.rglob("*")) == before, "files were left behind"
 
 
 def test_contents_of_any_size_are_brought_to_the_models(cli, place):
@@ -181,7 +161,5 @@ def test_a_content_that_does_not_halve_is_refused(place):
     loaded, h = fsgen.load(place / "funit.safetensors", device="cpu"), torch.ones(1, 6)
     assert loaded.render(Inputs(content=torch.zeros(1, 3, 16, 40), h=h)).shape == (1, 3, 16, 40)
     for shape in ([3, 30, 32], [3, 8, 32], [1, 32, 32], [3, 0, 0]):
-        with pytest.raises(FsgenError, match="is no content for this generator") as refused:
+        with refused(Code.INCOMPATIBLE, shape, "3 channels", "8 px"):
             loaded.render(Inputs(content=torch.zeros(1, *shape), h=h))
-        assert refused.value.message.startswith(f"{shape} (channels, height, width)")
-        assert refused.value.hint == "3 channels, and multiples of 8 px from 16 on"

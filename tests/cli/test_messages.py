@@ -1,9 +1,10 @@
-"""What is refused: exit code 2 (1 for failures), one clear sentence, a remedy, no traceback, no harm done."""
+"""Refusals: exit code 2 (1 for failures), what is at fault and a remedy, no traceback, nothing changed."""
 
 from __future__ import annotations
 
 import ast
 import errno
+import json
 import os
 import pickle
 import re
@@ -18,6 +19,7 @@ from typer.main import get_command
 
 import fsgen
 from fsgen.cli.app import app
+from fsgen.errors import Code, FsgenError
 
 
 @pytest.fixture
@@ -44,139 +46,119 @@ def snapshot(folder):
     return {p.relative_to(folder): p.is_file() and p.read_bytes() for p in folder.rglob("*")}
 
 
-def check(result, code, sentence, remedy):
+def check(result, code, *named):
+    """``named``: files, options and values in the message or its hint."""
     assert result.code == code, result.err
     assert result.out == ""
-    assert re.search(sentence, result.err), result.err
-    assert re.search(remedy, result.err), result.err
+    for name in named:
+        assert str(name) in result.err, (name, result.err)
     assert "Traceback" not in result.err
 
 
-ADAPT = "adapt images --out run --source source.safetensors"
+OURS = "--source source.safetensors"
+ADAPT = f"adapt images --out run {OURS}"
 SAMPLE = "sample source.safetensors --out a.png"
-# What is typed, what is said about it, and the remedy.
+# The command, the code of the refusal (None: the parser's own, or another room's), and what is named: the
+# file, option or value at fault, and the remedy.
 REFUSED = {
     # images
-    "nothing given": ("adapt", "IMAGES and --out are needed", "hint: fsgen adapt"),
-    "no out": ("adapt images", "IMAGES and --out are needed", "hint: fsgen adapt"),
-    "empty folder": ("adapt empty --out run", "error: there is no image in empty", r"\.png"),
-    "no such path": ("adapt absent --out run", "there is no file or folder absent", "check the path"),
-    "nothing readable": (
-        "adapt junk --out run", r"none of the 2 image files in junk can be read \(0000",
-        "image viewer",
-    ),
+    "nothing given": ("adapt", Code.USAGE, "IMAGES", "--out", "hint: fsgen adapt"),
+    "no out": ("adapt images", Code.USAGE, "IMAGES", "--out", "hint: fsgen adapt"),
+    "nothing to train on": ("train --out run", Code.USAGE, "IMAGES", "--out", "hint: fsgen train"),
+    "empty folder": ("adapt empty --out run", None, "empty", ".png"),
+    "no such path": ("adapt absent --out run", None, "absent"),
+    "nothing readable": ("adapt junk --out run", None, "2 image files", "junk", "0000"),
     # sources and models
     "unknown source": (
-        "adapt images --out run --source peep64", "no source 'peep64'",
-        "did you mean 'peeps64'",
+        "adapt images --out run --source peep64", Code.UNKNOWN_NAME, "'peep64'", "did you mean 'peeps64'",
     ),
-    "quite unknown": ("adapt images --out run --source qqqq", "no source 'qqqq'", "hint: fsgen info lists"),
+    "quite unknown": (
+        "adapt images --out run --source qqqq", Code.UNKNOWN_NAME, "'qqqq'", "hint: fsgen info",
+    ),
     "not pulled yet": (
-        "adapt images --out run --source ffhq", "'ffhq' is in the catalogue",
-        "hint: fsgen pull ffhq",
+        "adapt images --out run --source ffhq", Code.NOT_FOUND, "'ffhq'", "hint: fsgen pull ffhq",
     ),
-    "no file": (
-        "adapt images --out run --source a/b.safetensors", "no such file or run folder: a/b",
-        "error",
-    ),
-    "truncated": (
-        "adapt images --out run --source cut.safetensors", "error: cut.safetensors cannot be read",
-        "cut short",
-    ),
+    "no file": ("adapt images --out run --source a/b.safetensors", Code.NOT_FOUND, "a/b.safetensors"),
+    "truncated": ("adapt images --out run --source cut.safetensors", None, "cut.safetensors", "hint: "),
     "not ours": (
-        "adapt images --out run --source resnet.safetensors", "resnet.safetensors was not written by fsgen",
+        "adapt images --out run --source resnet.safetensors", None, "resnet.safetensors",
         "fsgen pull resnet.safetensors",
     ),
-    "a pickle": (
-        "adapt images --out run --source net.pkl", "net.pkl cannot be read",
-        "hint: .* fsgen pull net.pkl",
-    ),
-    "a folder": (
-        "adapt images --out run --source images", "images is a folder without model.safetensors",
-        "error",
-    ),
-    "another family": ("pull resnet.safetensors", "resnet.safetensors .* no family", "stylegan2"),
-    "no network": ("pull net.pkl", r"net\.pkl", "error"),
-    "nothing to pull": ("pull fhq", "no source 'fhq'", "did you mean 'ffhq'"),
-    "terms": ("pull ffhq", "ffhq is not for commercial use", "hint: .* fsgen pull ffhq --yes"),
-    "nothing to sample": ("sample peeps63 --out a.png", "no source 'peeps63'", "peeps64"),
-    "nothing to show": ("info peeps63", "no source 'peeps63'", "peeps64"),
-    "nothing to estimate": ("fisher peeps63", "no source 'peeps63'", "peeps64"),
+    "a pickle": ("adapt images --out run --source net.pkl", None, "net.pkl", "fsgen pull net.pkl"),
+    "a folder": ("adapt images --out run --source images", Code.NOT_FOUND, "images", "model.safetensors"),
+    "another family": ("pull resnet.safetensors", None, "resnet.safetensors", "stylegan2"),
+    "no network": ("pull net.pkl", None, "net.pkl"),
+    "nothing to pull": ("pull fhq", None, "'fhq'", "did you mean 'ffhq'"),
+    "terms": ("pull ffhq", None, "ffhq", "fsgen pull ffhq --yes"),
+    "nothing to sample": ("sample peeps63 --out a.png", Code.UNKNOWN_NAME, "'peeps63'", "peeps64"),
+    "nothing to show": ("info peeps63", Code.UNKNOWN_NAME, "'peeps63'", "peeps64"),
+    "nothing to estimate": ("fisher peeps63", Code.UNKNOWN_NAME, "'peeps63'", "peeps64"),
     # methods and options
-    "unknown method": (f"{ADAPT} --method ewx", "no method 'ewx'", "did you mean 'ewc'"),
-    "one of two": (f"{ADAPT} --method ewc,difaugment", "'difaugment'", "did you mean 'diffaugment'"),
-    "twice": (f"{ADAPT} --method ewc,ewc", "'ewc' is given twice", "error"),
-    "no method": (f"{ADAPT} --method ,", "no method given", "known: "),
-    "unknown option": (f"{ADAPT} --ewc-lamda 3", "No such option: --ewc-lamda", "--ewc-lambda"),
+    "unknown method": (f"{ADAPT} --method ewx", Code.UNKNOWN_NAME, "'ewx'", "did you mean 'ewc'"),
+    "one of two": (
+        f"{ADAPT} --method ewc,difaugment", Code.UNKNOWN_NAME, "'difaugment'", "did you mean 'diffaugment'",
+    ),
+    "twice": (f"{ADAPT} --method ewc,ewc", Code.USAGE, "'ewc'", "'ewc,ewc'"),
+    "no method": (f"{ADAPT} --method ,", Code.USAGE, "method", "known: finetune, ewc"),
+    "unknown option": (f"{ADAPT} --ewc-lamda 3", None, "--ewc-lamda", "--ewc-lambda"),
     "option of another": (
-        f"{ADAPT} --method finetune --ewc-lambda 3", "options of 'ewc' are given",
+        f"{ADAPT} --method finetune --ewc-lambda 3", Code.USAGE, "'ewc'", "'finetune'",
         "--method finetune,ewc",
     ),
-    "no lambda": (f"{ADAPT} --ewc-lambda much", "'much' is not a lambda", "--ewc-lambda auto"),
-    "negative lambda": (f"{ADAPT} --ewc-lambda -1", "lambda -1 is not a number of at least 0", "error"),
-    "no proxy": (f"{ADAPT} --ewc-proxy adverse", "'proxy' cannot be 'adverse'", "did you mean 'adversarial'"),
-    "no samples": (f"{ADAPT} --ewc-samples 0", "from 0 samples cannot be estimated", "hint"),
-    "no policy": (
-        f"{ADAPT} --method diffaugment --diffaugment-policy colour", "no policy 'colour'",
-        "'color'",
-    ),
+    "no lambda": (f"{ADAPT} --ewc-lambda much", Code.OUT_OF_RANGE, "--ewc-lambda much", "--ewc-lambda auto"),
+    "negative lambda": (f"{ADAPT} --ewc-lambda -1", Code.OUT_OF_RANGE, "lambda", "-1"),
+    "no proxy": (f"{ADAPT} --ewc-proxy adverse", None, "'proxy'", "'adverse'", "did you mean 'adversarial'"),
+    "no samples": (f"{ADAPT} --ewc-samples 0", Code.OUT_OF_RANGE, "0 samples", "--samples"),
+    "no policy": (f"{ADAPT} --method diffaugment --diffaugment-policy colour", None, "'colour'", "'color'"),
     "no place": (
-        f"{ADAPT} --method diffaugment --diffaugment-where d_only", "'where' cannot be 'd_only'",
-        "d-only",
+        f"{ADAPT} --method diffaugment --diffaugment-where d_only", None, "'where'", "'d_only'", "d-only",
     ),
-    "unknown command": ("adopt", "No such command 'adopt'", "adapt"),
-    "no number": (f"{ADAPT} --steps many", "Invalid value for '--steps'", "integer"),
-    "no steps": (f"{ADAPT} --steps 0", "steps, sample-every and save-every", "at least 1"),
-    "no rate": (f"{ADAPT} --lr nan", "--lr is above 0", "error"),
-    "no batch": (f"{ADAPT} --batch 0", "--batch is at least 1", "error"),
-    "no fit": (f"{ADAPT} --fit stretch", "no fit 'stretch'", "crop or pad"),
-    "no stop": (f"{ADAPT} --stop best", "no stop 'best'", "steps or auto"),
-    "no device": (f"{ADAPT} --device tpu", "no device 'tpu'", "usable: auto, cpu"),
-    "no critic": (
-        "adapt images --out run --source no_d.safetensors", "no discriminator, so the adversarial",
-        "--proxy reconstruction",
+    "unknown command": ("adopt", None, "'adopt'", "adapt"),
+    "no number": (f"{ADAPT} --steps many", None, "'--steps'", "integer"),
+    "no steps": (f"{ADAPT} --steps 0", Code.OUT_OF_RANGE, "--steps", "at least 1"),
+    "no grids": (f"{ADAPT} --sample-every 0", Code.OUT_OF_RANGE, "--sample-every", "at least 1"),
+    "no saves": (f"{ADAPT} --save-every -1", Code.OUT_OF_RANGE, "--save-every", "at least 1"),
+    "no rate": (f"{ADAPT} --lr nan", Code.OUT_OF_RANGE, "--lr", "above 0"),
+    "no batch": (f"{ADAPT} --batch 0", Code.OUT_OF_RANGE, "--batch", "at least 1"),
+    "no fit": (f"{ADAPT} --fit stretch", Code.UNKNOWN_NAME, "'stretch'", "crop or pad"),
+    "no stop": (f"{ADAPT} --stop best", Code.UNKNOWN_NAME, "'best'", "steps or auto"),
+    "no device": (f"{ADAPT} --device tpu", None, "'tpu'", "auto, cpu"),
+    "no discriminator": (
+        "adapt images --out run --source no_d.safetensors", Code.INCOMPATIBLE, "discriminator",
+        "--proxy reconstruction", "--ewc-proxy",
     ),
-    "beside resume": ("adapt --resume mine --lr 1", "takes no --lr", "fsgen adapt --resume RUN"),
-    "images and resume": ("adapt images --resume mine", "takes no images", "fsgen adapt --resume RUN"),
-    "option and resume": ("adapt --resume mine --ewc-lambda 1", "no --ewc-lambda", "hint"),
+    "beside resume": ("adapt --resume mine --lr 1", Code.USAGE, "--lr", "fsgen adapt --resume RUN"),
+    "images and resume": ("adapt images --resume mine", Code.USAGE, "images", "fsgen adapt --resume RUN"),
+    "option and resume": ("adapt --resume mine --ewc-lambda 1", Code.USAGE, "--ewc-lambda", "--steps"),
+    "config and resume": ("train --resume mine --config a.toml", Code.USAGE, "--config", "fsgen train"),
     # places
-    "no run": ("adapt --resume mine", "there is no run in mine", r"config\.toml"),
-    "taken": (
-        "adapt images --out mine --source source.safetensors", "mine is not empty",
-        "choose another --out",
-    ),
-    "taken, forced": (
-        "adapt images --out mine --source source.safetensors --force", "mine is not empty",
-        "choose another --out",
-    ),
-    "a file": (
-        "adapt images --out file --source source.safetensors", "file is a file, not a folder",
-        "another --out",
-    ),
-    "below a file": (
-        "adapt images --out file/run --source source.safetensors", "file/run cannot be created",
-        "choose another",
-    ),
-    "sample below a file": (
-        "sample source.safetensors --out file/a.png", "cannot be created",
-        "choose another",
-    ),
+    "no run": ("adapt --resume mine", None, "mine", "config.toml"),
+    "taken": (f"adapt images --out mine {OURS}", None, "mine", "--out"),
+    "taken, forced": (f"adapt images --out mine {OURS} --force", None, "mine", "--out"),
+    "a file": (f"adapt images --out file {OURS}", None, "file", "--out"),
+    "below a file": (f"adapt images --out file/run {OURS}", None, "file/run"),
+    "sample below a file": ("sample source.safetensors --out file/a.png", None, "file"),
     # samples
-    "no seeds": (f"{SAMPLE} --seeds x", "'x' is not a list", "0-63"),
-    "seeds twice": (f"{SAMPLE} --seeds 1 --n 2", "say the same", "one of"),
-    "no pictures": (f"{SAMPLE} --n 0", "--n is at least 1", "error"),
-    "no grid": (f"{SAMPLE} --grid 8", "'8' is not a grid", "8x8"),
-    "small grid": (f"{SAMPLE} --grid 2x2 --n 5", "5 pictures do not fit", "larger grid"),
-    "no film": ("sample source.safetensors --out a.gif", "a.gif is a film", "--interpolate"),
-    "no plot": ("fisher source.safetensors --plot a.jpg", "written as PNG, not as a.jpg", "a.png"),
+    "no seeds": (f"{SAMPLE} --seeds x", Code.OUT_OF_RANGE, "'x'", "--seeds 0-63"),
+    "seeds twice": (f"{SAMPLE} --seeds 1 --n 2", Code.USAGE, "--seeds", "--n"),
+    "no pictures": (f"{SAMPLE} --n 0", Code.OUT_OF_RANGE, "--n", "at least 1"),
+    "no grid": (f"{SAMPLE} --grid 8", Code.OUT_OF_RANGE, "'8'", "--grid 8x8"),
+    "small grid": (f"{SAMPLE} --grid 2x2 --n 5", Code.OUT_OF_RANGE, "5 ", "2x2"),
+    "no animation": ("sample source.safetensors --out a.gif", Code.USAGE, "a.gif", "--interpolate"),
+    "no plot": ("fisher source.safetensors --plot a.jpg", None, "a.jpg", "a.png"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_refused_in_one_sentence(cli, place, what):
-    line, sentence, remedy = REFUSED[what]
+    line, code, *named = REFUSED[what]
     before = snapshot(place)
-    check(cli(*line.split()), 2, sentence, remedy)
+    check(cli(*line.split()), 2, *named)
+    if code is not None:
+        result = cli(*line.split(), "--json")
+        told = json.loads(result.err.splitlines()[-1])
+        assert result.code == 2 and result.out == "" and told["code"] == code
+        assert told["error"] and "\n" not in told["error"] and set(told) == {"error", "code", "where", "hint"}
     after = snapshot(place)
     for path in [p for p in after if p.parts[0] == "run" and not after[p]]:
         del after[path]  # an empty folder may stay
@@ -186,16 +168,16 @@ def test_refused_in_one_sentence(cli, place, what):
 def test_a_run_in_the_way(cli, place):
     assert cli(*f"{ADAPT} --method finetune --steps 1".split()).code == 0
     before = snapshot(place)
-    check(cli(*ADAPT.split()), 2, "there is a run in run already", "fsgen adapt --resume run; .*--force")
-    check(cli("adapt", "--resume", "run", "--steps", 0), 2, "done 1 steps: --steps 0 is behind", "error")
+    check(cli(*ADAPT.split()), 2, "run", "fsgen adapt --resume run", "--force")
+    check(cli("adapt", "--resume", "run", "--steps", 0), 2, "1 steps", "--steps 0")
     assert snapshot(place) == before
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
 def test_an_unwritable_folder(cli, place):
     (place / "mine").chmod(0o500)
-    check(cli("adapt", "images", "--out", "mine/run"), 2, "run cannot be created: Permission", "choose")
-    check(cli("sample", "source.safetensors", "--out", "mine/a.png"), 2, "cannot be written", "choose")
+    check(cli("adapt", "images", "--out", "mine/run"), 2, "mine/run", "Permission denied")
+    check(cli("sample", "source.safetensors", "--out", "mine/a.png"), 2, "mine", "Permission denied")
 
 
 def test_an_unwritable_folder_even_for_root(cli, place, monkeypatch):
@@ -207,7 +189,7 @@ def test_an_unwritable_folder_even_for_root(cli, place, monkeypatch):
         return real(path, *rest, **options)
 
     monkeypatch.setattr(os, "mkdir", mkdir)
-    check(cli("adapt", "images", "--out", "locked/run"), 2, "run cannot be created: Permission", "choose")
+    check(cli("adapt", "images", "--out", "locked/run"), 2, "locked/run", "Permission denied")
 
 
 def test_a_full_disk_is_a_failure(cli, place, monkeypatch):
@@ -217,33 +199,29 @@ def test_a_full_disk_is_a_failure(cli, place, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     fisher, pull = "fisher source.safetensors --samples 1", "pull source.safetensors"
     for line in (f"{ADAPT} --method finetune", SAMPLE, fisher, pull):
-        check(
-            cli(*line.split()), 1, "error: the disk is full: .* could not be written", "hint: free some space"
-        )
+        check(cli(*line.split()), 1, "error: the disk is full", "hint: free some space")
 
 
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (RuntimeError("odd [red]thing[/red]"), 1, r"RuntimeError: odd \[red\]thing\[/red\]"),
+        (RuntimeError("odd [red]thing[/red]"), 1, "RuntimeError: odd [red]thing[/red]"),
         (OSError(errno.ENOSPC, "No space left"), 1, "the disk is full"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
-def test_what_nobody_foresaw(cli, place, monkeypatch, error, code, message):
+def test_unexpected_errors(cli, place, monkeypatch, error, code, message):
     def fail(*args, **options):
         raise error
 
     monkeypatch.setattr("fsgen.models.model.load", fail)
-    check(cli("info", "peeps64"), code, message, "")
+    check(cli("info", "peeps64"), code, message)
     if code == 1:
         with pytest.raises(type(error)):  # python shows it, and where it came from
             cli("info", "peeps64", "--debug")
 
 
 def test_debug_shows_where(cli, place):
-    from fsgen.errors import FsgenError
-
     for flag in ("--debug", "-v"):
         with pytest.raises(FsgenError):
             cli("info", "absent", flag)
@@ -263,7 +241,7 @@ def test_a_hostile_file(cli, place, call):
         torch.save({"g_ema": {"conv1.conv.weight": torch.zeros(3), "x": Evil()}}, place / "gift.pt")
     else:
         (place / "gift.pt").write_bytes(pickle.dumps({"G_ema": Evil()}))
-    check(cli("pull", "gift.pt"), 2, r"error: gift\.pt", "")
+    check(cli("pull", "gift.pt"), 2, "error: gift.pt")
     assert not mark.exists() and not list((place / "home").rglob("*.safetensors"))
 
 
@@ -271,7 +249,7 @@ def texts(path):
     """The texts in a module, with X for what is filled in."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.JoinedStr):
-            yield "".join(str(getattr(part, "value", "X")) for part in node.values)
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
 
@@ -282,7 +260,7 @@ def test_every_command_and_flag_in_a_message_exists():
         name: {flag for p in command.params for flag in p.opts + p.secondary_opts}
         for name, command in commands.items()
     }
-    known = set().union(*flags.values()) | {"--version", "--help"}
+    known = set().union(*flags.values()) | {"--version", "--help", "--help-all"}
     seen = 0
     for path in Path(fsgen.__file__).parent.rglob("*.py"):
         for text in texts(path):
@@ -292,5 +270,8 @@ def test_every_command_and_flag_in_a_message_exists():
                     wrong = set(re.findall(r"(?<!\S)--[a-z-]+", rest)) - flags[name]
                     assert not wrong, f"{path.name}: {text}"
             wrong = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - known
+            wrong = {
+                flag for flag in wrong if not (flag.endswith("-") and any(f.startswith(flag) for f in known))
+            }
             assert not wrong, f"{path.name}: {text}"
     assert seen > 10

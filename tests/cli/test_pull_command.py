@@ -21,14 +21,15 @@ def test_it_prints_what_sha256sum_checks(cli, weight_server):  # noqa: F811
         assert Path(path) == weights_dir() / CATALOGUE[name].file
         assert digest == hashlib.sha256(Path(path).read_bytes()).hexdigest()
     second = cli("pull", "metrics")
-    assert second.out == first.out and second.err.count("here already") == len(BASE)
+    assert second.out == first.out and "fetched" not in second.err
+    assert second.err.count("already on this machine") == len(BASE)
 
 
 def test_what_is_named_is_all_that_is_fetched(cli, weight_server):  # noqa: F811
     result = cli("pull", "metrics", "swav", "resnet50")
     assert result.code == 0 and [name for name, _ in weight_server.asked] == ["swav", "resnet50"]
     assert len(result.out.splitlines()) == 2
-    assert "swav_800ep_pretrain.pth.tar" in result.err
+    assert CATALOGUE["swav"].used_by in result.err and CATALOGUE["swav"].file in result.err
 
 
 def test_as_json(cli, weight_server):  # noqa: F811
@@ -38,19 +39,19 @@ def test_as_json(cli, weight_server):  # noqa: F811
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "named"),
     [
-        (("metrics", "--name", "x"), "--name is for sources"),
-        (("metrics", "--force"), "--force is for sources"),
-        (("peeps64", "--everything"), "--everything is for the metrics' weights, not for 'peeps64'"),
-        (("metrics", "swav", "--everything"), "--everything has swav in it"),
-        (("metrics", "swaw"), "there are no weights 'swaw'\nhint: did you mean 'swav'?"),
-        (("ffhq", "metfaces"), "one source at a time: ffhq, or metfaces"),
+        (("metrics", "--name", "x"), ["--name"]),
+        (("metrics", "--force"), ["--force"]),
+        (("peeps64", "--everything"), ["--everything", "'peeps64'"]),
+        (("metrics", "swav", "--everything"), ["--everything", "swav"]),
+        (("metrics", "swaw"), ["'swaw'", "did you mean 'swav'?"]),
+        (("ffhq", "metfaces"), ["ffhq", "metfaces"]),
     ],
 )
-def test_options_that_do_not_belong(cli, arguments, message):
+def test_options_that_do_not_belong(cli, arguments, named):
     result = cli("pull", *arguments)
-    assert result.code == 2 and message in result.err and result.out == ""
+    assert result.code == 2 and all(name in result.err for name in named) and result.out == ""
 
 
 def test_without_network_it_says_what_to_fetch_by_hand(cli, weight_server):  # noqa: F811

@@ -162,7 +162,7 @@ def test_instances_are_swapped_without_training(tmp_path, source, drawings):
 
 
 def test_other_methods_adapt_a_model_of_instances(tmp_path, source, drawings, monkeypatch):
-    monkeypatch.setattr("fsgen.methods.ewc.PILOT", 2)
+    monkeypatch.setattr("fsgen.methods.ewc.TRIAL", 2)
     for method in ("finetune", "ewc", "diffaugment"):
         options = {"ewc": {"samples": 4}} if method == "ewc" else {}
         run = fsgen.adapt(

@@ -1,4 +1,4 @@
-"""Runs of the engine without what takes their time: plots, a mean over many latents, a long pilot."""
+"""Runs of the engine without what takes their time: plots, a mean over many latents, a long trial run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fsgen.methods import ewc
 
 @pytest.fixture(autouse=True)
 def _quick(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ewc, "PILOT", 3)
+    monkeypatch.setattr(ewc, "TRIAL", 3)
 
 
 @pytest.fixture(scope="session")

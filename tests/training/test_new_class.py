@@ -118,7 +118,7 @@ def test_a_run_with_a_new_class_can_take_another(tmp_path, source, drawings):
 
 
 def test_the_other_methods_train_a_new_class_with_the_rest(tmp_path, source, drawings, monkeypatch):
-    monkeypatch.setattr("fsgen.methods.ewc.PILOT", 2)
+    monkeypatch.setattr("fsgen.methods.ewc.TRIAL", 2)
     for method in ("ewc", "diffaugment", "embedding,diffaugment"):  # finetune: above
         options = {"ewc": {"samples": 4}} if "ewc" in method else {}
         run = adapt(drawings, tmp_path / method, source, method=method, options=options)
