@@ -87,7 +87,7 @@ REFUSED = {  # the command, and what is named: the value at fault and the remedy
     # neighbours
     "as many neighbours": (
         f"train images --features bundled --neighbours 4 {NEW}", "4 images", "4 neighbours",
-        "--neighbours 3",
+        "at most 3",
     ),
     "no neighbours": (
         f"train images --features bundled --neighbours 0 {NEW}", "--neighbours is at least 1", "error",
