@@ -1,1 +1,1 @@
-"""Shared layers, losses and the Fisher estimator. Nothing here knows a family or a method."""
+"""Shared layers, losses and the Fisher estimator, independent of families and methods."""

@@ -1,4 +1,4 @@
-"""Running statistics of batch normalisation that belong to the weights they are used with."""
+"""Recompute running statistics of batch normalisation for given weights."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from fsgen.interfaces import Inputs
 def refresh_stats(g: nn.Module, batches: Iterable[Inputs]) -> None:
     """Replace the running statistics of each batch normalisation in ``g`` by their means over ``batches``.
 
-    What training leaves there is a mean over the last ten small batches, and of other weights: those before
-    the last steps or, in a moving average of G, those of the live network. Averaged weights need statistics
-    of their own (Izmailov et al. 2018, section 3.2).
+    After training they are means over about ten small batches under earlier weights or, in a moving average
+    of G, under the training weights. Averaged weights need their own (Izmailov et al. 2018, section 3.2).
 
     Args:
-        g: called with each of ``batches``; its mode is as before afterwards.
-        batches: inputs on the device of ``g``; a normalisation sees each batch by itself, as in training.
+        g: called with each of ``batches``; its mode is restored afterwards.
+        batches: inputs on the device of ``g``, each normalised by itself, as in training.
     """
     norms = [module for module in g.modules() if isinstance(module, _BatchNorm)]
     before = [(norm.training, norm.momentum) for norm in norms]
@@ -37,7 +36,7 @@ def refresh_stats(g: nn.Module, batches: Iterable[Inputs]) -> None:
 
 
 def add_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` with the batch counters that files from before PyTorch 0.4.1 lack; nobody reads them."""
+    """Add the batch counters, unused but required, that files from before PyTorch 0.4.1 lack."""
     counters = {
         f"{key.removesuffix('running_mean')}num_batches_tracked": torch.zeros([], dtype=torch.int64)
         for key in state

@@ -1,6 +1,6 @@
 """Resampling with the binomial filter [1, 3, 3, 1] of StyleGAN2 (Karras et al. 2020, appendix B).
 
-The filter is an outer product with sum 1; up-sampling multiplies it by 4 to keep the signal's level.
+The filter is an outer product with sum 1; upsampling multiplies it by 4 to preserve the signal's level.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ TAPS = (1.0, 3.0, 3.0, 1.0)
 
 
 def binomial_kernel(like: Tensor, gain: float = 1.0) -> Tensor:
-    """The 4x4 filter, sum ``gain``, in the dtype and on the device of ``like``."""
+    """The 4x4 filter with sum ``gain``, in the dtype and on the device of ``like``."""
     taps = torch.tensor(TAPS, dtype=like.dtype, device=like.device)
     return torch.outer(taps, taps) * (gain / sum(TAPS) ** 2)
 
 
 def blur(x: Tensor, pad: tuple[int, int], gain: float = 1.0, stride: int = 1) -> Tensor:
-    """Filter every channel alone. ``pad``: zeros before and after, in rows and columns alike.
+    """Filter each channel separately. ``pad``: zeros before and after rows and columns.
 
     [n, C, H, W] -> [n, C, (H + sum(pad) - 4) // stride + 1, ...]
     """
@@ -38,5 +38,5 @@ def upsample(x: Tensor) -> Tensor:
 
 
 def downsample(x: Tensor) -> Tensor:
-    """[n, C, H, W] -> [n, C, H/2, W/2]: the filter, then every second pixel. Adjoint of ``upsample`` / 4."""
+    """[n, C, H, W] -> [n, C, H/2, W/2]: the filter, then every second pixel; adjoint of ``upsample`` / 4."""
     return blur(x, pad=(1, 1), stride=2)

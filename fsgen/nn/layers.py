@@ -1,7 +1,7 @@
 """Layers with an equalised learning rate (Karras et al. 2018, section 4.1).
 
-Stored weights are of order 1 and scaled at run time, so that Adam moves every layer at the same relative
-pace. Fisher and EWC penalty work on the stored ("raw") weights.
+Stored weights are of order 1 and scaled at run time, so that Adam changes every layer at the same relative
+rate. Fisher information and EWC penalty use the stored ("raw") weights.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from torch.nn import functional as F
 
 from fsgen.nn import fir
 
-GAIN = math.sqrt(2)  # keeps the variance through the leaky ReLU
-# lrelu(GAIN * x) = GAIN * lrelu(x): the layers below multiply their weights and biases, which are small,
-# where the definition multiplies feature maps, which are not.
+GAIN = math.sqrt(2)  # preserves the variance through the leaky ReLU
+# lrelu(GAIN * x) = GAIN * lrelu(x): the layers below scale their small weights and biases instead of the
+# large feature maps.
 
 
 def lrelu(x: Tensor, clamp: float | None = None) -> Tensor:
-    """Leaky ReLU, slope 0.2, of an ``x`` that carries the GAIN already, clamped to +-``clamp``."""
+    """Leaky ReLU, slope 0.2, of an ``x`` that includes the GAIN, clamped to +-``clamp``."""
     x = F.leaky_relu(x, 0.2)
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
 def normalise(x: Tensor) -> Tensor:
-    """Each row divided by its root mean square: [n, k] -> [n, k]."""
+    """Divide each row by its root mean square: [n, k] -> [n, k]."""
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
 
 
@@ -50,7 +50,7 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv(nn.Module):
-    """A convolution W / sqrt(fan_in), optionally down-sampling by 2, with bias and ``lrelu`` or bare."""
+    """Convolution with W / sqrt(fan_in), optionally downsampling by 2; ``bare``: no bias and no ``lrelu``."""
 
     def __init__(
         self, inputs: int, outputs: int, size: int, *, down: bool = False, bare: bool = False,
@@ -64,14 +64,14 @@ class EqualConv(nn.Module):
         self.clamp = clamp
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """``gain`` multiplies the output (and the clamp with it)."""
+        """``gain`` multiplies the output, including the clamp."""
         if self.bias is not None:
             gain = gain * GAIN
         weight = self.weight * (self.scale * gain)
         size = weight.shape[-1]
         if not self.down:
             x = F.conv2d(x, weight, padding=size // 2)
-        elif size == 1:  # the filter commutes with a 1x1 convolution: drop the pixels first
+        elif size == 1:  # the filter commutes with a 1x1 convolution: downsample first
             x = F.conv2d(fir.downsample(x), weight)
         else:
             x = F.conv2d(fir.blur(x, pad=(2, 2)), weight, stride=2)
@@ -82,11 +82,11 @@ class EqualConv(nn.Module):
 
 
 class ModulatedConv(nn.Module):
-    """Weight (de)modulation (StyleGAN2, equations 1 and 3) on the activations instead of the weights.
+    """Weight (de)modulation (StyleGAN2, equations 1 and 3), applied to activations instead of weights.
 
-    With style s, W'_oik = s_i W_oik and W''_oik = W'_oik / sqrt(sum_ik W'_oik^2 + eps). Scaling the input
-    channels by s and the output channels by the denominator is the same convolution with one weight for the
-    whole batch: no grouped convolution, and per-sample gradients come cheap.
+    With style s, W'_oik = s_i W_oik and W''_oik = W'_oik / sqrt(sum_ik W'_oik^2 + eps). Scaling input
+    channels by s and output channels by the denominator is equivalent with one weight for the whole batch:
+    no grouped convolution, and cheap per-sample gradients.
     """
 
     def __init__(
@@ -118,10 +118,10 @@ class ModulatedConv(nn.Module):
 
 
 def minibatch_std(x: Tensor, group: int) -> Tensor:
-    """One more channel: the spread of the batch (Karras et al. 2018, section 3), so that D sees diversity.
+    """Append the batch's standard deviation as a channel (Karras et al. 2018, section 3).
 
     [n, C, H, W] -> [n, C + 1, H, W]. Sample i belongs to group i mod (n / G), with G the largest divisor of n
-    that is at most ``group``: the published min(group, n) wherever that divides n.
+    up to ``group``: the published min(group, n) if that divides n.
     """
     n, _, height, width = x.shape
     size = next(g for g in range(min(group, n), 0, -1) if n % g == 0)

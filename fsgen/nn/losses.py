@@ -21,26 +21,26 @@ def nonsaturating_g(fake_logits: Tensor) -> Tensor:
 
 
 def log_sigmoid(logits: Tensor) -> Tensor:
-    """log D(x) of each sample: [n, 1] -> [n]."""
+    """log D(x) per sample: [n, 1] -> [n]."""
     return -F.softplus(-logits).flatten()
 
 
 def r1(logits: Tensor, images: Tensor) -> Tensor:
-    """E[|grad_x D(x)|^2] on reals (Mescheder et al. 2018, equation 9), without gamma / 2.
+    """E[|grad_x D(x)|^2] on real images (Mescheder et al. 2018, equation 9), without gamma / 2.
 
-    ``images`` must require grad and have produced ``logits``; the result can be differentiated again.
+    ``images`` must require grad and have produced ``logits``; the result is differentiable.
     """
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
 def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
-    """|J_w^T y| of each sample (StyleGAN2, equation 4), with y ~ N(0, I) / sqrt(H W): [n].
+    """|J_w^T y| per sample (StyleGAN2, equation 4), with y ~ N(0, I) / sqrt(H W): [n].
 
     Args:
-        images: [n, C, H, W], made from ``ws``.
+        images: [n, C, H, W], generated from ``ws``.
         ws: [n, num_ws, w_dim], requiring grad; the squared norm is averaged over the num_ws layers.
-        noise: standard normal, the shape of ``images``.
+        noise: standard normal, of the shape of ``images``.
     """
     height, width = images.shape[2:]
     (gradient,) = torch.autograd.grad((images * noise).sum() / (height * width) ** 0.5, ws, create_graph=True)
@@ -48,16 +48,16 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
 
 
 def path_penalty(lengths: Tensor, mean: Tensor, decay: float = 0.01) -> tuple[Tensor, Tensor]:
-    """E[(|J_w^T y| - a)^2] with a the running mean *after* this batch, and that mean, detached.
+    """E[(|J_w^T y| - a)^2] with the running mean a *after* this batch, and a, detached.
 
-    The gradient also goes through a, as published.
+    As published, the gradient also flows through a.
     """
     a = mean + decay * (lengths.mean() - mean)
     return (lengths - a).square().mean(), a.detach()
 
 
 def hinge(logits: Tensor, margin: Tensor | float = 1.0) -> Tensor:
-    """E[max(0, margin - logit)] of reals (Lim & Ye 2017); of fakes with the sign of their logits turned."""
+    """E[max(0, margin - logit)] for real images (Lim & Ye 2017); pass negated logits for fakes."""
     return F.relu(margin - logits).mean()
 
 
@@ -65,24 +65,23 @@ def ewc_penalty(weights: Sequence[Tensor], start: Sequence[Tensor], importance: 
     """sum_i F_i (theta_i - theta_S,i)^2 (Li et al. 2020, equation 4, less lambda) over tensors of any shape.
 
     Args:
-        weights, start, importance: theta, theta_S and F, tensor by tensor; gradients flow to ``weights``,
-            once. Cheapest where the three of a tensor lie in memory in the same order.
+        weights, start, importance: theta, theta_S and F, tensor by tensor. Gradients flow to ``weights``,
+            once. Fastest if the three tensors have the same memory format.
     """
     return _EWCPenalty.apply(len(weights), *weights, *start, *importance)
 
 
 class _EWCPenalty(torch.autograd.Function):
-    """F (theta - theta_S) makes both the value and the gradient; tensor by tensor, since that of one stays in
-    the processor's cache."""
+    """Use F (theta - theta_S) for value and gradient, tensor by tensor so it stays in the CPU's cache."""
 
     @staticmethod
     def forward(ctx: Any, n: int, *tensors: Tensor) -> Tensor:
         pulls, values = [], []
         for theta, start, importance in zip(tensors[:n], tensors[n : 2 * n], tensors[2 * n :], strict=True):
-            away = theta - start
-            pull = importance * away
+            difference = theta - start
+            pull = importance * difference
             pulls.append(pull)
-            values.append((pull * away).sum())
+            values.append((pull * difference).sum())
         ctx.save_for_backward(*pulls)
         return torch.stack(values).sum()
 
@@ -93,22 +92,22 @@ class _EWCPenalty(torch.autograd.Function):
         return None, *(twice * pull for pull in pulls), *(2 * len(pulls) * [None])
 
 
-def l1_distance(ours: Tensor, theirs: Tensor) -> Tensor:
-    """E|ours - theirs| of two tensors of a shape; gradients flow to ``ours``, once.
+def l1_distance(a: Tensor, b: Tensor) -> Tensor:
+    """E|a - b| of two tensors of equal shape; gradients flow to ``a``, once.
 
-    L1 as PyTorch has it goes through memory more often, which is what counts for large feature maps.
+    Reads memory less often than PyTorch's L1 loss, which matters for large feature maps.
     """
-    return _L1Distance.apply(ours, theirs)
+    return _L1Distance.apply(a, b)
 
 
 class _L1Distance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, ours: Tensor, theirs: Tensor) -> Tensor:
-        ctx.apart = ours - theirs
-        return torch.linalg.vector_norm(ctx.apart, ord=1) / ctx.apart.numel()
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.difference = a - b
+        return torch.linalg.vector_norm(ctx.difference, ord=1) / ctx.difference.numel()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        apart, ctx.apart = ctx.apart, None
-        return apart.sgn_().mul_(gradient / apart.numel()), None
+        difference, ctx.difference = ctx.difference, None
+        return difference.sgn_().mul_(gradient / difference.numel()), None

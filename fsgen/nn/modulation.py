@@ -1,11 +1,12 @@
 """Kernel modulation (Zhao et al. 2022, section 4.2): a frozen weight times one plus a matrix of rank one.
 
-Both are parametrisations of a network's own parameters: its code reads ``weight`` and ``bias`` as before.
+Implemented as parametrisations: the network's code reads ``weight`` and ``bias`` as before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +14,18 @@ from torch.nn.utils import parametrize
 
 from fsgen.nn.filter_masks import axis_of
 
-START = 1e-7  # of u and v; both at 0 would never move
+START = 1e-7  # scale of u and v at the start; with both at 0 their gradients would be 0
 
 
 class Rank1(nn.Module):
-    """W -> W * (1 + v u^T) * gain, a row of W being a filter.
+    """W -> W * (1 + v u^T) * gain, with a filter per row of W.
 
     Args:
         weight: W, of any shape.
-        axis: of W, which counts its filters.
-        rng: of u and v.
-        reshaped: as the published code has it for kernels: u v^T, only read as if it were v u^T, so that v[j]
-            is not of filter j.
+        axis: filter axis of W.
+        rng: draws u and v.
+        reshaped: as in the published code for kernels, use u v^T reshaped to the shape of v u^T, so that v[j]
+            does not belong to filter j.
         gain: a constant.
     """
 
@@ -46,7 +47,7 @@ class Rank1(nn.Module):
 
 
 class Shift(nn.Module):
-    """b -> b + a vector that starts at 0."""
+    """b -> b + offset, which is 0 at the start."""
 
     def __init__(self, bias: Tensor) -> None:
         super().__init__()
@@ -63,9 +64,9 @@ def modulate(
     """Modulate the parameters ``names`` of ``net``: weights by ``Rank1``, biases and scalars by ``Shift``.
 
     Args:
-        reshaped: see ``Rank1``; of kernels alone.
-        scaled: as published, layers that are no convolutions are divided by the root of their outputs in
-            place of that of their inputs, which changes what the network does wherever the two differ.
+        reshaped: see ``Rank1``; for kernels only.
+        scaled: as in the published code, divide linear layers by the root of their outputs instead of their
+            inputs, which changes the network's function where the two differ.
     """
     for name in names:
         owner, _, leaf = name.rpartition(".")
@@ -80,12 +81,12 @@ def modulate(
 
 
 def added(name: str, part: str) -> str:
-    """The name of what modulates the parameter ``name``: ``u`` and ``v`` of a weight, ``b`` of a bias."""
+    """Name of the modulation of the parameter ``name``: ``part`` is u or v for a weight, b for a bias."""
     return f"{_list(name)}.0.{part}"
 
 
 def original(name: str) -> str:
-    """The name of the parameter ``name`` itself, once it is modulated."""
+    """Name of the original parameter ``name`` after modulation."""
     return f"{_list(name)}.original"
 
 
@@ -95,9 +96,10 @@ def _list(name: str) -> str:
 
 
 def fold(net: nn.Module) -> None:
-    """Make what modulated parameters come to the parameters themselves."""
+    """Replace modulated parameters by their values."""
     for module in list(net.modules()):
         if parametrize.is_parametrized(module):
-            for leaf in list(module.parametrizations):
-                if isinstance(module.parametrizations[leaf][0], Rank1 | Shift):
+            changes = cast(Mapping[str, nn.ModuleList], module.parametrizations)
+            for leaf in list(changes):
+                if isinstance(changes[leaf][0], Rank1 | Shift):
                     parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)

@@ -1,4 +1,4 @@
-"""Convolutions of spectral norm one (Miyato et al. 2018, "Spectral Normalization for GANs")."""
+"""Spectrally normalised convolutions (Miyato et al. 2018, "Spectral Normalization for GANs")."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-FIRST = 15  # power iterations on untrained weights: enough for a picture before the first step
-EPSILON = 1e-12  # below which a vector is not lengthened to one
+FIRST = 15  # power iterations on untrained weights: sufficient for images before the first step
+EPSILON = 1e-12  # minimum norm of a vector to be normalised
 
 
 class SpectralConv(nn.Module):
-    """A convolution without bias, its weight W divided by sigma = u^T W v, an estimate of its largest
-    singular value.
+    """Convolution without bias, with weight W divided by sigma = u^T W v, an estimate of its largest singular
+    value.
 
-    In training every forward pass first takes one step of the power iteration for u and v (algorithm 1);
-    otherwise the stored ones are used as they are. Gradients flow through sigma, not through u and v.
+    In training, every forward pass first does one power iteration for u and v (algorithm 1); otherwise the
+    stored ones are used. Gradients flow through sigma, not through u and v.
 
     Args:
         inputs: channels.
         outputs: channels.
-        size: of the kernel's side in pixels.
+        size: side of the kernel in pixels.
         stride: of the convolution.
         padding: zeros on each side.
-        transposed: whether it is a transposed convolution; W is a matrix of ``outputs`` rows all the same.
+        transposed: transposed convolution, whose matrix W also has ``outputs`` rows.
     """
 
     u: Tensor  # [outputs]
@@ -38,11 +38,11 @@ class SpectralConv(nn.Module):
         super().__init__()
         first, second = (inputs, outputs) if transposed else (outputs, inputs)
         self.weight = nn.Parameter(torch.empty(first, second, size, size))
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as PyTorch's own convolutions begin
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as in PyTorch's convolutions
         self.stride, self.padding, self.transposed = stride, padding, transposed
         self.register_buffer("u", torch.randn(outputs))
         self.register_buffer("v", torch.randn(inputs * size**2))
-        if not self.weight.is_meta:  # where there are shapes alone, this is all that takes time
+        if not self.weight.is_meta:  # a network of shapes only is built without this slow part
             self.u.copy_(F.normalize(self.u, dim=0))
             self.iterate(FIRST)
 
@@ -53,7 +53,7 @@ class SpectralConv(nn.Module):
 
     @torch.no_grad()
     def iterate(self, times: int = 1) -> None:
-        """Bring u and v nearer to the singular vectors of the largest singular value."""
+        """Move u and v towards the singular vectors of the largest singular value."""
         matrix = self.matrix
         for _ in range(times):
             self.v.copy_(F.normalize(matrix.T @ self.u, dim=0, eps=EPSILON))
@@ -64,7 +64,7 @@ class SpectralConv(nn.Module):
         u, v = self.u, self.v
         if self.training:
             self.iterate()
-            u, v = u.clone(), v.clone()  # the next pass may come before this one's backward
+            u, v = u.clone(), v.clone()  # the next forward pass may precede this one's backward
         weight = self.weight / torch.dot(u, self.matrix @ v)
         convolve = F.conv_transpose2d if self.transposed else F.conv2d
         return convolve(x, weight, stride=self.stride, padding=self.padding)

@@ -1,4 +1,4 @@
-"""Filters by themselves: how they are counted, ranked, and kept still."""
+"""Filters of a network: axes, importance, percentiles, gradient masks."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_lines_are_percentiles_of_each_pool(percent):
         assert found[pool] == pytest.approx(np.percentile(both, percent), rel=1e-12, abs=1e-18)
 
 
-def test_still_clears_gradients_and_leaves_none_alone():
+def test_mask_gradient_clears_gradients_outside_the_mask():
     parameter = nn.Parameter(noise(3, 2))
     mask_gradient(parameter, torch.ones(3, 1, dtype=torch.bool))
     assert parameter.grad is None

@@ -29,14 +29,14 @@ def test_logistic_losses_are_logarithms_of_sigmoids():
     assert losses.log_sigmoid(fake).tolist() == pytest.approx([math.log(sigmoid(v)) for v in fake.flatten()])
 
 
-def test_losses_survive_a_certain_critic():
+def test_losses_of_extreme_logits_are_finite():
     sure = torch.tensor([[1000.0], [-1000.0]])
     assert losses.logistic_d(sure, sure).item() == pytest.approx(1000)
     assert losses.nonsaturating_g(sure).item() == pytest.approx(500)
     assert losses.log_sigmoid(sure).tolist() == pytest.approx([0, -1000])
 
 
-def test_r1_of_a_linear_critic_is_the_square_of_its_weight():
+def test_r1_of_a_linear_discriminator_is_the_square_of_its_weight():
     a = noise(3, 4, 5).requires_grad_()
     images = noise(6, 3, 4, 5, seed=1).requires_grad_()
     penalty = losses.r1((images * a).sum(dim=(1, 2, 3))[:, None], images)
