@@ -20,7 +20,6 @@ from fsgen.interfaces.families import (
     TrainingRecipe,
     Trait,
 )
-from fsgen.interfaces.inputs import Inputs
 from fsgen.interfaces.methods import (
     Claim,
     Judge,
@@ -37,6 +36,7 @@ from fsgen.interfaces.methods import (
 from fsgen.interfaces.networks import (
     Discriminator,
     Generator,
+    Inputs,
     LatentGenerator,
     Module,
     StyleGenerator,

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from fsgen.interfaces.inputs import Inputs
-from fsgen.interfaces.networks import Discriminator, Generator
+from fsgen.interfaces.networks import Discriminator, Generator, Inputs
 
 if TYPE_CHECKING:
     import torch

@@ -8,8 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast
 
 from fsgen.interfaces.families import Family, ImageKind, NetworkName, Spec, StepContext, Trait
-from fsgen.interfaces.inputs import Inputs
-from fsgen.interfaces.networks import Discriminator, Generator, Module
+from fsgen.interfaces.networks import Discriminator, Generator, Inputs, Module
 
 if TYPE_CHECKING:
     import torch

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from fsgen import registry
 from fsgen import rng as random
 from fsgen.data.images import ImageSet, folders_of
 from fsgen.errors import Code, FsgenError
 from fsgen.features.base_extractor import Extractor
-from fsgen.interfaces import Draw, Inputs, Trait
+from fsgen.interfaces import Draw, Inputs, Method, Trait
+from fsgen.methods.stack import own_part
 from fsgen.models.classes import drawn_class, names_of
 from fsgen.models.model import Model
-from fsgen.sampling.latents import prepared
 
 PREVIEW = 16  # images in the grids of a run
 
@@ -63,6 +65,14 @@ class Conditioning:
         """Inputs as images of the finished model are drawn from; ``label``: the class of all of them."""
         return lambda n, rng: prepared(self.model, self._draw(g, n, rng, label))
 
+    def extractor(self, name: str, device: torch.device | str, weights_dir: Path | None) -> Extractor | None:
+        """The network of the instance features, ``name`` or the model's own; None where there are none.
+
+        Raises:
+            FsgenError: neither says which; its weights are absent; it gives another number of features.
+        """
+        return None
+
     def _draw(self, g: Any, n: int, rng: torch.Generator, label: int | None) -> Inputs:
         return g.draw(n, rng)
 
@@ -74,6 +84,14 @@ class Conditioning:
         draw = self.prior(g, label)
         parts = [draw(1, random.generator(seed, "picture")).parts() for seed in seeds]
         return Inputs(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]}).to(device)
+
+    @torch.no_grad()
+    def draw_images(self, g: Any, n: int, purpose: str) -> Tensor:
+        """Draw n images [n, C, H, W] with the generator ``g``, on the CPU; ``purpose`` names the latents."""
+        device = next(g.parameters()).device
+        rng, draw = random.generator(0, purpose), self.prior(g)
+        counts = (min(32, n - i) for i in range(0, n, 32))
+        return torch.cat([g(draw(count, rng).to(device)).cpu() for count in counts])
 
     def check_label(self, label: str | int | None) -> int | None:
         """The number of a class given by number or name.
@@ -142,6 +160,15 @@ class ClassConditioning(Conditioning):
         if not classes or not set(folders) <= set(classes):
             return None
         return [classes.index(str(name)) for name in folders]
+
+
+def prepared(model: Model, inputs: Inputs) -> Inputs:
+    """Change ``inputs`` as the methods that ``model`` was made with do, by the tensors they stored in it."""
+    for name in dict.fromkeys(key.split(".")[0] for key in model.extra if "." in key):
+        method = registry.method(name)
+        assert issubclass(method, Method)
+        inputs = method.prepare_inputs(own_part(model.extra, name), inputs)
+    return inputs
 
 
 def conditioning_of(model: Model) -> Conditioning:

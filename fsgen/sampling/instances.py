@@ -58,36 +58,25 @@ class InstanceConditioning(ClassConditioning):
     def conditioned_on(self, shots: ImageSet, name: str, request: TrainingRequest) -> TrainingInputs:
         return self.training_inputs(shots, replace(request, mirror=False))
 
+    def extractor(self, name: str, device: torch.device | str, weights_dir: Path | None) -> Extractor | None:
+        name = name or self.model.about.get("features", "")
+        if not name:
+            known = ", ".join(feature_networks.INSTANCE_NAMES)
+            raise FsgenError(
+                f"{self.title} does not say which features it draws from",
+                code=Code.INCOMPATIBLE, where="--features", hint=f"--features: {known}",
+            )  # fmt: skip
+        extractor = feature_networks.build_instance_extractor(name, device=device, weights_dir=weights_dir)
+        if extractor.dim != self.model.spec["h_dim"]:
+            raise FsgenError(
+                f"'{name}' gives {extractor.dim} features, and {self.title} draws from {self.model.spec['h_dim']}",
+                code=Code.INCOMPATIBLE, where="--features", hint="give the features it was trained with",
+            )  # fmt: skip
+        return extractor
+
     def _storing(self, conditions: Tensor, request: TrainingRequest) -> Model:
         about = {**self.model.about, "features": request.features or self.model.about["features"]}
         return replace(self.model, about=about, extra={"conditions": conditions})
-
-
-def extractor_of(
-    model: Model, name: str, device: torch.device | str, weights_dir: Path | None = None
-) -> Extractor | None:
-    """The feature network of ``model``, or the one called ``name``; None where it takes no instances.
-
-    Raises:
-        FsgenError: neither says which; its weights are absent; it gives another number of features.
-    """
-    if not model.spec.get("h_dim"):
-        return None
-    name = name or model.about.get("features", "")
-    title = model.about.get("title", "this model")
-    if not name:
-        known = ", ".join(feature_networks.INSTANCE_NAMES)
-        raise FsgenError(
-            f"{title} does not say which features it draws from",
-            code=Code.INCOMPATIBLE, where="--features", hint=f"--features: {known}",
-        )  # fmt: skip
-    extractor = feature_networks.build_instance_extractor(name, device=device, weights_dir=weights_dir)
-    if extractor.dim != model.spec["h_dim"]:
-        raise FsgenError(
-            f"'{name}' gives {extractor.dim} features, and {title} draws from {model.spec['h_dim']}",
-            code=Code.INCOMPATIBLE, where="--features", hint="give the features it was trained with",
-        )  # fmt: skip
-    return extractor
 
 
 def features_of(

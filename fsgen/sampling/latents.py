@@ -1,12 +1,18 @@
-"""Seeds and latents: lists of seeds as text, and inputs as the methods a model was made with want them."""
+"""Seeds and latents: lists of seeds as text, and interpolation between latents."""
 
 from __future__ import annotations
 
-from fsgen import registry
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
 from fsgen.errors import Code, FsgenError
-from fsgen.interfaces import Inputs, Method
-from fsgen.methods.stack import own_part
-from fsgen.models.model import Model
+from fsgen.interfaces import Inputs
+
+if TYPE_CHECKING:
+    from fsgen.sampling.sampler import Loaded
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -32,10 +38,27 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def prepared(model: Model, inputs: Inputs) -> Inputs:
-    """Change ``inputs`` as the methods that ``model`` was made with do, by the tensors they stored in it."""
-    for name in dict.fromkeys(key.split(".")[0] for key in model.extra if "." in key):
-        method = registry.method(name)
-        assert issubclass(method, Method)
-        inputs = method.prepare_inputs(own_part(model.extra, name), inputs)
-    return inputs
+def walk(loaded: Loaded, seeds: Sequence[int], frames: int, label: int | None = None) -> Iterator[Inputs]:
+    """Interpolate inputs from seed to seed and back to the first, ``frames`` for each pair.
+
+    Spherical (Shoemake 1985) for normal latents, which have nearly one length; linear for uniform ones.
+    """
+    if len(seeds) < 2:
+        raise FsgenError(
+            "an interpolation needs at least 2 seeds", code=Code.TOO_FEW, where="--seeds", hint="--seeds 0-3"
+        )
+    stops = loaded.conditioning.inputs(loaded.g, list(seeds), loaded.device, label)
+    between_z = torch.lerp if getattr(loaded.g, "uniform", False) else _slerp
+    for i in range(len(seeds)):
+        a, b = stops[i : i + 1], stops[(i + 1) % len(seeds) :][:1]
+        for k in range(frames):
+            t = k / frames
+            ends = a.parts(), b.parts()
+            between = {name: torch.lerp(ends[0][name], ends[1][name], t) for name in ends[0] if name != "z"}
+            assert a.z is not None and b.z is not None
+            yield Inputs(z=between_z(a.z, b.z, t), **between)
+
+
+def _slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+    angle = torch.acos((a * b).sum() / (a.norm() * b.norm())).clamp(1e-4, torch.pi - 1e-4)
+    return (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)

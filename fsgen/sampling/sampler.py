@@ -20,8 +20,7 @@ from fsgen.interfaces import Inputs
 from fsgen.models import model as models
 from fsgen.models.model import Model
 from fsgen.sampling import instances, translation
-from fsgen.sampling.conditioning import Conditioning, conditioning_of
-from fsgen.sampling.latents import prepared
+from fsgen.sampling.conditioning import Conditioning, conditioning_of, prepared
 
 BATCH = 16
 NOISES = ("const", "random", "none")
@@ -85,7 +84,7 @@ class Loaded:
 
     def with_extractor(self, features: str = "", weights_dir: Path | None = None) -> Loaded:
         """Load the network of the model's instance features; arguments and errors as of ``after``."""
-        extractor = instances.extractor_of(self.model, features, self.device, weights_dir)
+        extractor = self.conditioning.extractor(features, self.device, weights_dir)
         if extractor is None:
             title = self.model.about.get("title", "this model")
             raise FsgenError(
@@ -231,42 +230,6 @@ def _pair(a: Model, b: Model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             code=Code.INCOMPATIBLE, where="--other",
         )  # fmt: skip
     return ours, theirs
-
-
-@torch.no_grad()
-def draw_images(model: Model, g: Any, n: int, purpose: str) -> Tensor:
-    """Draw n images [n, C, H, W] of ``model`` by its generator ``g``, on the CPU; ``purpose`` names the
-    latents."""
-    device = next(g.parameters()).device
-    rng, draw = random.generator(0, purpose), conditioning_of(model).prior(g)
-    counts = (min(32, n - i) for i in range(0, n, 32))
-    return torch.cat([g(draw(count, rng).to(device)).cpu() for count in counts])
-
-
-def walk(loaded: Loaded, seeds: Sequence[int], frames: int, label: int | None = None) -> Iterator[Inputs]:
-    """Interpolate inputs from seed to seed and back to the first, ``frames`` for each pair.
-
-    Spherical (Shoemake 1985) for normal latents, which have nearly one length; linear for uniform ones.
-    """
-    if len(seeds) < 2:
-        raise FsgenError(
-            "an interpolation needs at least 2 seeds", code=Code.TOO_FEW, where="--seeds", hint="--seeds 0-3"
-        )
-    stops = loaded.conditioning.inputs(loaded.g, list(seeds), loaded.device, label)
-    between_z = torch.lerp if getattr(loaded.g, "uniform", False) else _slerp
-    for i in range(len(seeds)):
-        a, b = stops[i : i + 1], stops[(i + 1) % len(seeds) :][:1]
-        for k in range(frames):
-            t = k / frames
-            ends = a.parts(), b.parts()
-            between = {name: torch.lerp(ends[0][name], ends[1][name], t) for name in ends[0] if name != "z"}
-            assert a.z is not None and b.z is not None
-            yield Inputs(z=between_z(a.z, b.z, t), **between)
-
-
-def _slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
-    angle = torch.acos((a * b).sum() / (a.norm() * b.norm())).clamp(1e-4, torch.pi - 1e-4)
-    return (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
 
 
 def _check(truncation: float, noise: str) -> None:

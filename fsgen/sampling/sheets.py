@@ -18,6 +18,7 @@ from fsgen.io.cache_folders import make_folder
 from fsgen.models import model as models
 from fsgen.models.model import Model
 from fsgen.sampling import sampler
+from fsgen.sampling.latents import walk
 from fsgen.sampling.sampler import Loaded
 
 FPS = 24
@@ -97,7 +98,7 @@ def write_animation(request: SampleRequest, frames: int, callbacks: Callbacks) -
     loaded = _ready(request)
     make_folder(request.out.parent)
     shots = []
-    for inputs in sampler.walk(loaded, request.seeds, frames, loaded.conditioning.check_label(request.label)):
+    for inputs in walk(loaded, request.seeds, frames, loaded.conditioning.check_label(request.label)):
         shots.append(image_output.picture(loaded.render(inputs, request.truncation, request.noise)[0]))
         callbacks.progress("frames", len(shots), frames * len(request.seeds))
     image_output.save_animation(shots, request.out, FPS, _text(request, loaded.model))

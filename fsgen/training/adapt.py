@@ -18,7 +18,6 @@ from fsgen.io.run_folder import RunFolder
 from fsgen.methods.stack import Stack, check_fits, parse
 from fsgen.models import model as models
 from fsgen.sampling.conditioning import conditioning_of
-from fsgen.sampling.instances import extractor_of
 from fsgen.training import early_stopping, trainer, training_free_run
 from fsgen.training.method_context import vgg16
 from fsgen.training.run_options import AdaptOptions, RunConfig, takes
@@ -79,10 +78,11 @@ def adapt(
             code=Code.INCOMPATIBLE, where="--mirror", hint="leave --mirror out",
         )  # fmt: skip
     model = starting_model(found, asked.new_class, technique)
-    device, weights_dir = devices.pick(asked.device), weight_files.user_dir(asked.weights_dir or None)
+    device = devices.pick(asked.device)
+    weights_dir = weight_files.user_dir(asked.weights_dir) if asked.weights_dir else None
     if isinstance(technique, StyleTransfer):
         vgg16(weights_dir)  # better refused now than after the images are read
-    extractor = extractor_of(model, asked.features, device, weights_dir)
+    extractor = conditioning_of(model).extractor(asked.features, device, weights_dir)
     folder = RunFolder.plan(Path(out), force=force)
     check_outside(folder.path, images, models.find(asked.source))
     shots = read_shots(model, images, asked.fit, callbacks)
@@ -159,9 +159,8 @@ def resume(run: str | Path, *, steps: int | None = None, callbacks: Callbacks | 
         )
     model = starting_model(source, config.new_class, technique)
     recipe = resolve_recipe(model, stored.get("recipe", {}))
-    extractor = extractor_of(
-        model, config.features, devices.pick(config.device), weight_files.user_dir(config.weights_dir or None)
-    )
+    device = devices.pick(config.device)
+    extractor = conditioning_of(model).extractor(config.features, device, config.weights_path)
     if steps is not None:
         folder.write_config(full_config(config, recipe, technique))
     job = TrainingJob(

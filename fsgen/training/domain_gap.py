@@ -16,7 +16,6 @@ from fsgen.io.catalog import CatalogEntry, catalog
 from fsgen.metrics.distances import nearest
 from fsgen.models.model import Model
 from fsgen.sampling.conditioning import conditioning_of
-from fsgen.sampling.sampler import draw_images
 
 # Median distance of the images to the source's samples, in units of the samples' own. Measured with peeps64:
 # its own training images 1.3; sketches, pixel faces and doodles, to which it adapts, 1.7 to 1.8; no faces at
@@ -30,10 +29,10 @@ def relative_distance(model: Model, shots: ImageSet, device: torch.device) -> fl
 
     None where the source has no discriminator, or translates.
     """
-    d = model.discriminator(device)
-    if d is None or not conditioning_of(model).draws_alone:
+    d, conditioning = model.discriminator(device), conditioning_of(model)
+    if d is None or not conditioning.draws_alone:
         return None
-    own = embed(d, draw_images(model, model.generator(device=device), PROBES, "probes"))
+    own = embed(d, conditioning.draw_images(model.generator(device=device), PROBES, "probes"))
     theirs = embed(d, shots.floats(slice(0, 64)))
     away = torch.as_tensor(nearest(theirs, own).distances).median()
     return (away / torch.as_tensor(nearest(own, own, itself=True).distances).median()).item()

@@ -25,7 +25,6 @@ from fsgen.methods.stack import Stack
 from fsgen.metrics.energy import energy_distance
 from fsgen.models.model import Model
 from fsgen.sampling.conditioning import conditioning_of
-from fsgen.sampling.sampler import draw_images
 from fsgen.training import results
 
 EVERY = 25  # steps between measurements
@@ -93,5 +92,5 @@ class EarlyStopping:
         return f"all {step} steps done: {found}; early stopping is at {BUDGET:.0%}"
 
     def _distance(self, model: Model, g: Any) -> float:
-        drawn = embed(self.discriminator, draw_images(model, g, SAMPLES, "stop"))
+        drawn = embed(self.discriminator, conditioning_of(model).draw_images(g, SAMPLES, "stop"))
         return energy_distance(drawn, self.shots)

@@ -18,8 +18,7 @@ from fsgen.io import report_json
 from fsgen.methods.stack import Stack
 from fsgen.models.adapter import Adapter
 from fsgen.models.model import Model
-from fsgen.sampling.conditioning import TrainingInputs, conditioning_of
-from fsgen.sampling.latents import prepared
+from fsgen.sampling.conditioning import TrainingInputs, conditioning_of, prepared
 from fsgen.training import plots
 from fsgen.training.run_options import RunConfig
 

@@ -134,6 +134,11 @@ class RunConfig:
         }
         return replace(cls(), **given | resolved)
 
+    @property
+    def weights_path(self) -> Path | None:
+        """``weights_dir`` as a path; None if empty."""
+        return Path(self.weights_dir) if self.weights_dir else None
+
     def to_options(self, kind: type[RunOptions]) -> dict[str, Any]:
         """The values of ``kind`` that lead to this configuration, for ``--config``."""
         names = {item.name for item in fields(kind)}

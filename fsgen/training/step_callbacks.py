@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -89,8 +90,11 @@ class StopEarly:
     """End the run once samples are close enough to the shots (``--stop auto``)."""
 
     def __init__(self, job: TrainingJob, model: Model, ended: bool) -> None:
-        self.job, self.ended = job, ended
-        self.stopping = early_stopping.EarlyStopping(model, job.shots, job.methods, job.device)
+        self.job, self.model, self.ended = job, model, ended
+
+    @cached_property
+    def stopping(self) -> early_stopping.EarlyStopping:
+        return early_stopping.EarlyStopping(self.model, self.job.shots, self.job.methods, self.job.device)
 
     def __call__(self, state: TrainingState, losses: dict[str, Tensor], status: Status) -> bool:
         if self.job.config.stop == "auto" and state.step % early_stopping.EVERY == 0:

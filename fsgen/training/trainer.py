@@ -99,7 +99,7 @@ def prepare(job: TrainingJob) -> Prepared:
     batches = real_batches(job.shots, device, mirror=job.config.mirror, classes=labels)
     context = method_context(
         job.source, data, batches, recipe=job.recipe, config=job.config, shots=len(job.shots), device=device,
-        weights_dir=weight_files.user_dir(job.config.weights_dir), callbacks=callbacks,
+        weights_dir=job.config.weights_path, callbacks=callbacks,
     )  # fmt: skip
     saved = job.folder.saved() if job.resumed else None
     if saved is None:
@@ -187,7 +187,7 @@ def _perceptual(job: TrainingJob) -> Callable[[Tensor, Tensor], Tensor] | None:
     from fsgen.features.lpips_network import Lpips
 
     try:
-        path = weight_files.locate_file("vgg16", weight_files.user_dir(job.config.weights_dir))
+        path = weight_files.locate_file("vgg16", job.config.weights_path)
     except FsgenError:
         job.callbacks.say("reconstructions are compared by L1: LPIPS needs fsgen pull metrics vgg16")
         return None

@@ -16,7 +16,6 @@ from fsgen import rng as random
 from fsgen.data import image_output
 from fsgen.data.images import load_images
 from fsgen.errors import Interrupted
-from fsgen.features import weight_files
 from fsgen.interfaces import TrainingFree
 from fsgen.io import report_json
 from fsgen.io.cache_folders import make_folder
@@ -75,7 +74,7 @@ def _style_transfer(job: TrainingFreeJob, method: StyleTransfer) -> Path:
     batches = real_batches(job.shots, device, mirror=config.mirror)
     method.setup(method_context(
         job.source, data, batches, recipe=job.recipe, config=config, shots=len(job.shots), device=device,
-        weights_dir=weight_files.user_dir(config.weights_dir), callbacks=callbacks,
+        weights_dir=config.weights_path, callbacks=callbacks,
     ))  # fmt: skip
     domain_gap.announce(data.model, job.shots, device, callbacks.say)
     if not job.resumed:
