@@ -69,7 +69,8 @@ class InstanceConditioning(ClassConditioning):
         extractor = feature_networks.build_instance_extractor(name, device=device, weights_dir=weights_dir)
         if extractor.dim != self.model.spec["h_dim"]:
             raise FsgenError(
-                f"'{name}' gives {extractor.dim} features, and {self.title} draws from {self.model.spec['h_dim']}",
+                f"'{name}' gives {extractor.dim} features, and {self.title} draws from "
+                f"{self.model.spec['h_dim']}",
                 code=Code.INCOMPATIBLE, where="--features", hint="give the features it was trained with",
             )  # fmt: skip
         return extractor
