@@ -1,14 +1,14 @@
 """DCGAN (Radford et al. 2016), conditional or not, with the keys of its public layout (``main.N.*``).
 
-Which layers there are is read off the widths: transposed convolutions take z to 4 px and double it once a
-width; the last one doubles it again or, where ``resolution`` is reached, is 1x1 and cuts the border off. D
-halves the picture once a width and sees what is left in one convolution.
+G's transposed convolutions map z to 4 px and double the resolution once for each further width; the last one
+doubles it again or, once ``resolution`` is reached, is 1x1 and crops the border. D halves the resolution once
+for each width and reduces the last map to one logit.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -16,10 +16,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fsgen.errors import FsgenError
-from fsgen.families.strict_loading import check
+from fsgen.errors import Code, FsgenError
+from fsgen.families.checks import check_size, checked_width, require
+from fsgen.families.conversion import NO_DISCRIMINATOR, StateDict, check_networks, sort_networks
+from fsgen.families.priors import draw_latents
 from fsgen.interfaces import (
     Converted,
+    Draw,
     Family,
     Filters,
     Foreign,
@@ -34,14 +37,9 @@ from fsgen.interfaces import (
 from fsgen.nn import losses
 from fsgen.nn.batchnorm import add_counters, refresh_stats
 
-State = dict[str, Tensor]
-
 
 class Generator(nn.Module):
-    """z (and a label's embedding) -> picture.
-
-    The embedding is joined to z, as Mirza & Osindero (2014) join label and noise.
-    """
+    """z (and labels) -> images; the label's embedding is concatenated to z, after Mirza & Osindero (2014)."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
@@ -64,41 +62,37 @@ class Generator(nn.Module):
             nn.init.normal_(self.embed.weight)
 
     def draw(self, n: int, rng: torch.Generator) -> Inputs:
-        """n inputs from the prior: z ~ N(0, I), and a class at random where there are classes."""
-        z = torch.randn(n, self.z_dim, generator=rng, device=rng.device)
-        if not self.c_dim:
-            return Inputs(z=z)
-        classes = torch.randint(self.c_dim, (n,), generator=rng, device=rng.device)
-        return Inputs(z=z, y=nn.functional.one_hot(classes, self.c_dim).float())
+        """z ~ N(0, I), and a random class where there are classes."""
+        return draw_latents(n, self.z_dim, self.c_dim, rng)
 
     def forward(
         self, inputs: Inputs, *, truncation: float = 1.0, noise: str = "const",
         rng: torch.Generator | None = None,
     ) -> Tensor:  # fmt: skip
-        """[n, C, H, W] in [-1, 1]. ``truncation`` multiplies z; there is no noise to name."""
-        return self.main(self._start(inputs, truncation))
+        """[n, C, H, W] in [-1, 1]. ``truncation`` multiplies z; ``noise`` has no effect."""
+        return self.main(self._latents(inputs, truncation))
 
     def taps(self, inputs: Inputs) -> list[Tensor]:
         """Feature maps after each ReLU, [n, C, H, W], coarse to fine."""
-        maps, x = [], self._start(inputs)
+        maps, x = [], self._latents(inputs)
         for layer in self.main:
             x = layer(x)
             if isinstance(layer, nn.ReLU):
                 maps.append(x)
         return maps
 
-    def _start(self, inputs: Inputs, truncation: float = 1.0) -> Tensor:
-        """z and what its label embeds, [n, z_dim + embedded, 1, 1]."""
-        x = inputs.z * truncation
+    def _latents(self, inputs: Inputs, truncation: float = 1.0) -> Tensor:
+        """z and the embedding of the label, [n, z_dim + embedded, 1, 1]."""
+        x = require(inputs, "z") * truncation
         if self.c_dim:
-            x = torch.cat([x, self.embed(inputs.y)], dim=1)
+            x = torch.cat([x, self.embed(require(inputs, "y"))], dim=1)
         return x[:, :, None, None]
 
 
 class Discriminator(nn.Module):
-    """Picture (and label) -> logit; the label by projection (Miyato & Koyama 2018, equation 5).
+    """Images (and labels) -> logits, by projection (Miyato & Koyama 2018, equation 5).
 
-    <embed(y), sum of the last features> is added to the logit, and everything else is as without classes.
+    <embed(y), sum of the last features> is added to the unconditional logit.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -107,7 +101,7 @@ class Discriminator(nn.Module):
         steps: list[nn.Module] = [_down(spec["channels"], widths[0]), nn.LeakyReLU(0.2)]
         for before, after in pairwise(widths):
             steps += [_down(before, after), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
-        side = spec["resolution"] >> len(widths)  # px that are left; from 28 px those are 3, seen as 4
+        side = spec["resolution"] >> len(widths)  # of the last map, px; the 3 of 28 px are padded to 4
         last = nn.Conv2d(widths[-1], 1, side + side % 2, stride=2, padding=side % 2, bias=False)
         self.main = nn.Sequential(*steps, last)
         self.apply(_initialise)
@@ -120,20 +114,20 @@ class Discriminator(nn.Module):
         return list(self.taps(images))
 
     def taps(self, images: Tensor) -> Iterator[Tensor]:
-        """The same, no further than asked for."""
+        """The maps of ``features``, computed one by one."""
         x = images
-        for layer in self.main[:-1]:
+        for layer in list(self.main)[:-1]:
             x = layer(x)
             if isinstance(layer, nn.LeakyReLU):
                 yield x
 
     def forward(self, images: Tensor, inputs: Inputs | None = None) -> Tensor:
-        """[n, C, H, W] -> [n, 1] logits; ``inputs.y`` is the label where there are classes."""
+        """[n, C, H, W] -> [n, 1] logits; ``inputs.y`` holds the labels where there are classes."""
         x = self.main[:-1](images)
         logits = self.main[-1](x).flatten(1)
         if not self.c_dim:
             return logits
-        return logits + (self.embed(inputs.y) * x.sum(dim=(2, 3))).sum(dim=1, keepdim=True)
+        return logits + (self.embed(require(inputs, "y")) * x.sum(dim=(2, 3))).sum(dim=1, keepdim=True)
 
 
 def _up(inputs: int, outputs: int, stride: int = 2, padding: int = 1) -> nn.Module:
@@ -147,7 +141,7 @@ def _down(inputs: int, outputs: int) -> nn.Module:
 def _initialise(module: nn.Module) -> None:
     """N(0, 0.02) (Radford et al. 2016, section 4); scales of normalisations N(1, 0.02), as in public code."""
     if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
-        return  # where there are shapes alone, this is all that takes time
+        return  # slow, and of no effect on the meta device
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, std=0.02)
     elif isinstance(module, nn.BatchNorm2d):
@@ -156,7 +150,7 @@ def _initialise(module: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Radford et al. 2016, section 4, and pytorch/examples: Adam and batch for every size."""
+    """Radford et al. 2016, section 4, and pytorch/examples, for every size."""
 
     lr: float = 2e-4
     beta1: float = 0.5
@@ -164,43 +158,47 @@ class Recipe:
     batch: int = 64
     r1_every: int = 0  # no lazy regulariser
     path_every: int = 0
-    # The published code keeps no average; 0 steps would be that: g_ema = g. With statistics of its own
-    # (``refresh_statistics``) the average is as near to digits by Frechet distance, and likelier by Parzen
-    # windows.
+    # The published code has no moving average (0 steps: g_ema = g). On digits the average, with running
+    # statistics of its own, has the same Frechet distance and a higher Parzen likelihood.
     ema_half_life: float = 100.0
-    ema_rampup: float = 0.25  # half-life at most this share of the steps so far
+    ema_rampup: float = 0.25  # the half-life is at most this share of the steps so far
 
 
 # px -> layers between z and the last convolution; 64 px: pytorch/examples; 28 and 32 px: the public MNIST and
 # CIFAR-10 networks, whose last convolution is 1x1; 16 and 128 px: by the rule of 64 px.
 DEPTHS = {16: 2, 28: 4, 32: 4, 64: 4, 128: 5}
-WIDTH = 64  # channels at the picture's end, as published
-EMBEDDED = 10  # numbers a label; with 100, as many as z has, each class of digits came out as one picture
-SETTLE = (16, 64)  # batches, and inputs a batch, behind the final statistics of batch normalisation
+WIDTH = 64  # channels of the layers next to the image, as published
+EMBEDDED = 10  # length of a label's embedding; with 100, as z, each class of digits became a single image
+STATISTICS = (16, 64)  # batches and their size for the running statistics after training
 
 
-class DCGAN(Family):
+class DCGAN(Family[Generator, Discriminator, Recipe]):
     """Radford et al. 2016, "Unsupervised Representation Learning with Deep Convolutional GANs"."""
 
     name = "dcgan"
-    traits: ClassVar[frozenset[Trait]] = frozenset({
-        Trait.LATENT, Trait.DISCRIMINATOR, Trait.STAGES, Trait.RESOLUTIONS, Trait.TAPS, Trait.FILTERS,
-        Trait.CLASSES, Trait.SCALES,
-    })  # fmt: skip
+    traits: ClassVar[frozenset[Trait]] = frozenset(
+        {
+            Trait.LATENT,
+            Trait.DISCRIMINATOR,
+            Trait.STAGES,
+            Trait.RESOLUTIONS,
+            Trait.TAPS,
+            Trait.FILTERS,
+            Trait.CLASSES,
+            Trait.SCALES,
+        }
+    )
     Recipe = Recipe
     embeddings = ("embed.weight",)
 
-    def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
+    def build(self, spec: Spec, *, discriminator: bool = True) -> Networks[Generator, Discriminator]:
         return Networks(Generator(spec), Discriminator(spec) if discriminator else None)
 
     def fresh(self, size: int, channels: int = 3, classes: int = 0, *, width: int | None = None) -> Spec:
-        """``width``: channels of the layers at the picture's end, 64 as published; doubled a layer."""
-        if size not in DEPTHS:
-            raise FsgenError(f"there is no DCGAN of {size} px", hint=f"one of {', '.join(map(str, DEPTHS))}")
-        least = WIDTH if width is None else width
-        if least < 1:
-            raise FsgenError(f"--width {least} is too narrow", hint=f"1 is the least, {WIDTH} as published")
-        widths = [least << i for i in range(DEPTHS[size])]
+        """The published architecture; ``width``: channels next to the image, doubled from layer to layer."""
+        check_size("DCGAN", size, DEPTHS)
+        width = checked_width(width, WIDTH)
+        widths = [width << i for i in range(DEPTHS[size])]
         return {
             "resolution": size,
             "channels": channels,
@@ -217,28 +215,15 @@ class DCGAN(Family):
         return any(_is_g(state) or _is_d(state) for state in _networks(foreign).values())
 
     def convert(self, foreign: Foreign) -> Converted:
-        """Files of one network or of both; a generator whose name has "ema" in it is the average."""
-        found = _networks(foreign)
-        generators = {name: state for name, state in found.items() if _is_g(state)}
-        averages = [state for name, state in generators.items() if "ema" in name.lower()]
-        lives = [state for name, state in generators.items() if "ema" not in name.lower()]
-        discriminators = [state for state in found.values() if _is_d(state)]
-        if not generators:
-            raise FsgenError("a DCGAN's discriminator alone", hint="pull the file of its generator (netG)")
-        if max(map(len, (averages, lives, discriminators))) > 1:
-            raise FsgenError("a file with more networks than one DCGAN has")
-        g, g_ema, d = (add_counters(part[0]) if part else None for part in (lives, averages, discriminators))
-        spec, notes = _infer(g if g is not None else g_ema, d)
+        """Convert files of one network or of both; a generator with "ema" in its name is the average."""
+        networks = _networks(foreign)
+        found = sort_networks("DCGAN", networks, _is_g, _is_d).converted(add_counters, add_counters)
+        spec, notes = _infer(found.generator, found.d)
         with torch.device("meta"):
-            nets = self.build(spec)
-        for state, net, what in (
-            (g, nets.g, "generator"), (g_ema, nets.g, "average generator"), (d, nets.d, "discriminator"),
-        ):  # fmt: skip
-            if state is not None:
-                check(net, state, f"a DCGAN {what}")
-        others = sorted(name for name, state in found.items() if not _is_g(state) and not _is_d(state))
-        notes += [f"left out, since no network of a DCGAN is of that shape: '{name}'" for name in others]
-        return Converted(spec, g, g_ema, d, tuple(notes))
+            check_networks("DCGAN", self.build(spec), found)
+        others = sorted(name for name, state in networks.items() if not _is_g(state) and not _is_d(state))
+        notes += [f"'{name}' is left out: no network of DCGAN" for name in others]
+        return Converted(spec, *found, tuple(notes))
 
     # ---- training ------------------------------------------------------------------------------------
 
@@ -246,7 +231,7 @@ class DCGAN(Family):
         return Recipe()
 
     def layers(self, spec: Spec) -> dict[str, list[str]]:
-        """By convolution, each with its normalisation: five at 64 px, as in Li et al. 2020, figure 1."""
+        """By convolution with its normalisation: five at 64 px, as in Li et al. 2020, figure 1."""
         with torch.device("meta"):
             keys = [key for key, _ in Generator(spec).named_parameters()]
         out: dict[str, list[str]] = {"embed": ["embed.weight"]} if spec["c_dim"] else {}
@@ -259,7 +244,7 @@ class DCGAN(Family):
         return 4 << _layer(key) if key.startswith("main.") else None
 
     def stages(self, spec: Spec) -> list[list[str]]:
-        """By convolution, each with its normalisation, without the last."""
+        """By convolution with its normalisation, without the last."""
         with torch.device("meta"):
             keys = [key for key, _ in Discriminator(spec).named_parameters() if key.startswith("main.")]
         out: list[list[str]] = [[] for _ in range(len(spec["d_widths"]) + 1)]
@@ -268,7 +253,7 @@ class DCGAN(Family):
         return out[:-1]
 
     def filters(self, spec: Spec) -> Filters:
-        """Every convolution but the first and the last, each with its normalisation's scale and shift."""
+        """Every convolution but the first and the last, with the scale and shift of its normalisation."""
 
         def layer(conv: int, norm: int) -> Layer:
             return Layer("convolutions", f"main.{conv}.weight", (f"main.{norm}.weight", f"main.{norm}.bias"))
@@ -281,14 +266,14 @@ class DCGAN(Family):
     def scales(self, key: str) -> bool:
         return key.startswith("main.") and int(key.split(".")[1]) % 3 == 1
 
-    def fakes(self, g: nn.Module, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
+    def fakes(self, g: Generator, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
         return g(inputs)
 
-    def refresh_statistics(self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]) -> None:
-        """Measure the statistics of batch normalisation anew, over 1,024 inputs."""
+    def refresh_statistics(self, g: Generator, draw: Draw) -> None:
+        """Refresh the running statistics of batch normalisation over 1,024 inputs."""
         rng = torch.Generator().manual_seed(0)
         device = next(g.parameters()).device
-        refresh_stats(g, (draw(SETTLE[1], rng).to(device) for _ in range(SETTLE[0])))
+        refresh_stats(g, (draw(STATISTICS[1], rng).to(device) for _ in range(STATISTICS[0])))
 
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return losses.logistic_d(real_logits, fake_logits)
@@ -299,23 +284,23 @@ class DCGAN(Family):
     def log_likelihood(self, logits: Tensor) -> Tensor:
         return losses.log_sigmoid(logits)
 
-    def regularise(self, context: StepContext, who: NetworkName, step: int) -> dict[str, Tensor]:
+    def regularise(self, context: StepContext, network: NetworkName, step: int) -> dict[str, Tensor]:
         return {}
 
 
 def _layer(key: str) -> int:
-    """main.0, main.1 -> 0; main.3, main.4 -> 1: a convolution and its normalisation."""
+    """Index of a convolution and its normalisation: main.0, main.1 -> 0; main.3, main.4 -> 1."""
     return int(key.split(".")[1]) // 3
 
 
 def _mirrored(g_widths: list[int], resolution: int) -> list[int]:
-    """Widths of a discriminator like the generator; at 28 px it has a layer less, as published."""
+    """D's widths: G's reversed; at 28 px one layer fewer, as published."""
     return g_widths[::-1][: -1 if resolution == 28 else None]
 
 
-def _networks(foreign: Foreign) -> dict[str, State]:
-    """Tensors by network, without what stands before ``main.`` in their keys (``netG.``, ``module.``)."""
-    found: dict[str, State] = {}
+def _networks(foreign: Foreign) -> dict[str, StateDict]:
+    """Tensors by network; what precedes ``main.`` in a key (``netG.``) is taken as the network's name."""
+    found: dict[str, StateDict] = {}
     for name, state in foreign.tensors.items():
         for key, value in state.items():
             before, main, after = key.rpartition("main.")
@@ -325,41 +310,41 @@ def _networks(foreign: Foreign) -> dict[str, State]:
     return found
 
 
-def _is_g(state: State) -> bool:
-    """Transposed convolution, normalisation, and again."""
+def _is_g(state: StateDict) -> bool:
+    """Tell whether ``state`` begins with convolution, normalisation, convolution."""
     first, second = state.get("main.0.weight"), state.get("main.3.weight")
     return first is not None and second is not None and first.ndim == second.ndim == 4
 
 
-def _is_d(state: State) -> bool:
-    """Two convolutions, then a normalisation."""
+def _is_d(state: StateDict) -> bool:
+    """Tell whether ``state`` begins with two convolutions."""
     first, second = state.get("main.0.weight"), state.get("main.2.weight")
     return first is not None and second is not None and first.ndim == second.ndim == 4
 
 
-def _infer(g: State, d: State | None) -> tuple[Spec, list[str]]:
-    """The spec of a generator and, where there is one, its discriminator; and what had to be guessed."""
+def _infer(g: StateDict, d: StateDict | None) -> tuple[Spec, list[str]]:
+    """The spec of a generator and, where there is one, its discriminator; and a note for each guess."""
     convs = _convs(g, first=0)
     widths = [conv.shape[1] for conv in convs[:-1]]
     side, channels = 4 << len(widths) - 1, convs[-1].shape[1]
     notes = []
-    seen = None if d is None else _convs(d, first=2)  # main.0 is not among them
+    d_convs = [] if d is None else _convs(d, first=2)  # without main.0
     if convs[-1].shape[-1] == 4:
         resolution = 2 * side
-    elif side == 32 and seen is not None:
-        resolution = 28 if seen[-1].shape[-1] == 4 else 32  # 3 px are left for a 4x4, 2 px for a 2x2
+    elif side == 32 and d_convs:
+        resolution = 28 if d_convs[-1].shape[-1] == 4 else 32  # 3 px are left for a 4x4, 2 px for a 2x2
     else:
         resolution = 28 if side == 32 and channels == 1 else side
         if side == 32:
             notes.append(
-                f"{resolution} px, since it draws in {'grey' if channels == 1 else 'colour'}: "
-                "the generators of the MNIST and of the CIFAR-10 layout look alike"
+                f"taken for {resolution} px by its {channels} channels: the generators of the MNIST and of "
+                "the CIFAR-10 layout have the same shapes"
             )
     if d is None:
-        notes.append("no discriminator in the file: adapt starts a fresh one")
+        notes.append(NO_DISCRIMINATOR)
         d_widths = _mirrored(widths, resolution)
     else:
-        d_widths = [d["main.0.weight"].shape[0], *(conv.shape[0] for conv in seen[:-1])]
+        d_widths = [d["main.0.weight"].shape[0], *(conv.shape[0] for conv in d_convs[:-1])]
     spec: Spec = {
         "resolution": resolution,
         "channels": channels,
@@ -372,10 +357,11 @@ def _infer(g: State, d: State | None) -> tuple[Spec, list[str]]:
     return spec, notes
 
 
-def _convs(state: State, first: int) -> list[Tensor]:
-    """The convolutions' weights, every third tensor of ``main`` from ``first`` on."""
+def _convs(state: StateDict, first: int) -> list[Tensor]:
+    """Weights of the convolutions: every third module of ``main`` from ``first`` on."""
     numbers = sorted({int(m[1]) for key in state if (m := re.fullmatch(r"main\.(\d+)\.weight", key))})
     convs = [state[f"main.{i}.weight"] for i in numbers if i >= first and (i - first) % 3 == 0]
     if len(convs) < 2 or any(conv.ndim != 4 for conv in convs):
-        raise FsgenError("a DCGAN whose layers are not convolution, normalisation, activation")
+        raise FsgenError("a DCGAN whose layers are not convolution, normalisation, activation",
+                         code=Code.UNSUPPORTED, where=f"main.{first}.weight")  # fmt: skip
     return convs

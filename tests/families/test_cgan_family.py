@@ -7,11 +7,12 @@ from functools import partial
 
 import pytest
 import torch
+from refusals import refused
 from tiny import SPECS
 from torch import Tensor, nn
 
 from fsgen import rng as random
-from fsgen.errors import FsgenError
+from fsgen.errors import Code
 from fsgen.families.cgan import CGAN, SIZES, Maxout, drop
 from fsgen.interfaces import Foreign, Inputs, StepContext
 from fsgen.methods.stack import Stack
@@ -48,13 +49,13 @@ def test_fresh_networks_have_the_sizes_of_the_paper():
         g, d = nets(FAMILY.fresh(size, 3, 2))
         inputs = g.draw(3, rng())
         assert g(inputs).shape == (3, 3, size, size) and d(g(inputs), inputs).shape == (3, 1)
-    with pytest.raises(FsgenError, match="there is no conditional perceptron of 64 px"):
+    with refused(Code.OUT_OF_RANGE, "--size 64"):
         FAMILY.fresh(64)
     half = FAMILY.fresh(28, 1, 10, width=600)
     assert half["g_widths"] == {"z": 100, "y": 500, "joint": 600}
     assert half["d_widths"] == {"x": 120, "y": 25, "joint": 120}
     assert min(FAMILY.fresh(28, width=24)["d_widths"].values()) == 1
-    with pytest.raises(FsgenError, match="--width 23 is too narrow"):
+    with refused(Code.OUT_OF_RANGE, "--width 23"):
         FAMILY.fresh(28, width=23)
     assert FAMILY.recipe(SPEC).batch == 100 and FAMILY.recipe(SPEC).dropout == 0.5
 
@@ -62,7 +63,7 @@ def test_fresh_networks_have_the_sizes_of_the_paper():
 def test_no_file_is_taken_for_it():
     foreign = Foreign("torch", {"": nets().g.state_dict()})
     assert not FAMILY.recognise(foreign)
-    with pytest.raises(FsgenError, match="no public checkpoint layout"):
+    with refused(Code.UNSUPPORTED, "cgan"):
         FAMILY.convert(foreign)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import published_fastgan as published
 import pytest
 import torch
+from refusals import refused
 from tiny import SPECS
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code
 from fsgen.families.fastgan import convert, networks
 from fsgen.families.fastgan.family import SIZES, FastGAN
 from fsgen.importers.pull import import_file
@@ -35,12 +36,12 @@ def test_both_sizes_of_a_picture_come_out_and_go_in(size):
     widths = convert.g_widths(size, 8) | convert.d_widths(size, 8)
     with torch.device("meta"):
         g, d = FAMILY.build({"resolution": size, "channels": 1, "z_dim": 5, "sle": True} | widths)
-        big, small = g.pictures(Inputs(z=torch.zeros(2, 5)), "none", None)
-        looked = d.look((big, small))
+        big, small = g.both_sizes(Inputs(z=torch.zeros(2, 5)), "none", None)
+        looked = d.encode((big, small))
         assert g(Inputs(z=torch.zeros(2, 5))).shape == big.shape == (2, 1, size, size)
         assert small.shape == (2, 1, min(128, size // 2), min(128, size // 2))
         assert d(big).shape == d((big, small)).shape == (2, 50)
-        assert [x.shape for x in d.rebuild(looked, 3)] == [small.shape] * 3
+        assert [x.shape for x in d.reconstruct(looked, 3)] == [small.shape] * 3
     sides = [x.shape[-1] for x in d.features(big)]
     assert sides == [min(256, size) >> k for k in range(len(sides))] and sides[-1] == 8
     gated = {size for size in (64, 128, 256, 512) if size <= g.resolution}
@@ -68,11 +69,15 @@ def test_a_narrow_one_is_a_quarter_of_the_published():
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
-    [((96,), "no FastGAN of 96 px"), ((64, 4), "4 channels"), ((64, 3, 10), "cannot be conditional")],
+    "arguments, code, named",
+    [
+        ((96,), Code.OUT_OF_RANGE, "--size 96"),
+        ((64, 4), Code.OUT_OF_RANGE, "4 channels"),
+        ((64, 3, 10), Code.INCOMPATIBLE, "--classes"),
+    ],
 )
-def test_what_there_is_no_fastgan_of(arguments, message):
-    with pytest.raises(FsgenError, match=message) as caught:
+def test_unavailable_architectures_are_refused(arguments, code, named):
+    with refused(code, named) as caught:
         FAMILY.fresh(*arguments)
     assert caught.value.hint
 
@@ -84,7 +89,7 @@ def test_without_skip_layer_excitation_no_gate_is_left():
 
 
 def test_a_gate_weighs_channels_by_the_coarse_map_alone():
-    gate = networks.Gate(3, 5)
+    gate = networks.SkipLayerExcitation(3, 5)
     coarse, x = torch.randn(2, 3, 8, 8), torch.randn(2, 5, 16, 16)
     weights = gate(coarse, torch.ones(2, 5, 16, 16))
     assert (weights == weights[:, :, :1, :1]).all() and ((weights > 0) & (weights < 1)).all()
@@ -101,7 +106,7 @@ def test_quadrants_put_together_are_the_picture():
 def test_noise_const_random_and_none():
     g = nets().g.eval()
     for module in g.modules():
-        if isinstance(module, networks.Glu) and module.noisy:
+        if isinstance(module, networks.ConvGLU) and module.noisy:
             module.noise_strength.data.fill_(0.5)
     inputs = g.draw(3, torch.Generator().manual_seed(0))
     make = partial(g, inputs)
@@ -157,14 +162,14 @@ def test_networks_are_those_of_the_plain_construction(size, width):
     ours.g.load_state_dict(converted.g_ema), ours.d.load_state_dict(converted.d)
     z = torch.randn(1, 3)
     with torch.no_grad():
-        big, small = ours.g.eval().pictures(Inputs(z=z), "none", None)
+        big, small = ours.g.eval().both_sizes(Inputs(z=z), "none", None)
         for a, b in zip((big, small), quiet(g).eval()(z), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-        looked = ours.d.eval().look((big, small))
+        looked = ours.d.eval().encode((big, small))
         for part in (0, 3):
             logits, rebuilt = d.eval()(big, small, part)
-            torch.testing.assert_close(ours.d.judge(looked).flatten(), logits, rtol=1e-4, atol=1e-4)
-            torch.testing.assert_close(ours.d.rebuild(looked, part), tuple(rebuilt), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(ours.d.logits(looked).flatten(), logits, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(ours.d.reconstruct(looked, part), tuple(rebuilt), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -235,23 +240,22 @@ def spoiled(theirs: tuple, change: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    "change, code, named",
     [
-        ("missing", r"without 'b16\.0\.conv\.u'"),
-        ("level", r"odd resolutions \[8, 16, 64"),
-        ("stray", r"odd resolutions"),
-        ("no_sides", r"odd resolutions \[\]"),
-        ("flat", r"no convolution's"),
-        ("zero", r"unknown tensor 'feat_0\.1\.weight_orig'"),
-        ("stray_d", r"unknown tensor 'down_4\.main\.2\.weight'"),
-        ("half_d", r"without the tensor 'head\.0\.conv\.weight'"),
-        ("other_d", r"512 px with a discriminator of other pictures"),
-        ("shape", r"'gate64\.excite\.weight' is \[8, 7, 1, 1\], expected \[8, 8, 1, 1\]"),
-        ("averages", r"g_ema has 53 tensors that do not fit the 54 parameters"),
+        ("missing", Code.DAMAGED, "without 'b16.0.conv.u'"),
+        ("level", Code.UNSUPPORTED, "[8, 16, 64"),
+        ("stray", Code.UNSUPPORTED, "2048]"),
+        ("no_sides", Code.UNSUPPORTED, "[]"),
+        ("flat", Code.DAMAGED, "too few axes"),
+        ("zero", Code.UNSUPPORTED, "'feat_0.1.weight_orig'"),
+        ("stray_d", Code.UNSUPPORTED, "'down_4.main.2.weight'"),
+        ("half_d", Code.DAMAGED, "'head.0.conv.weight'"),
+        ("other_d", Code.INCOMPATIBLE, "512 px"),
+        ("shape", Code.UNSUPPORTED, "'gate64.excite.weight' is [8, 7, 1, 1], expected [8, 8, 1, 1]"),
+        ("averages", Code.DAMAGED, "'g_ema' has 53 tensors that do not fit the 54 parameters of its 'g'"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_sentence(tmp_path, theirs, change, message):
+def test_files_of_no_fastgan_are_refused(tmp_path, theirs, change, code, named):
     file = saved(tmp_path / "spoiled.pth", spoiled(theirs, change))
-    with pytest.raises(FsgenError, match=message) as caught:
+    with refused(code, file, named):
         import_file(file, title="spoiled")
-    assert "\n" not in caught.value.message and str(file) in caught.value.message

@@ -73,7 +73,7 @@ def test_the_critics_loss_is_the_hinge_with_drawn_margins_and_the_decoders_dista
     assert margins("margins real").min() >= 0.8 and margins("margins real").max() < 1
 
     part = int(torch.randint(4, [], generator=at.rng("part")))
-    rebuilt = d.rebuild(d.look(at.real_images), part)
+    rebuilt = d.reconstruct(d.encode(at.real_images), part)
     whole = at.real_images[:, :, ::2, ::2]  # 64 px to 32 by nearest neighbours
     targets = (whole, whole, networks.quadrant(at.real_images, part))
     distance = sum((a - b).abs().mean(dim=(1, 2, 3)).sum() for a, b in zip(rebuilt, targets, strict=True))
@@ -133,7 +133,7 @@ def test_small_losses():
 def test_the_vectorised_fisher_is_the_one_by_loop():
     g, d = (net.eval() for net in nets())
     for module in g.modules():
-        if isinstance(module, networks.Glu) and module.noisy:
+        if isinstance(module, networks.ConvGLU) and module.noisy:
             module.noise_strength.data.fill_(0.3)
     inputs = g.draw(3, torch.Generator().manual_seed(0))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fsgen.families.funit.family import FUNIT, Fakes, Recipe
+from fsgen.families.funit.family import FUNIT, Recipe, Translations
 from fsgen.interfaces import Inputs, Networks, Spec, StepContext
 
 FAMILY = FUNIT()
@@ -70,7 +70,7 @@ def context(
     )  # fmt: skip
 
 
-def fakes(at: StepContext) -> Fakes:
+def fakes(at: StepContext) -> Translations:
     return FAMILY.fakes(at.g, at.inputs, at.recipe, torch.Generator())
 
 
@@ -83,7 +83,7 @@ def test_the_critic_descends_on_the_hinge_of_own_classes_and_the_gradient_on_rea
     real_images = at.real_images.clone().requires_grad_()
     real, fake = (
         torch.stack([maps[i, k] for i, k in enumerate(labels)])
-        for maps in (pair.d.head(pair.d.look(x)) for x in (real_images, made.images))
+        for maps in (pair.d.head(pair.d.last_features(x)) for x in (real_images, made.images))
     )
     torch.testing.assert_close(terms["d"], (1 - real).clamp(min=0).mean() + (1 + fake).clamp(min=0).mean())
     (gradient,) = torch.autograd.grad(real.mean(), real_images)
@@ -113,7 +113,7 @@ def test_the_generator_descends_on_four_terms(k):
     ])  # fmt: skip
 
     def pooled(images: Tensor) -> Tensor:
-        return pair.d.look(images).mean(dim=(2, 3))
+        return pair.d.last_features(images).mean(dim=(2, 3))
 
     logits = pair.d(made.images, inputs), pair.d(rebuilt, Inputs(y=inputs.content_y))
     style = torch.stack([pooled(inputs.style[i]).mean(dim=0) for i in range(4)])

@@ -28,7 +28,7 @@ SPEC = spec_of(
 @pytest.fixture(autouse=True)
 def _home(tmp_path, monkeypatch, nvidia):  # noqa: F811
     monkeypatch.setenv("FSGEN_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(family, "SETTLE_SAMPLES", 1024)
+    monkeypatch.setattr(family, "LATENTS", 1024)
 
 
 def write_snapshot(folder, name="best-network-snapshot", seed=0):

@@ -75,7 +75,7 @@ def parts(case: Case) -> dict[str, dict[str, Tensor]]:
 
 def generator(case: Case, state: dict[str, Tensor]) -> nn.Module:
     """G of a part that has no mean latent."""
-    state = convert.generator(state)
+    state = convert.convert_g(state)
     spec = convert.infer(state, None, {}, {}) | settings(case)
     g = FAMILY.build(spec, discriminator=False).g
     g.load_state_dict(state | {"mapping.w_avg": torch.zeros(spec["w_dim"])})

@@ -51,7 +51,7 @@ def base(key: str) -> tuple[str, str]:
 def ours(who: str, keys: list[str]) -> dict[str, str]:
     """The reference's key -> ours in a network whose parameters are modulated, but for D's head."""
     bases = sorted({base(key)[0] for key in keys})
-    rename = convert.generator if who == "g" else convert.discriminator
+    rename = convert.convert_g if who == "g" else convert.convert_d
     marked = rename({key: torch.full((1, 1, 1, 1), float(i)) for i, key in enumerate(bases)})
     names = {bases[int(value.flatten()[0])]: name for name, value in marked.items()}
     out = {}

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fsgen.families.biggan import convert, networks
-from fsgen.families.biggan.layers import Spectral
+from fsgen.families.biggan.layers import SNLayer
 from fsgen.importers.readers import read_foreign
 from fsgen.interfaces import Converted, Inputs, Spec
 
@@ -57,7 +57,7 @@ class Run:
     @cached_property
     def sigmas(self) -> dict[str, Tensor]:
         """What each weight is divided by in the first pass, by our module's name."""
-        spectral = {name: m for name, m in self.net.named_modules() if isinstance(m, Spectral)}
+        spectral = {name: m for name, m in self.net.named_modules() if isinstance(m, SNLayer)}
         return {name: module.step()[1].detach() for name, module in spectral.items()}
 
     @cached_property
@@ -119,7 +119,7 @@ class GeneratorRun(Run):
             spec, state = self.converted.spec, self.converted.g_ema
         else:
             spec = spec_of_g(case)
-            state = convert.used(convert.renamed(case.tensors(WEIGHTS)), spec)
+            state = convert.drop_unused(convert.renamed(case.tensors(WEIGHTS)), spec)
         self.net = FAMILY.build(spec, discriminator=False).g
         load_parts(self.net, state)
         self.net.eval().to(dtype)

@@ -61,7 +61,7 @@ class Correspondence:
         loss = self.term(nets, inputs)
         grads = torch.autograd.grad(loss, list(nets["target"].parameters()), allow_unused=True)
         named = dict(zip(dict(nets["target"].named_parameters()), grads, strict=True))
-        for theirs, ours in renamed(weights["target"], convert.generator).items():
+        for theirs, ours in renamed(weights["target"], convert.convert_g).items():
             if named.get(ours) is not None:
                 found[f"grad.{theirs}"] = named[ours].reshape(weights["target"][theirs].shape)
         return found | {"loss": loss.detach()}

@@ -30,7 +30,7 @@ class Patches:
     def __init__(self, case: Case) -> None:
         self.case, self.io = case, case.tensors()
         self.parts = parts(case)
-        state = convert.discriminator(self.parts["d"])
+        state = convert.convert_d(self.parts["d"])
         px = case.info["config"]["resolution"]
         spec = {"resolution": px, "channels": self.io["in.real"].shape[1], "c_dim": 0, "d_embed_dim": 0}
         spec |= convert._infer_d(state, px, {}) | settings(case)
@@ -78,7 +78,7 @@ class Patches:
         if match := re.fullmatch(r"extra\.(\d+)", key):
             of = self.heads[int(match[1])].weight
         else:
-            of = self.d.get_parameter(renamed(self.parts["d"], convert.discriminator)[key])
+            of = self.d.get_parameter(renamed(self.parts["d"], convert.convert_d)[key])
         return torch.autograd.grad(self.r1(p), of)[0]
 
 

@@ -75,7 +75,7 @@ class GeneratorRun:
     def __init__(self, case: Case) -> None:
         self.case, self.io = case, case.tensors()
         self.converted = FAMILY.convert(Foreign("safetensors", {"": case.tensors(WEIGHTS)}))
-        self.names = renamed(case.tensors(WEIGHTS), convert.generator)
+        self.names = renamed(case.tensors(WEIGHTS), convert.convert_g)
         self.noises = {k.removeprefix("noise."): x for k, x in self.io.items() if k.startswith("noise.")}
 
     def built(self) -> networks.Generator:
@@ -89,7 +89,7 @@ class GeneratorRun:
         for name, layer in layers.items():
             layer._noise = lambda x, noise, rng, name=name: self.noises[name]
         with torch.no_grad():
-            return g.pictures(Inputs(z=self.io["z"]), "random" if layers else "none", None)
+            return g.both_sizes(Inputs(z=self.io["z"]), "random" if layers else "none", None)
 
     @cached_property
     def evaluated(self) -> tuple[Tensor, Tensor]:
@@ -149,8 +149,8 @@ class DiscriminatorRun:
     def __init__(self, case: Case) -> None:
         self.case, self.io = case, case.tensors()
         self.config, published = case.info["config"], case.tensors(WEIGHTS)
-        state = convert.discriminator(published)
-        self.names = renamed(published, convert.discriminator)
+        state = convert.convert_d(published)
+        self.names = renamed(published, convert.convert_d)
         resolution = self.config["im_size"]
         widths = convert.d_widths(resolution, self.config["ndf"]) | decoder_widths(state)
         if "stem.0.conv.weight" in state and "decode_part.out.weight" in state:
@@ -180,8 +180,8 @@ class DiscriminatorRun:
         return out | {"fake": self.d(self.io["fake"])}
 
     @cached_property
-    def looked(self) -> networks.Looked:
-        return self.d.look(self.io["real"])
+    def looked(self) -> networks.Encoded:
+        return self.d.encode(self.io["real"])
 
     def seen(self, name: str) -> Tensor:
         """A map by its published name: feat_N has 512 / N px, last has 8, small is D's other."""
@@ -192,7 +192,7 @@ class DiscriminatorRun:
     def decoded(self, which: str) -> Tensor:
         """By the decoders alone, from maps in the case, or of the case's reals."""
         if "real" in self.io:
-            return self.d.rebuild(self.looked, 0)[("big", "small").index(which)]
+            return self.d.reconstruct(self.looked, 0)[("big", "small").index(which)]
         known = {"big": "last", "small": "small"}[which]
         maps = [x for name, x in self.io.items() if re.match(rf"feat_{known}(_|$)", name)]
         return self.d.get_submodule(f"decode_{which}")(maps[0])
@@ -235,7 +235,7 @@ D_OUTPUTS: tuple[tuple[str, Callable[[DiscriminatorRun, re.Match], Tensor]], ...
     (r"logits_(real|fake)", lambda run, m: published_order(run.logits[m[1]])),
     (r"logits_list", lambda run, m: published_order(run.d(run.listed()))),
     (r"real_feat_(\d+|last|small)(?:_after_se)?", lambda run, m: run.seen(m[1])),
-    (r"rec_part_(\d)(?:_stride\d+)?", lambda run, m: run.d.rebuild(run.looked, int(m[1]))[2]),
+    (r"rec_part_(\d)(?:_stride\d+)?", lambda run, m: run.d.reconstruct(run.looked, int(m[1]))[2]),
     (r"rec_(big|small)(?:_stride\d+)?", lambda run, m: run.decoded(m[1])),
     (r"loss_hinge_(real|fake)", lambda run, m: run.loss(m[1])),
     (r"loss_g", lambda run, m: FAMILY.loss_g(run.logits["fake"])),
@@ -278,7 +278,7 @@ def test_images_of_a_checkpoint(case, name):
         g = FAMILY.build(one.spec, discriminator=False).g
         g.load_state_dict(getattr(one, which))
         with torch.no_grad():
-            pictures = g.eval().pictures(Inputs(z=io["z"]), "none", None)
+            pictures = g.eval().both_sizes(Inputs(z=io["z"]), "none", None)
         close(part_of(case, name, sized(pictures, int(match[1]))), io[name])
 
 

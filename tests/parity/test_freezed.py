@@ -59,7 +59,7 @@ def test_trains_what_the_published_code_trains(test):
         frozen = held.frozen(stylegan1(keys))
     else:
         if test["network"] == "rosinality-d":
-            name = renamed({key: torch.zeros(1) for key in keys}, convert.discriminator)
+            name = renamed({key: torch.zeros(1) for key in keys}, convert.convert_d)
         spec = stylegan2(test, keys)
         ours = [key for key, _ in FAMILY.build(spec).d.named_parameters()]
         assert sorted(ours) == sorted(name.values())  # nothing is left out on either side

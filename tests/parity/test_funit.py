@@ -64,7 +64,7 @@ class GeneratorRun:
             case, next(iter(self.io[name] for name in INPUTS[case.kind] if name in self.io)).shape[1]
         )
         self.g = networks.Generator(self.spec).eval()
-        self.absent = load_parts(self.g, convert.generator(case.tensors(WEIGHTS)))
+        self.absent = load_parts(self.g, convert.convert_g(case.tensors(WEIGHTS)))
 
     @cached_property
     def code(self) -> Tensor:
@@ -138,8 +138,8 @@ class DiscriminatorRun:
     def __init__(self, case: Case) -> None:
         self.case, self.io = case, case.tensors()
         config, published = case.info["config"]["dis"], case.tensors(WEIGHTS)
-        state = convert.discriminator(published)
-        self.names = renamed(published, convert.discriminator)
+        state = convert.convert_d(published)
+        self.names = renamed(published, convert.convert_d)
         nf, stages = config["nf"], config["n_res_blks"] // 2
         widths = [min(nf << i, 1024) for i in range(stages + 1)]
         channels = self.io["x_real"].shape[1] if "x_real" in self.io else 3
@@ -158,15 +158,19 @@ class DiscriminatorRun:
 
     def features(self, which: str) -> Tensor:
         """Of the case's images; where it has none, as it has them."""
-        return self.d.look(self.images(which)) if f"x_{which}" in self.io else self.io[f"features_{which}"]
+        return (
+            self.d.last_features(self.images(which))
+            if f"x_{which}" in self.io
+            else self.io[f"features_{which}"]
+        )
 
     @cached_property
     def real_logits(self) -> Tensor:
-        return self.d.judge(self.features("real"), self.y)
+        return self.d.logits(self.features("real"), self.y)
 
     @cached_property
     def fake_logits(self) -> Tensor:
-        return self.d.judge(self.features("fake"), self.y)
+        return self.d.logits(self.features("fake"), self.y)
 
     def patches(self, which: str) -> Tensor:
         logits = self.real_logits if which == "real" else self.fake_logits

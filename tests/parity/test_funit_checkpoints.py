@@ -113,9 +113,9 @@ def test_no_tensor_is_lost(case):
     """Bit for bit, but for the statistics of the affine normalisations, which nothing reads."""
     run = files_of(case.folder)
     networks = {
-        "gen": (run.converted.g, convert.generator),
-        "gen_test": (run.converted.g_ema, convert.generator),
-        "dis": (run.converted.d, convert.discriminator),
+        "gen": (run.converted.g, convert.convert_g),
+        "gen_test": (run.converted.g_ema, convert.convert_g),
+        "dis": (run.converted.d, convert.convert_d),
     }
     for name, theirs in run.tensors.items():
         ours, change = networks[name]

@@ -39,8 +39,8 @@ class Step:
         published = case.tensors(WEIGHTS)
         by_network = convert.networks(Foreign("safetensors", {"": published}))
         self.names = {
-            "dis": renamed(by_network["dis"], convert.discriminator),
-            "gen": renamed(by_network["gen"], convert.generator),
+            "dis": renamed(by_network["dis"], convert.convert_d),
+            "gen": renamed(by_network["gen"], convert.convert_g),
         }
         converted = FAMILY.convert(read_foreign(case.folder / WEIGHTS))
         self.g, self.d = FAMILY.build(converted.spec)

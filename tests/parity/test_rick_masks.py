@@ -36,7 +36,7 @@ def spec_of(case: Case) -> dict:
 def named(case: Case, who: str, keys: list[str]) -> dict[str, str]:
     """The reference's key -> ours."""
     every = sorted({*keys, *part(case.tensors(), f"in.round0.fisher_{who}.")})
-    rename = convert.generator if who == "g" else convert.discriminator
+    rename = convert.convert_g if who == "g" else convert.convert_d
     marked = rename({key: torch.full((1, 1, 1, 1, 1), float(i)) for i, key in enumerate(every)})
     return {every[int(value.flatten()[0])]: name for name, value in marked.items()}
 

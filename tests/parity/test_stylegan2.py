@@ -258,8 +258,8 @@ def test_names_agree_with_the_keymap(path):
     for file in files(sources[0]):
         tensors |= foreign(sources[0], file).tensors
     for part, network, read in (
-        ("generator", "g_ema", convert.generator),
-        ("discriminator", "d", convert.discriminator),
+        ("generator", "g_ema", convert.convert_g),
+        ("discriminator", "d", convert.convert_d),
     ):
         names = renamed(tensors[network], read)
         pairs = {p["rosinality"]: p["nvidia"] for p in table[part]}

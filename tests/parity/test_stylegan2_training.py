@@ -43,7 +43,7 @@ class Training:
         state = foreign(case, file).tensors
         raw = state["g"] if "g" in state else state["g_ema"]
         self.shapes = {key: value.shape for part in (raw, state["d"]) for key, value in part.items()}
-        self.names = renamed(raw, convert.generator) | renamed(state["d"], convert.discriminator)
+        self.names = renamed(raw, convert.convert_g) | renamed(state["d"], convert.convert_d)
         text = " ".join(what(case, name) for name in self.io if name.startswith("out.scalar.path_mean_after"))
         self.decay = stated(text, r"([\d.]*\d) \* \(mean path length", 0.01)  # of the mean path length
         self.memo: dict[str, tuple[Tensor, Gradients]] = {}

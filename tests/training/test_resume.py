@@ -108,7 +108,7 @@ from safetensors import torch as st
 import fsgen, fsgen.training.adapt, fsgen.io.checkpoint as checkpoint, fsgen.training.plots as plots
 from fsgen.families.stylegan2 import family
 
-family.SETTLE_SAMPLES = 1024
+family.LATENTS = 1024
 plots.losses = plots.by_layer = lambda values, path, *rest: path.touch()
 
 def dies(owner, name, count, half=None):

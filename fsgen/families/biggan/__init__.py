@@ -1,1 +1,1 @@
-"""BigGAN and, on the same backbone, IC-GAN: networks, reading other people's checkpoints, the family."""
+"""BigGAN and IC-GAN: networks, conversion of public checkpoints, family."""

@@ -1,24 +1,30 @@
-"""BigGAN and IC-GAN as a family: recipe, losses, import."""
+"""BigGAN and IC-GAN: recipe, losses, conversion."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fsgen import rng as random
-from fsgen.errors import FsgenError
 from fsgen.families.biggan import convert, networks
-from fsgen.families.biggan.layers import Spectral
-from fsgen.families.biggan.networks import PLANS
-from fsgen.families.strict_loading import check
+from fsgen.families.biggan.layers import SNLayer
+from fsgen.families.biggan.networks import PUBLISHED
+from fsgen.families.checks import check_channels, check_size, checked_width
+from fsgen.families.conversion import (
+    NO_DISCRIMINATOR,
+    SINGLE_GENERATOR,
+    check_networks,
+    reading,
+    sort_networks,
+)
 from fsgen.interfaces import (
     Converted,
+    Draw,
     Family,
     Filters,
     Foreign,
@@ -36,10 +42,10 @@ from fsgen.nn.batchnorm import refresh_stats
 
 @dataclass(frozen=True)
 class Recipe:
-    """IC-GAN's recipe at 64 px; ``BigGAN.recipe`` has the rates of the larger ones.
+    """IC-GAN's recipe at 64 px; ``BigGAN.recipe`` sets the learning rate for larger images.
 
-    Published is a batch of 2,048 at 128 and 256 px, on as many machines as that takes. The published
-    average starts at step 20,000; here it starts short, so that a shorter run has one.
+    Departures: the published batch at 128 and 256 px is 2,048; the published moving average starts at step
+    20,000, here it starts at once with a short half-life, so that a shorter run has one.
     """
 
     lr: float = 1e-4  # of G; 4e-5 at 128 and 256 px
@@ -48,63 +54,63 @@ class Recipe:
     beta2: float = 0.999
     eps: float = 1e-6  # Adam's
     batch: int = 256
-    r1_every: int = 0  # there are no lazy regularisers
+    r1_every: int = 0  # no lazy regularisers
     path_every: int = 0
     ema_half_life: float = 6931.0  # steps: decay 0.9999 a step
-    ema_rampup: float = 0.25  # half-life at most this share of the steps so far
+    ema_rampup: float = 0.25  # the half-life is at most this share of the steps so far
 
 
-CLASS, INSTANCE = 128, 512  # numbers that G makes of a class, of an instance
-CONVERGED = 30  # power iterations after training
-SETTLE = (16, 16)  # batches, pictures in each, behind the norms' statistics after training
+CLASS, INSTANCE = 128, 512  # lengths of G's embeddings
+POWER_ITERATIONS = 30  # after training
+STATISTICS = (16, 16)  # batches and their size for the running statistics after training
 
 
-class BigGAN(Family):
+class BigGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
     """Brock et al. 2019, "Large Scale GAN Training for High Fidelity Natural Image Synthesis"; with
     instances, Casanova et al. 2021, "Instance-Conditioned GAN"."""
 
     name = "biggan"
     traits: ClassVar[frozenset[Trait]] = frozenset({
-        Trait.LATENT, Trait.DISCRIMINATOR, Trait.STAGES, Trait.RESOLUTIONS, Trait.FILTERS, Trait.CLASSES,
-        Trait.INSTANCES, Trait.SCALES, Trait.STYLES,
+        Trait.LATENT, Trait.DISCRIMINATOR, Trait.STAGES, Trait.RESOLUTIONS, Trait.FILTERS,
+        Trait.CLASSES, Trait.INSTANCES, Trait.SCALES, Trait.STYLES,
     })  # fmt: skip
     Recipe = Recipe
     mirrors = True
     embeddings = ("embed.weight", "embed.u")  # embed.u: of D, whose embedding has spectral norm one
 
-    def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
+    def build(
+        self, spec: Spec, *, discriminator: bool = True
+    ) -> Networks[networks.Generator, networks.Discriminator]:
         return Networks(networks.Generator(spec), networks.Discriminator(spec) if discriminator else None)
 
     def fresh(
         self, size: int, channels: int = 3, classes: int = 0, *, width: int | None = None, h_dim: int = 0
     ) -> Spec:
-        """``width``: channels that others are multiples of, 64 as published up to 64 px and 96 above.
+        """The published architecture at 32, 64, 128 or 256 px.
 
-        ``h_dim``: length of the features that an instance is told by; 0: no instances (BigGAN).
+        Args:
+            size: resolution in pixels.
+            channels: 3, or 1 for grey.
+            classes: number of classes; 0: unconditional.
+            width: unit of all widths in channels; default: 64 up to 64 px and 96 above, as published.
+            h_dim: length of the features of an instance (IC-GAN); 0: no instances.
         """
-        if size not in PLANS:
-            known = ", ".join(map(str, PLANS))
-            raise FsgenError(f"there is no BigGAN of {size} px", hint=f"one of {known}")
-        if channels not in (1, 3):
-            raise FsgenError(f"there is no BigGAN of {channels} channels", hint="1 (grey) or 3 (colour)")
-        plan = PLANS[size]
-        one = plan.width if width is None else width
-        if one < 1:
-            raise FsgenError(
-                f"--width {one} is too narrow", hint=f"1 is the least, {plan.width} as published"
-            )
+        check_size("BigGAN", size, PUBLISHED)
+        check_channels("BigGAN", channels)
+        published = PUBLISHED[size]
+        width = checked_width(width, published.width)
         return {
             "resolution": size,
             "channels": channels,
-            "z_dim": plan.z_dim,
+            "z_dim": published.z_dim,
             "c_dim": classes,
             "h_dim": h_dim,
             "g_embed_dim": CLASS if classes else 0,
             "h_embed_dim": INSTANCE if h_dim else 0,
-            "g_widths": [one * times for times in plan.g],
-            "g_attention": list(plan.g_attention),
-            "d_attention": list(plan.d_attention),
-            **plan.discriminator(one),
+            "g_widths": [width * times for times in published.g],
+            "g_attention": list(published.g_attention),
+            "d_attention": list(published.d_attention),
+            **published.discriminator(width),
         }
 
     # ---- checkpoints ---------------------------------------------------------------------------------
@@ -113,52 +119,35 @@ class BigGAN(Family):
         return any(convert.is_g(state) or convert.is_d(state) for state in foreign.tensors.values())
 
     def convert(self, foreign: Foreign) -> Converted:
-        """Files of one network, or a folder's (see ``fsgen.importers.archives``).
+        """Convert files of one network, or a folder's (see ``fsgen.importers.archives``).
 
-        A generator whose name has "ema" in it, and one that is alone, is the average.
+        A generator with "ema" in its name, and a single one, is the moving average.
         """
-        generators = {name: state for name, state in foreign.tensors.items() if convert.is_g(state)}
-        discriminators = [state for state in foreign.tensors.values() if convert.is_d(state)]
-        averages = [state for name, state in generators.items() if "ema" in name.lower()]
-        lives = [state for name, state in generators.items() if "ema" not in name.lower()]
-        if not generators:
-            raise FsgenError("a BigGAN's discriminator alone", hint="pull the file of its generator (G_ema)")
-        if max(map(len, (averages, lives, discriminators))) > 1:
-            raise FsgenError("a file with more networks than one BigGAN has")
+        found = sort_networks("BigGAN", foreign.tensors, convert.is_g, convert.is_d)
         notes = []
-        if not averages:
-            averages, lives = lives, []
-            notes.append("a single generator in the file: taken for the averaged one, as it is published")
-        g, g_ema, d = (
-            convert.renamed(part[0]) if part else None for part in (lives, averages, discriminators)
-        )
+        if found.g_ema is None:
+            found = found._replace(g=None, g_ema=found.g)
+            notes.append(SINGLE_GENERATOR)
+        found = found.converted(convert.renamed, convert.renamed)
         config = foreign.extras.get("config")
-        told = dict(config) if isinstance(config, dict) else {}
-        for settings in foreign.settings.values():
-            told |= settings
-        try:
-            spec, guessed = convert.infer(g_ema, d, told)
-        except KeyError as error:
-            raise FsgenError(f"a BigGAN checkpoint without the tensor {error}") from None
-        except IndexError:
-            raise FsgenError("a BigGAN checkpoint with weights that are no convolution's") from None
-        if d is None:
-            notes.append("no discriminator in the file: adapt starts a fresh one")
-        g, g_ema = (None if state is None else convert.used(state, spec) for state in (g, g_ema))
+        settings = dict(config) if isinstance(config, dict) else {}
+        for values in foreign.settings.values():
+            settings |= values
+        with reading("BigGAN"):
+            spec, guesses = convert.infer(found.generator, found.d, settings)
+        if found.d is None:
+            notes.append(NO_DISCRIMINATOR)
+        found = found.converted(lambda g: convert.drop_unused(g, spec), lambda d: d)
         with torch.device("meta"):
-            nets = self.build(spec)
-        for state, net, what in ((g, nets.g, "'g'"), (g_ema, nets.g, "'g_ema'"), (d, nets.d, "'d'")):
-            if state is not None:
-                check(net, state, f"a BigGAN {what}")
-        return Converted(spec, g, g_ema, d, (*notes, *guessed))
+            check_networks("BigGAN", self.build(spec), found)
+        return Converted(spec, *found, (*notes, *guesses))
 
-    def refresh_statistics(self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]) -> None:
-        """Singular vectors, and the standing statistics (Brock et al. 2019, appendix C), of the weights as
-        they are now."""
+    def refresh_statistics(self, g: networks.Generator, draw: Draw) -> None:
+        """Refresh the singular vectors and the standing statistics (Brock et al. 2019, appendix C)."""
         for module in g.modules():
-            if isinstance(module, Spectral):
-                module.iterate(CONVERGED)
-        device, (count, size) = next(g.parameters()).device, SETTLE
+            if isinstance(module, SNLayer):
+                module.iterate(POWER_ITERATIONS)
+        device, (count, size) = next(g.parameters()).device, STATISTICS
         refresh_stats(g, (draw(size, random.generator(0, "settle", i)).to(device) for i in range(count)))
 
     # ---- training ------------------------------------------------------------------------------------
@@ -166,13 +155,15 @@ class BigGAN(Family):
     def recipe(self, spec: Spec) -> Recipe:
         return Recipe() if spec["resolution"] <= 64 else dataclasses.replace(Recipe(), lr=4e-5)
 
-    def optimiser(self, free: list[nn.Parameter], recipe: Recipe, who: NetworkName) -> torch.optim.Optimizer:
-        """Adam with a rate for each player; ``foreach`` and the group as for other families."""
-        lr, betas = recipe.lr if who == "g" else recipe.lr_d, (recipe.beta1, recipe.beta2)
-        return torch.optim.Adam([{"params": free}], lr=lr, betas=betas, eps=recipe.eps, foreach=True)
+    def optimiser(
+        self, parameters: list[nn.Parameter], recipe: Recipe, network: NetworkName
+    ) -> torch.optim.Optimizer:
+        """Adam with a learning rate for each network; ``foreach`` and the group as in ``Family``."""
+        lr, betas = recipe.lr if network == "g" else recipe.lr_d, (recipe.beta1, recipe.beta2)
+        return torch.optim.Adam([{"params": parameters}], lr=lr, betas=betas, eps=recipe.eps, foreach=True)
 
     def layers(self, spec: Spec) -> dict[str, list[str]]:
-        """By block and its attention, the embeddings apart."""
+        """By embedding and by block with its attention."""
         with torch.device("meta"):
             g = networks.Generator(spec)
         out: dict[str, list[str]] = {}
@@ -180,7 +171,7 @@ class BigGAN(Family):
             side = self.resolution_of(key)
             layer = "rgb" if key.startswith(("norm.", "rgb.")) else f"b{side}" if side else key.split(".")[0]
             out.setdefault(layer, []).append(key)
-        return {layer: out.pop(layer) for layer in sorted(out, key=_place)}
+        return {layer: out.pop(layer) for layer in sorted(out, key=_position)}
 
     def resolution_of(self, key: str) -> int | None:
         if key.startswith("linear."):
@@ -189,7 +180,7 @@ class BigGAN(Family):
         return 8 << int(match[1]) if match else None
 
     def stages(self, spec: Spec) -> list[list[str]]:
-        """By block, each with its attention, as FreezeD counts those of SNGAN."""
+        """By block with its attention, as FreezeD counts those of SNGAN."""
         with torch.device("meta"):
             d = networks.Discriminator(spec)
         out: list[list[str]] = [[] for _ in d.blocks]
@@ -199,7 +190,7 @@ class BigGAN(Family):
         return out
 
     def filters(self, spec: Spec) -> Filters:
-        """The convolutions of all blocks but D's first, and what G's scales and shifts are made by."""
+        """The convolutions of all blocks but D's first, and the layers that compute G's gains and shifts."""
         with torch.device("meta"):
             nets = self.build(spec)
         g, d = ([name for name, _ in net.named_parameters()] for net in nets)
@@ -216,16 +207,16 @@ class BigGAN(Family):
         )  # fmt: skip
 
     def scales(self, key: str) -> bool:
-        """What makes the scales and shifts of the blocks' normalisations, and the shift of the first map."""
+        """True of the layers that compute gains and shifts, and of the bias of the first map."""
         return key == "linear.bias" or bool(re.search(r"\.(gain|shift)\.", key))
 
-    def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Tensor:
+    def fakes(self, g: networks.Generator, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
         return g(inputs)
 
     def discriminator_loss(self, context: StepContext, fakes: Tensor) -> dict[str, Tensor]:
-        """D sees fakes and reals in one batch, as published: one step of its power iteration for both."""
-        seen = torch.cat([context.augment(fakes, "fake_d"), context.augment(context.real_images, "real")])
-        fake_logits, real_logits = context.d(seen, _twice(context.inputs)).chunk(2)
+        """The hinge loss. Generated and real images form one batch, as published: one power iteration."""
+        images = torch.cat([context.augment(fakes, "fake_d"), context.augment(context.real_images, "real")])
+        fake_logits, real_logits = context.d(images, _doubled(context.inputs)).chunk(2)
         context.real_logits = real_logits.detach()
         return {"d": self.loss_d(real_logits, fake_logits)}
 
@@ -236,26 +227,26 @@ class BigGAN(Family):
         return -fake_logits.mean()
 
     def log_likelihood(self, logits: Tensor) -> Tensor:
-        """The logit of each sample, [n, 1] -> [n].
+        """The logit of each sample, [n, 1] -> [n], in place of log D(x).
 
-        A critic trained with a hinge gives no probability. Its logit takes the place of log D(x), up to scale
-        and a constant, as the energy that G climbs: the Fisher squares the gradient of G's own loss.
+        A discriminator trained with a hinge loss gives no probability. With its logit the Fisher information
+        is the squared gradient of G's own loss.
         """
         return logits.flatten()
 
-    def regularise(self, context: StepContext, who: NetworkName, step: int) -> dict[str, Tensor]:
+    def regularise(self, context: StepContext, network: NetworkName, step: int) -> dict[str, Tensor]:
         return {}
 
 
-def _twice(inputs: Inputs) -> Inputs:
-    """The same conditions for two batches in one."""
+def _doubled(inputs: Inputs) -> Inputs:
+    """The labels and features of two batches in one."""
     return Inputs(**{
         name: None if part is None else torch.cat([part, part])
         for name, part in (("y", inputs.y), ("h", inputs.h))
     })  # fmt: skip
 
 
-def _place(layer: str) -> tuple[int, int]:
-    """Embeddings, then blocks by their side, then the end."""
+def _position(layer: str) -> tuple[int, int]:
+    """Sort key: embeddings, blocks by resolution, the last layer."""
     named = {"embed": (0, 0), "embed_h": (0, 1), "rgb": (2, 0)}
     return named.get(layer) or (1, int(layer.removeprefix("b")))

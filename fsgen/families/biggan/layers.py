@@ -1,4 +1,4 @@
-"""Layers of BigGAN (Brock et al. 2019, appendix B): each weight divided by its largest singular value."""
+"""Layers of BigGAN with spectral normalisation (Brock et al. 2019, appendix B)."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EPSILON = 1e-6  # below which a vector is not lengthened to one
-MOMENTUM = 0.1  # of the running statistics
+EPSILON = 1e-6  # smallest divisor of a vector in power iteration
+MOMENTUM = 0.1  # of running statistics
 BN_EPSILON = 1e-5
 
 
-class Spectral(nn.Module):
-    """A weight W over sigma = u W v^T, one step of power iteration (Miyato et al. 2018, algorithm 1) from u.
+class SNLayer(nn.Module):
+    """A weight W divided by sigma = u W v^T, after one power iteration (Miyato et al. 2018, algorithm 1).
 
-    That step is taken in evaluation as well; training alone keeps what it finds. Gradients flow through W in
-    sigma, not through u and v.
+    The iteration runs in evaluation as well, but only training stores its result. Gradients flow through W
+    in sigma, not through u and v.
 
     Args:
-        shape: of W, the first number being its rows.
-        bias: how many there are.
+        shape: of W, rows first.
+        bias: number of biases.
     """
 
     u: Tensor  # [1, rows]
@@ -31,7 +31,7 @@ class Spectral(nn.Module):
         self.weight = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.zeros(bias)) if bias else None
         self.register_buffer("u", torch.randn(1, len(self.matrix)))
-        if not self.weight.is_meta:  # where there are shapes alone, this is all that takes time
+        if not self.weight.is_meta:  # slow, and of no effect on the meta device
             nn.init.orthogonal_(self.weight)
 
     @property
@@ -40,7 +40,7 @@ class Spectral(nn.Module):
         return self.weight.flatten(1)
 
     def step(self) -> tuple[Tensor, Tensor]:
-        """u one step nearer to the first singular vector, [1, rows], and sigma, a scalar."""
+        """One power iteration from the stored u: the new u, [1, rows], and sigma, a scalar."""
         matrix = self.matrix
         fixed = matrix.detach()
         v = F.normalize(self.u @ fixed, eps=EPSILON)
@@ -49,7 +49,7 @@ class Spectral(nn.Module):
 
     @torch.no_grad()
     def iterate(self, times: int) -> None:
-        """Bring u nearer to the first singular vector."""
+        """Store u after ``times`` power iterations."""
         for _ in range(times):
             self.u.copy_(self.step()[0])
 
@@ -61,8 +61,8 @@ class Spectral(nn.Module):
         return self.weight / sigma
 
 
-class Conv(Spectral):
-    """[n, inputs, H, W] -> [n, outputs, H, W]; kernels of ``size`` px a side."""
+class SNConv(SNLayer):
+    """[n, inputs, H, W] -> [n, outputs, H, W], with a ``size`` x ``size`` kernel."""
 
     def __init__(self, inputs: int, outputs: int, size: int, *, bias: bool = True) -> None:
         super().__init__(outputs, inputs, size, size, bias=outputs if bias else 0)
@@ -71,7 +71,7 @@ class Conv(Spectral):
         return F.conv2d(x, self.scaled(), self.bias, padding=self.weight.shape[-1] // 2)
 
 
-class Linear(Spectral):
+class SNLinear(SNLayer):
     """[n, inputs] -> [n, outputs]"""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
@@ -81,8 +81,8 @@ class Linear(Spectral):
         return F.linear(x, self.scaled(), self.bias)
 
 
-class Embedding(Spectral):
-    """Labels [n, classes] -> [n, outputs]; a column of W for each class, which are the rows of u."""
+class SNEmbedding(SNLayer):
+    """Labels [n, classes] -> [n, outputs]; one column of W and one value of u for each class."""
 
     def __init__(self, classes: int, outputs: int) -> None:
         super().__init__(outputs, classes)
@@ -96,18 +96,18 @@ class Embedding(Spectral):
 
 
 class ConditionalNorm(nn.BatchNorm2d):
-    """Batch normalisation whose scale, 1 + gain(c), and shift(c) are linear in a condition c."""
+    """Batch normalisation with a scale, 1 + gain(c), and a shift(c), both linear in a condition c."""
 
     def __init__(self, channels: int, condition: int) -> None:
         super().__init__(channels, eps=BN_EPSILON, momentum=MOMENTUM, affine=False)
-        self.gain = Linear(condition, channels, bias=False)
-        self.shift = Linear(condition, channels, bias=False)
+        self.gain = SNLinear(condition, channels, bias=False)
+        self.shift = SNLinear(condition, channels, bias=False)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:  # type: ignore[override]  # a condition besides
         """[n, channels, H, W], [n, condition] -> [n, channels, H, W]"""
         if self.gain.training:
             x = super().forward(x)
-        else:  # also where only the weights of its scale are frozen: it has none of its own
+        else:  # where only gain and shift are frozen, too: this module has no weights of its own
             x = F.batch_norm(x, self.running_mean, self.running_var, eps=self.eps)
         return x * (1 + self.gain(c))[:, :, None, None] + self.shift(c)[:, :, None, None]
 
@@ -115,16 +115,16 @@ class ConditionalNorm(nn.BatchNorm2d):
 class Attention(nn.Module):
     """x + gamma o(attention) over all positions (Zhang et al. 2019, SAGAN, equations 1 to 3).
 
-    Keys and values are pooled to half the side.
+    Keys and values are max-pooled to half the resolution.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         narrow, half = max(1, channels // 8), max(1, channels // 2)
-        self.theta = Conv(channels, narrow, 1, bias=False)
-        self.phi = Conv(channels, narrow, 1, bias=False)
-        self.g = Conv(channels, half, 1, bias=False)
-        self.o = Conv(half, channels, 1, bias=False)
+        self.theta = SNConv(channels, narrow, 1, bias=False)
+        self.phi = SNConv(channels, narrow, 1, bias=False)
+        self.g = SNConv(channels, half, 1, bias=False)
+        self.o = SNConv(half, channels, 1, bias=False)
         self.gamma = nn.Parameter(torch.zeros([]))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class Attention(nn.Module):
         return x + self.gamma * self.o(mixed)
 
 
-def cut_off(z: Tensor, at: float = 2.0) -> Tensor:
-    """z ~ N(0, 1) to a normal cut off at +-``at``: each value to the one of the same quantile."""
-    inside = math.erf(at / math.sqrt(2))  # the share of values that lie there
+def truncated_normal(z: Tensor, bound: float = 2.0) -> Tensor:
+    """Map z ~ N(0, 1) to the normal distribution truncated at +-``bound``, by quantiles."""
+    inside = math.erf(bound / math.sqrt(2))  # the share of values within the bound
     return torch.special.ndtri(0.5 + (torch.special.ndtr(z.double()) - 0.5) * inside).to(z.dtype)

@@ -1,23 +1,30 @@
-"""FastGAN as a family: recipe, losses, import."""
+"""FastGAN: recipe, losses, conversion."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from fsgen import rng as random
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
+from fsgen.families.checks import check_channels, check_size, checked_width
+from fsgen.families.conversion import (
+    NO_DISCRIMINATOR,
+    SINGLE_GENERATOR,
+    FoundNetworks,
+    check_networks,
+    reading,
+)
 from fsgen.families.fastgan import convert, networks
-from fsgen.families.fastgan.networks import Looked, Pictures, quadrant, resize
-from fsgen.families.strict_loading import check
+from fsgen.families.fastgan.networks import Encoded, Images, quadrant, resize
 from fsgen.interfaces import (
     Converted,
+    Draw,
     Family,
     Filters,
     Foreign,
@@ -36,8 +43,9 @@ from fsgen.nn.spectral_norm import SpectralConv
 SIZES = (64, 128, 256, 512, 1024)
 WIDTH = 64  # the published ngf and ndf
 LATENT = 256  # the published nz
-CONVERGED = 30  # power iterations after training
-SETTLE = (16, 16)  # batches, pictures in each, behind the norms' statistics after training
+POWER_ITERATIONS = 30  # after training
+STATISTICS = (16, 16)  # batches and their size for the running statistics after training
+MARGIN = 0.9  # the mean of 0.8 + 0.2 r
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,8 @@ class Recipe:
     """The published recipe (the paper's code, at every size), for 50,000 steps from scratch; ``fsgen train``
     adds its flips and its differentiable augmentation.
 
-    Two things differ. G learns from fakes of its own, drawn anew, where the published loop shows it those
-    that D has just seen. The average starts short, so that a run of a few hundred steps has one.
+    Departures: G's step generates images of its own, where the published loop reuses those of D's step. The
+    moving average starts with a short half-life, so that a run of a few hundred steps has one.
     """
 
     lr: float = 0.0002
@@ -54,50 +62,57 @@ class Recipe:
     beta2: float = 0.999
     batch: int = 8
     reconstruction: float = 1.0  # weight of the decoders' three terms; 0 switches them off
-    r1_every: int = 0  # there are no lazy regularisers
+    r1_every: int = 0  # no lazy regularisers
     path_every: int = 0
     ema_half_life: float = 693.0  # steps: decay 0.999 a step
-    ema_rampup: float = 0.25  # half-life at most this share of the steps so far
+    ema_rampup: float = 0.25  # the half-life is at most this share of the steps so far
 
 
-class FastGAN(Family):
+class FastGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
     """Liu et al. 2021, "Towards Faster and Stabilized GAN Training for High-fidelity Few-shot Image
     Synthesis".
 
-    The published evaluation leaves G in training mode: pictures then depend on their batch. Here G is
-    evaluated with the stored statistics, which ``refresh_statistics`` measures anew for the averaged weights.
+    Departure: the published evaluation keeps G in training mode, so that images depend on their batch. Here
+    G is evaluated with running statistics, which ``refresh_statistics`` refreshes for the averaged weights.
     """
 
     name = "fastgan"
-    traits: ClassVar[frozenset[Trait]] = frozenset({
-        Trait.LATENT, Trait.DISCRIMINATOR, Trait.STAGES, Trait.RESOLUTIONS, Trait.FILTERS,
-        Trait.RECONSTRUCTION, Trait.SCALES,
-    })  # fmt: skip
+    traits: ClassVar[frozenset[Trait]] = frozenset(
+        {
+            Trait.LATENT,
+            Trait.DISCRIMINATOR,
+            Trait.STAGES,
+            Trait.RESOLUTIONS,
+            Trait.FILTERS,
+            Trait.RECONSTRUCTION,
+            Trait.SCALES,
+        }
+    )
     Recipe = Recipe
     training_methods: ClassVar = {"diffaugment": {"policy": "color,translation"}}
     mirrors = True
 
-    def build(self, spec: Spec, *, discriminator: bool = True) -> Networks:
+    def build(
+        self, spec: Spec, *, discriminator: bool = True
+    ) -> Networks[networks.Generator, networks.Discriminator]:
         return Networks(networks.Generator(spec), networks.Discriminator(spec) if discriminator else None)
 
     def fresh(self, size: int, channels: int = 3, classes: int = 0, *, width: int | None = None) -> Spec:
-        """The published architecture; at 64 and 128 px without the blocks outside (see ``networks``).
+        """The published architecture; at 64 and 128 px without the outer blocks (see ``networks``).
 
         Args:
-            size: of the picture's side in pixels.
+            size: resolution in pixels.
             channels: 3, or 1 for grey.
-            classes: none can be had.
-            width: channels of G at 128 px, which the others are multiples of; default: 64, as published.
-                With 16 a step of 8 pictures of 64 px takes half a second on one CPU core, with 64 several.
+            classes: must be 0.
+            width: channels of G at 128 px, the unit of the others; default: 64, as published. A step of 8
+                images of 64 px on one CPU core takes half a second with 16, several seconds with 64.
         """
-        if size not in SIZES:
-            known = ", ".join(map(str, SIZES))
-            raise FsgenError(f"there is no FastGAN of {size} px", hint=f"one of {known}")
-        if channels not in (1, 3):
-            raise FsgenError(f"there is no FastGAN of {channels} channels", hint="1 (grey) or 3 (colour)")
+        check_size("FastGAN", size, SIZES)
+        check_channels("FastGAN", channels)
         if classes:
-            raise FsgenError("fastgan cannot be conditional", hint="stylegan2 and dcgan can")
-        width = width or WIDTH
+            raise FsgenError("fastgan cannot be conditioned on classes", code=Code.INCOMPATIBLE,
+                             where="--classes", hint="stylegan2 and dcgan can")  # fmt: skip
+        width = checked_width(width, WIDTH)
         head = {"resolution": size, "channels": channels, "z_dim": LATENT, "sle": True}
         return head | convert.g_widths(size, width) | convert.d_widths(size, width)
 
@@ -107,49 +122,40 @@ class FastGAN(Family):
         return any(convert.is_g(state) for state in foreign.tensors.values())
 
     def convert(self, foreign: Foreign) -> Converted:
-        """``N.pth``, ``all_N.pth``, or G alone.
+        """Convert ``N.pth``, ``all_N.pth``, or G alone.
 
         ``N.pth`` holds the averaged parameters under ``g``; ``all_N.pth`` the live ones, and the averaged
-        ones in a list without names.
+        ones as a list without names.
         """
         named = {name: state for name, state in foreign.tensors.items() if state}
-        d = convert.discriminator(named["d"]) if "d" in named else None
         name = next(name for name in ("g", "g_ema", *named) if convert.is_g(named.get(name, {})))
         averages = named.get("g_ema", {})
         notes = ["no noise is stored in such files: drawn from seed 0"]
-        g, g_ema = convert.generator(named[name]), None
+        g, g_ema = None, named[name]
         if averages and name != "g_ema":
-            nameless = not convert.is_g(averages)
-            averages = convert.averaged(named[name], list(averages.values())) if nameless else averages
-            g_ema = convert.generator(averages)
+            g, g_ema = g_ema, averages
+            if not convert.is_g(averages):
+                g_ema = convert.averaged(g, list(averages.values()))
         else:
-            g, g_ema = None, g
-            notes.append("a single generator in the file: taken for the averaged one, as it is published")
-        if d is None:
-            notes.append("no discriminator in the file: adapt starts a fresh one")
-        try:
-            spec = convert.infer(g_ema, d)
-        except KeyError as error:
-            raise FsgenError(f"a FastGAN checkpoint without the tensor {error}") from None
-        except IndexError:
-            raise FsgenError("a FastGAN checkpoint with weights that are no convolution's") from None
-        with torch.device("meta"):
-            empty = self.build(spec)
-        for which, state in (("g", g), ("g_ema", g_ema)):
+            notes.append(SINGLE_GENERATOR)
+        found = FoundNetworks(g, g_ema, named.get("d")).converted(convert.convert_g, convert.convert_d)
+        if found.d is None:
+            notes.append(NO_DISCRIMINATOR)
+        with reading("FastGAN"):
+            spec = convert.infer(found.generator, found.d)
+        for state in (found.g, found.g_ema):
             if state is not None:
-                convert.stored_noise(state)
-                check(empty.g, state, f"a FastGAN '{which}'")
-        if d is not None:
-            check(empty.d, d, "a FastGAN 'd'")
-        return Converted(spec, g, g_ema, d, tuple(notes))
+                convert.add_stored_noise(state)
+        with torch.device("meta"):
+            check_networks("FastGAN", self.build(spec), found)
+        return Converted(spec, *found, tuple(notes))
 
-    def refresh_statistics(self, g: nn.Module, draw: Callable[[int, torch.Generator], Inputs]) -> None:
-        """Singular vectors and normalisation statistics of the weights as they are now."""
+    def refresh_statistics(self, g: networks.Generator, draw: Draw) -> None:
+        """Refresh the singular vectors and the running statistics."""
         for module in g.modules():
             if isinstance(module, SpectralConv):
-                module.iterate(CONVERGED)
-        device = next(g.parameters()).device
-        count, size = SETTLE
+                module.iterate(POWER_ITERATIONS)
+        device, (count, size) = next(g.parameters()).device, STATISTICS
         refresh_stats(g, (draw(size, random.generator(0, "settle", i)).to(device) for i in range(count)))
 
     # ---- training ------------------------------------------------------------------------------------
@@ -162,8 +168,8 @@ class FastGAN(Family):
             g = networks.Generator(spec)
         out: dict[str, list[str]] = {}
         for key, _ in g.named_parameters():
-            layer = re.match(r"b\d+\.\d|[a-z]+\d+", key)[0]
-            out.setdefault(layer, []).append(key)
+            if layer := re.match(r"b\d+\.\d|[a-z]+\d+", key):  # every key has one
+                out.setdefault(layer[0], []).append(key)
         return out
 
     def resolution_of(self, key: str) -> int | None:
@@ -171,23 +177,22 @@ class FastGAN(Family):
         return int(match[1]) if match else None
 
     def stages(self, spec: Spec) -> list[list[str]]:
-        """By the side of what comes out, those of the small pictures too; not the heads and decoders."""
+        """By output resolution, with those for the small images; without heads and decoders."""
         with torch.device("meta"):
             d = networks.Discriminator(spec)
         out: dict[int, list[str]] = {}
         for key, _ in d.named_parameters():
-            part, number = re.match(r"([a-z]+)(?:\.?(\d+))?", key).groups()
-            if part == "stem":
+            if key.startswith("stem."):
                 out.setdefault(d.top, []).append(key)
-            elif part in ("b", "gate"):
-                out.setdefault(int(number), []).append(key)
-            elif part == "branch":
-                out.setdefault(d.small >> int(number) + 1, []).append(key)
+            elif match := re.match(r"(?:b|gate)(\d+)\.", key):
+                out.setdefault(int(match[1]), []).append(key)
+            elif match := re.match(r"branch\.(\d+)\.", key):
+                out.setdefault(d.small >> int(match[1]) + 1, []).append(key)
         return [out[side] for side in sorted(out, reverse=True)]
 
     def filters(self, spec: Spec) -> Filters:
-        """Every convolution that is normalised, with its normalisation's scale and shift, but G's first and
-        those of the decoders, which count as D's head."""
+        """Every convolution with a normalisation, together with its scale and shift, except for G's first;
+        the decoders count as D's head."""
         with torch.device("meta"):
             nets = self.build(spec)
         g, d = ([name for name, _ in net.named_parameters()] for net in nets)
@@ -206,78 +211,76 @@ class FastGAN(Family):
     def scales(self, key: str) -> bool:
         return ".norm." in key
 
-    def fakes(self, g: nn.Module, inputs: Inputs, recipe: Any, rng: torch.Generator) -> Pictures:
-        """The pictures twice: [n, C, S, S] and, from G's second output, [n, C, small, small]."""
-        return g.pictures(inputs, "random", rng)
+    def fakes(self, g: networks.Generator, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Images:
+        """Images in two sizes: [n, C, S, S] and, from G's second output, [n, C, small, small]."""
+        return g.both_sizes(inputs, "random", rng)
 
-    def discriminator_loss(self, context: StepContext, fakes: Pictures) -> dict[str, Tensor]:
-        """Equation 3, with random margins; its last part are the decoders' pictures against the reals."""
+    def discriminator_loss(self, context: StepContext, fakes: Images) -> dict[str, Tensor]:
+        """Equation 3 with random margins, and the reconstruction of the real images."""
         real_images = context.augment(context.real_images, "real")
-        looked = context.d.look(real_images)
-        real_logits = context.d.judge(looked)
+        encoded = context.d.encode(real_images)
+        real_logits = context.d.logits(encoded)
         context.real_logits = real_logits.detach()
-        terms = self._rebuilt(context, real_images, looked) if context.recipe.reconstruction else {}
-        fake_logits = context.d(_viewed(context, fakes, "fake_d"))
+        terms = self._reconstruction(context, real_images, encoded) if context.recipe.reconstruction else {}
+        fake_logits = context.d(_augmented(context, fakes, "fake_d"))
         d = losses.hinge(real_logits, _margins(real_logits, context.rng("margins real")))
         d = d + losses.hinge(-fake_logits, _margins(fake_logits, context.rng("margins fake")))
         return {"d": d} | terms
 
-    def _rebuilt(self, context: StepContext, real_images: Tensor, looked: Looked) -> dict[str, Tensor]:
-        """Equation 2 for three decoders, summed over the batch as published; its name says the distance."""
+    def _reconstruction(
+        self, context: StepContext, real_images: Tensor, encoded: Encoded
+    ) -> dict[str, Tensor]:
+        """Equation 2 for three decoders, summed over the batch as published; the key names the distance."""
         rng = context.rng("part")
         part = int(torch.randint(4, [], generator=rng, device=rng.device))
         distance, name = (context.perceptual, "lpips") if context.perceptual else (l1, "l1")
-        total = sum(
-            distance(_coloured(rebuilt), _coloured(resize(target, rebuilt.shape[-1]))).sum()
-            for rebuilt, target in zip(
-                context.d.rebuild(looked, part),
-                (real_images, real_images, quadrant(real_images, part)),
-                strict=True,
-            )
-        )
-        return {f"reconstruction_{name}": context.recipe.reconstruction * total}
+        targets = (real_images, real_images, quadrant(real_images, part))
+        terms = [
+            distance(_as_rgb(image), _as_rgb(resize(target, image.shape[-1]))).sum()
+            for image, target in zip(context.d.reconstruct(encoded, part), targets, strict=True)
+        ]
+        return {f"reconstruction_{name}": context.recipe.reconstruction * (terms[0] + terms[1] + terms[2])}
 
-    def generator_loss(self, context: StepContext, fakes: Pictures) -> dict[str, Tensor]:
-        return {"g": self.loss_g(context.d(_viewed(context, fakes, "fake_g")))}
+    def generator_loss(self, context: StepContext, fakes: Images) -> dict[str, Tensor]:
+        return {"g": self.loss_g(context.d(_augmented(context, fakes, "fake_g")))}
 
     def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """The hinge at its mean margin; training draws a margin for each logit."""
+        """The hinge loss at the mean margin; training draws a margin for each logit."""
         return losses.hinge(real_logits, MARGIN) + losses.hinge(-fake_logits, MARGIN)
 
     def loss_g(self, fake_logits: Tensor) -> Tensor:
         return -fake_logits.mean()
 
     def log_likelihood(self, logits: Tensor) -> Tensor:
-        """The mean logit of each sample, [n, 50] -> [n].
+        """The mean logit of each sample, [n, 50] -> [n], in place of log D(x).
 
-        A critic trained with a hinge gives no probability. Its logit takes the place of log D(x), up to scale
-        and a constant, as the energy that G climbs: the Fisher squares the gradient of G's own loss.
+        A discriminator trained with a hinge loss gives no probability. With its logit the Fisher information
+        is the squared gradient of G's own loss.
         """
         return logits.mean(dim=1)
 
-    def regularise(self, context: StepContext, who: NetworkName, step: int) -> dict[str, Tensor]:
+    def regularise(self, context: StepContext, network: NetworkName, step: int) -> dict[str, Tensor]:
         return {}
 
 
-MARGIN = 0.9  # the mean of 0.8 + 0.2 r
-
-
 def _margins(logits: Tensor, rng: torch.Generator) -> Tensor:
-    """0.8 + 0.2 r with r ~ U[0, 1), for each logit (the published code; the paper has 1)."""
+    """0.8 + 0.2 r with r ~ U[0, 1) for each logit, as in the published code; the paper has 1."""
     return 0.8 + 0.2 * torch.rand(logits.shape, generator=rng, device=rng.device).to(logits.device)
 
 
-def _viewed(context: StepContext, fakes: Pictures, who: Literal["fake_d", "fake_g"]) -> Pictures:
-    """What the critic is shown of both sizes. A method's draws are those of one purpose for both."""
+def _augmented(
+    context: StepContext, fakes: Images, kind: Literal["fake_d", "fake_g"]
+) -> tuple[Tensor, Tensor]:
+    """Both sizes as D sees them; a method draws the same random numbers for both."""
     big, small = fakes
-    return context.augment(big, who), context.augment(small, who)
+    return context.augment(big, kind), context.augment(small, kind)
 
 
-def _coloured(images: Tensor) -> Tensor:
-    """Grey as RGB, since the distance looks at colours."""
+def _as_rgb(images: Tensor) -> Tensor:
+    """Grey images as RGB, for the perceptual distance."""
     return images.expand(-1, 3, -1, -1)
 
 
 def l1(a: Tensor, b: Tensor) -> Tensor:
-    """Mean absolute difference of each sample, [n]: in the place of LPIPS where its weights are not here."""
+    """Mean absolute difference of each sample, [n]; used where the weights of LPIPS are missing."""
     return F.l1_loss(a, b, reduction="none").mean(dim=(1, 2, 3))

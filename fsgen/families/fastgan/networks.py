@@ -1,35 +1,38 @@
-"""The two networks of FastGAN, from the paper (arXiv 2101.04775, section 3 and appendix).
+"""Networks of FastGAN, from the paper (arXiv 2101.04775, section 3 and appendix).
 
-Every convolution has spectral norm one and no bias. Modules are named by the side in pixels of what comes out
-of them. Shapes are the ``spec``: resolution, channels, z_dim, sle, g_widths (channels of G's map of each
-side), d_widths (of D's; "4" is the hidden layer of its head), decoder_widths (first to last).
+Every convolution has spectral normalisation and no bias. Modules are named by the side of their output in
+pixels. Keys of the ``spec``: resolution, channels, z_dim, sle (skip-layer excitation), g_widths (channels of
+G's map of each side), d_widths (of D's; "4": the hidden layer of its head), decoder_widths (first to last).
 
-Published are 256, 512 and 1024 px. Smaller ones keep the widths of their maps and lose the blocks outside:
-the small picture, D's second look and its decoders have half the side, D's stem stays at full size. 32 px
-is the least that leaves D's small branch a layer, and 64 the least with a skip-layer excitation.
+The published resolutions are 256, 512 and 1024 px. Smaller networks keep the widths of their maps and lack
+the outer blocks: small images and D's decoders have half the side, D's stem keeps the full side. 32 px is the
+smallest that leaves D's branch for small images a layer, 64 px the smallest with skip-layer excitation.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fsgen.interfaces import Inputs
+from fsgen.families.checks import require
+from fsgen.families.priors import draw_latents
+from fsgen.interfaces import Inputs, Spec
 from fsgen.nn.spectral_norm import SpectralConv
 
 Noise = Literal["const", "random", "none"]
-Pictures = Tensor | tuple[Tensor, Tensor]
-"""[n, C, S, S], or the same pictures twice: [n, C, S, S] and [n, C, small, small]."""
+Images = Tensor | tuple[Tensor, Tensor]
+"""[n, C, S, S], or the same images in two sizes: [n, C, S, S] and [n, C, small, small]."""
 
 LEAKY = 0.2
-REACH = 16  # in G a skip-layer excitation goes from a map to one of this many times its side,
+REACH = 16  # in G skip-layer excitation goes from a map to one of this many times its side,
 D_REACH = 8  # in D to one of its side divided by this
-EXCITED = (64, 128, 256, 512)  # px: G's maps that are gated, where there are such
-STEM = 256  # px: the largest map that D's blocks see
+EXCITED = (64, 128, 256, 512)  # px: G's maps with skip-layer excitation
+STEM = 256  # px: the largest input of D's blocks
 DEEPEST = 8  # px: D's last map
 
 
@@ -39,17 +42,17 @@ def sides(first: int, last: int) -> list[int]:
 
 
 def small_side(resolution: int) -> int:
-    """The side of the small picture: G's second output and D's second input."""
+    """The side of the small images: G's second output and D's second input."""
     return min(128, resolution // 2)
 
 
 def is_deep(side: int) -> bool:
-    """Whether G's block of ``side`` px has two convolutions with noise (8, 32, 128, 512) or one without."""
+    """True if G's block of ``side`` px has two convolutions with noise (8, 32, 128, 512), not one without."""
     return bool(int(math.log2(side)) % 2)
 
 
 def resize(images: Tensor, side: int) -> Tensor:
-    """[n, C, H, W] -> [n, C, side, side] by nearest neighbours, as published."""
+    """[n, C, H, W] -> [n, C, side, side] by nearest-neighbour interpolation, as published."""
     return images if images.shape[-1] == side else F.interpolate(images, (side, side))
 
 
@@ -60,8 +63,8 @@ def quadrant(x: Tensor, part: int) -> Tensor:
     return x[:, :, top : top + height, left : left + width]
 
 
-class Gate(nn.Module):
-    """Skip-layer excitation (equation 1): each channel of a map times a weight from a coarse one."""
+class SkipLayerExcitation(nn.Module):
+    """Each channel of a map times a weight computed from a coarser map (equation 1)."""
 
     def __init__(self, coarse: int, outputs: int) -> None:
         super().__init__()
@@ -77,8 +80,8 @@ class Gate(nn.Module):
 # ---- G ---------------------------------------------------------------------------------------------------
 
 
-class Glu(nn.Module):
-    """Convolution to twice the channels, noise where ``side`` is given, normalisation, gated linear unit."""
+class ConvGLU(nn.Module):
+    """Convolution to twice the channels, noise if ``side`` is given, normalisation, gated linear unit."""
 
     noise_const: Tensor
 
@@ -105,16 +108,16 @@ class Glu(nn.Module):
         return torch.randn(n, 1, height, width, generator=rng, device=device, dtype=x.dtype).to(x.device)
 
 
-def _glu(inputs: int, outputs: int, side: int | None = None) -> Glu:
-    return Glu(SpectralConv(inputs, 2 * outputs, 3, padding=1), outputs, side)
+def _conv_glu(inputs: int, outputs: int, side: int | None = None) -> ConvGLU:
+    return ConvGLU(SpectralConv(inputs, 2 * outputs, 3, padding=1), outputs, side)
 
 
-class Block(nn.ModuleList):
-    """Twice the side by nearest neighbours, then one or two ``Glu``."""
+class UpBlock(nn.ModuleList):
+    """Nearest-neighbour upsampling, then one or two ``ConvGLU``."""
 
     def __init__(self, inputs: int, outputs: int, side: int) -> None:
-        both = [_glu(inputs, outputs, side), _glu(outputs, outputs, side)]
-        super().__init__(both if is_deep(side) else [_glu(inputs, outputs)])
+        both = [_conv_glu(inputs, outputs, side), _conv_glu(outputs, outputs, side)]
+        super().__init__(both if is_deep(side) else [_conv_glu(inputs, outputs)])
 
     def forward(self, x: Tensor, noise: Noise, rng: torch.Generator | None) -> Tensor:
         x = F.interpolate(x, scale_factor=2)
@@ -124,18 +127,18 @@ class Block(nn.ModuleList):
 
 
 class Generator(nn.Module):
-    """z -> picture, and the same picture small."""
+    """z -> images, and the same images small."""
 
-    def __init__(self, spec: dict[str, Any]) -> None:
+    def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.z_dim, self.resolution, self.channels = spec["z_dim"], spec["resolution"], spec["channels"]
         self.small = small_side(self.resolution)
         widths = {int(side): width for side, width in spec["g_widths"].items()}
-        self.b4 = Glu(SpectralConv(self.z_dim, 2 * widths[4], 4, transposed=True), widths[4])
+        self.b4 = ConvGLU(SpectralConv(self.z_dim, 2 * widths[4], 4, transposed=True), widths[4])
         for side in sides(8, self.resolution):
-            self.add_module(f"b{side}", Block(widths[side // 2], widths[side], side))
+            self.add_module(f"b{side}", UpBlock(widths[side // 2], widths[side], side))
             if spec["sle"] and side in EXCITED:
-                self.add_module(f"gate{side}", Gate(widths[side // REACH], widths[side]))
+                self.add_module(f"gate{side}", SkipLayerExcitation(widths[side // REACH], widths[side]))
             if side == self.small:
                 self.add_module(f"rgb{side}", SpectralConv(widths[side], self.channels, 1))
         self.add_module(
@@ -143,8 +146,8 @@ class Generator(nn.Module):
         )
 
     def draw(self, n: int, rng: torch.Generator) -> Inputs:
-        """n inputs from the prior: z ~ N(0, I)."""
-        return Inputs(z=torch.randn(n, self.z_dim, generator=rng, device=rng.device))
+        """z ~ N(0, I)."""
+        return draw_latents(n, self.z_dim, 0, rng)
 
     def forward(
         self, inputs: Inputs, *, truncation: float = 1.0, noise: Noise = "const",
@@ -154,19 +157,19 @@ class Generator(nn.Module):
 
         Args:
             inputs: z, [n, z_dim].
-            truncation: multiplies z, which pulls it to its mean; there is no other space to pull in.
-            noise: "const" is fsgen's: the paper draws anew for each picture, which then has no name.
-            rng: draws the noise where ``noise`` is "random".
+            truncation: multiplies z.
+            noise: "random" as in the paper; "const", stored noise, makes images reproducible.
+            rng: draws the noise if ``noise`` is "random".
         """
-        return self._rgb(self.maps(inputs.z * truncation, noise, rng), self.resolution)
+        return self._rgb(self.maps(require(inputs, "z") * truncation, noise, rng), self.resolution)
 
-    def pictures(self, inputs: Inputs, noise: Noise, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """What D is shown in training: [n, C, S, S] and, from an earlier map, [n, C, small, small]."""
-        maps = self.maps(inputs.z, noise, rng)
+    def both_sizes(self, inputs: Inputs, noise: Noise, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Images for D in training: [n, C, S, S] and, from an earlier map, [n, C, small, small]."""
+        maps = self.maps(require(inputs, "z"), noise, rng)
         return self._rgb(maps, self.resolution), self._rgb(maps, self.small)
 
     def maps(self, z: Tensor, noise: Noise, rng: torch.Generator | None) -> dict[int, Tensor]:
-        """Feature maps by their side, coarse to fine."""
+        """Feature maps by side, coarse to fine."""
         maps = {4: self.b4(z[:, :, None, None])}
         for side in sides(8, self.resolution):
             x = self.get_submodule(f"b{side}")(maps[side // 2], noise, rng)
@@ -176,14 +179,14 @@ class Generator(nn.Module):
 
     def _rgb(self, maps: dict[int, Tensor], side: int) -> Tensor:
         x = self.get_submodule(f"rgb{side}")(maps[side])
-        # As published: at 1024 px alone both pictures pass a tanh.
+        # As published: only at 1024 px both outputs pass a tanh.
         return x.tanh() if self.resolution == 1024 else x
 
 
 # ---- D ---------------------------------------------------------------------------------------------------
 
 
-class Leaky(nn.Module):
+class ConvLeakyReLU(nn.Module):
     """Convolution, normalisation unless ``bare``, leaky ReLU."""
 
     def __init__(
@@ -198,26 +201,26 @@ class Leaky(nn.Module):
         return F.leaky_relu(self.norm(self.conv(x)), LEAKY)
 
 
-class Down(nn.Module):
-    """Half the side: the mean of two convolutions and of a pooled shortcut."""
+class DownBlock(nn.Module):
+    """Downsampling by two: the mean of two convolutions and of a pooled shortcut."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.main = nn.Sequential(Leaky(inputs, outputs, 4, down=True), Leaky(outputs, outputs, 3))
-        self.direct = Leaky(inputs, outputs, 1)
+        self.main = nn.Sequential(
+            ConvLeakyReLU(inputs, outputs, 4, down=True), ConvLeakyReLU(outputs, outputs, 3)
+        )
+        self.direct = ConvLeakyReLU(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.main(x) + self.direct(F.avg_pool2d(x, 2))) / 2
 
 
 class Decoder(nn.Module):
-    """A map, pooled to 8 px, back to a picture in (-1, 1) (section 3.2, figure 4)."""
+    """Reconstructs images in (-1, 1) from a map pooled to 8 px (section 3.2, figure 4)."""
 
     def __init__(self, inputs: int, widths: list[int], channels: int) -> None:
         super().__init__()
-        self.up = nn.ModuleList(
-            _glu(before, after) for before, after in zip([inputs, *widths], widths, strict=False)
-        )
+        self.up = nn.ModuleList(_conv_glu(before, after) for before, after in pairwise([inputs, *widths]))
         self.out = SpectralConv(widths[-1], channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -228,20 +231,20 @@ class Decoder(nn.Module):
         return self.out(x).tanh()
 
 
-class Looked(NamedTuple):
-    """What D saw of a batch."""
+class Encoded(NamedTuple):
+    """D's features of a batch."""
 
-    maps: dict[int, Tensor]  # of the big pictures by their side, fine to coarse; the last is 8 px
-    small: Tensor  # [n, C, 8, 8] of the small ones
+    maps: dict[int, Tensor]  # of the big images by side, fine to coarse; the last is 8 px
+    small: Tensor  # [n, C, 8, 8] of the small images
 
 
 class Discriminator(nn.Module):
-    """Picture, in two sizes -> 50 logits: 5x5 of each size, every one for a patch.
+    """Images in two sizes -> 50 logits, of 5x5 patches of each size.
 
-    D is an encoder as well: three decoders get the picture back from its maps.
+    D is also an encoder: three decoders reconstruct the images from its maps.
     """
 
-    def __init__(self, spec: dict[str, Any]) -> None:
+    def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.resolution, channels = spec["resolution"], spec["channels"]
         self.small = small_side(self.resolution)
@@ -250,15 +253,15 @@ class Discriminator(nn.Module):
         self.stem = _stem(self.resolution, widths, channels)
         self.sides = sides(DEEPEST, self.top)[-2::-1]  # of the maps below the stem's, fine to coarse
         for side in self.sides:
-            self.add_module(f"b{side}", Down(widths[2 * side], widths[side]))
+            self.add_module(f"b{side}", DownBlock(widths[2 * side], widths[side]))
             if spec["sle"] and side * D_REACH <= self.top:
-                self.add_module(f"gate{side}", Gate(widths[side * D_REACH], widths[side]))
-        self.head = nn.Sequential(Leaky(widths[DEEPEST], widths[4], 1), SpectralConv(widths[4], 1, 4))
+                self.add_module(f"gate{side}", SkipLayerExcitation(widths[side * D_REACH], widths[side]))
+        self.head = nn.Sequential(ConvLeakyReLU(widths[DEEPEST], widths[4], 1), SpectralConv(widths[4], 1, 4))
 
-        # The small branch has at each side the width of the big one at twice that side.
+        # The branch for small images has at each side the width of the other at twice that side.
         first, *rest = sides(DEEPEST, self.small)[-2::-1]
-        branch = [Leaky(channels, widths[2 * first], 4, down=True, bare=True)]
-        branch += [Leaky(widths[4 * side], widths[2 * side], 4, down=True) for side in rest]
+        branch = [ConvLeakyReLU(channels, widths[2 * first], 4, down=True, bare=True)]
+        branch += [ConvLeakyReLU(widths[4 * side], widths[2 * side], 4, down=True) for side in rest]
         self.branch = nn.Sequential(*branch)
         self.head_small = SpectralConv(widths[2 * DEEPEST], 1, 4)
 
@@ -267,44 +270,45 @@ class Discriminator(nn.Module):
         self.decode_small = Decoder(widths[2 * DEEPEST], decoders, channels)
         self.decode_part = Decoder(widths[2 * DEEPEST], decoders, channels)
 
-    def forward(self, images: Pictures, inputs: Inputs | None = None) -> Tensor:
-        """[n, 50] logits, those of the big pictures first. Pictures in one size are resized for the other."""
-        return self.judge(self.look(images))
+    def forward(self, images: Images, inputs: Inputs | None = None) -> Tensor:
+        """[n, 50] logits, those of the big images first. Images in one size are resized to the other."""
+        return self.logits(self.encode(images))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Feature maps of the big pictures after each block, fine to coarse; the last is [n, C, 8, 8]."""
-        return list(self.look(images).maps.values())
+        """Feature maps of the big images after each block, fine to coarse; the last is [n, C, 8, 8]."""
+        return list(self.encode(images).maps.values())
 
-    def look(self, images: Pictures) -> Looked:
+    def encode(self, images: Images) -> Encoded:
+        """Feature maps of both sizes; images in one size are resized to the other."""
         big, small = images if isinstance(images, tuple) else (images, images)
         maps = {self.top: self.stem(resize(big, self.resolution))}
         for side in self.sides:
             x = self.get_submodule(f"b{side}")(maps[2 * side])
             gate = getattr(self, f"gate{side}", None)
             maps[side] = x if gate is None else gate(maps[side * D_REACH], x)
-        return Looked(maps, self.branch(resize(small, self.small)))
+        return Encoded(maps, self.branch(resize(small, self.small)))
 
-    def judge(self, looked: Looked) -> Tensor:
+    def logits(self, encoded: Encoded) -> Tensor:
         """[n, 50] logits."""
-        heads = self.head(looked.maps[DEEPEST]), self.head_small(looked.small)
+        heads = self.head(encoded.maps[DEEPEST]), self.head_small(encoded.small)
         return torch.cat([patches.flatten(1) for patches in heads], dim=1)
 
-    def rebuild(self, looked: Looked, part: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The big picture, the small one, and quadrant ``part`` of the big one: each [n, C, small, small]."""
+    def reconstruct(self, encoded: Encoded, part: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The big images, the small ones, and quadrant ``part`` of the big: each [n, C, small, small]."""
         return (
-            self.decode_big(looked.maps[DEEPEST]),
-            self.decode_small(looked.small),
-            self.decode_part(quadrant(looked.maps[2 * DEEPEST], part)),
+            self.decode_big(encoded.maps[DEEPEST]),
+            self.decode_small(encoded.small),
+            self.decode_part(quadrant(encoded.maps[2 * DEEPEST], part)),
         )
 
 
 def _stem(resolution: int, widths: dict[int, int], channels: int) -> nn.Sequential:
-    """Picture -> map of at most 256 px."""
+    """Images -> map of at most 256 px."""
     if resolution <= STEM:
-        return nn.Sequential(Leaky(channels, widths[resolution], 3, bare=True))
+        return nn.Sequential(ConvLeakyReLU(channels, widths[resolution], 3, bare=True))
     if resolution == 2 * STEM:
-        return nn.Sequential(Leaky(channels, widths[STEM], 4, down=True, bare=True))
+        return nn.Sequential(ConvLeakyReLU(channels, widths[STEM], 4, down=True, bare=True))
     return nn.Sequential(
-        Leaky(channels, widths[2 * STEM], 4, down=True, bare=True),
-        Leaky(widths[2 * STEM], widths[STEM], 4, down=True),
+        ConvLeakyReLU(channels, widths[2 * STEM], 4, down=True, bare=True),
+        ConvLeakyReLU(widths[2 * STEM], widths[STEM], 4, down=True),
     )

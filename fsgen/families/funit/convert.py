@@ -1,31 +1,30 @@
-"""Published FUNIT checkpoints in this family's keys; the architecture is read off the tensors."""
+"""Conversion of public FUNIT checkpoints; the architecture is inferred from the tensors."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
-from torch import Tensor
-
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
+from fsgen.families.conversion import StateDict
 from fsgen.interfaces import Foreign, Spec
 
-State = dict[str, Tensor]
 Names = tuple[tuple[str, Callable[[re.Match[str]], str | None]], ...]
 
 PARTS = re.compile(r"(?:^|\.)((?:enc_content|enc_class_model|mlp|dec|cnn_f|cnn_c)\..+)")
 
-_RESIDUAL = r"model\.(\d+)\.model\.([01])"  # of a chain of residual blocks: the block, the convolution
+_RESIDUAL = r"model\.(\d+)\.model\.([01])"  # in a chain of residual blocks: block, convolution
+_BRANCH = {"0": "conv0", "1": "conv1", "s": "skip"}
 
 _G: Names = (
     (r"enc_content\.model\.(\d+)\.conv", lambda m: f"content.{_halving(int(m[1]))}"),
     (rf"enc_content\.model\.\d+\.{_RESIDUAL}\.conv", lambda m: f"content.blocks.{m[1]}.{m[2]}"),
     (r"enc_class_model\.model\.(\d+)\.conv", lambda m: f"style.{_halving(int(m[1]))}"),
-    (r"enc_class_model\.model\.\d+", lambda m: "style.out"),  # behind the pooling
+    (r"enc_class_model\.model\.\d+", lambda m: "style.out"),  # after the pooling
     (r"mlp\.model\.(\d+)\.fc", lambda m: f"mlp.{2 * int(m[1])}"),
     (rf"dec\.model\.0\.{_RESIDUAL}\.conv", lambda m: f"decoder.blocks.{m[1]}.{m[2]}"),
-    (rf"dec\.model\.0\.{_RESIDUAL}\.norm", lambda m: None),  # statistics that nothing reads
-    (r"dec\.model\.(\d*[02468])\.conv", lambda m: f"decoder.up.{int(m[1]) // 2 - 1}"),  # behind a doubling
+    (rf"dec\.model\.0\.{_RESIDUAL}\.norm", lambda m: None),  # unused statistics
+    (r"dec\.model\.(\d*[02468])\.conv", lambda m: f"decoder.up.{int(m[1]) // 2 - 1}"),  # after an upsampling
     (r"dec\.model\.\d+\.conv", lambda m: "decoder.out"),
 )
 
@@ -34,7 +33,6 @@ _D: Names = (
     (r"cnn_f\.(\d+)\.conv_([01s])\.conv", lambda m: f"{_staged(int(m[1]))}.{_BRANCH[m[2]]}"),
     (r"cnn_c\.0\.conv", lambda m: "head"),
 )
-_BRANCH = {"0": "conv0", "1": "conv1", "s": "skip"}
 
 
 def _halving(i: int) -> str:
@@ -42,74 +40,81 @@ def _halving(i: int) -> str:
 
 
 def _staged(i: int) -> str:
-    """Behind the first convolution each stage is counted as four: two blocks, padding, pooling."""
+    """After the first convolution each stage counts as four modules: two blocks, padding, pooling."""
     stage, block = divmod(i - 1, 4)
     return f"stages.{stage}.{block}"
 
 
-def networks(foreign: Foreign) -> dict[str, State]:
-    """Tensors by network, without what stands before a part's name in their keys (``gen.``, ``module.``)."""
-    found: dict[str, State] = {}
+def networks(foreign: Foreign) -> dict[str, StateDict]:
+    """Tensors by network; what precedes a part in a key (``gen.``) is taken as the network's name."""
+    found: dict[str, StateDict] = {}
     for name, state in foreign.tensors.items():
         for key, value in state.items():
             match = PARTS.search(key)
-            before, bare = (key[: match.start(1)], match[1]) if match else ("", key)
+            before, rest = (key[: match.start(1)], match[1]) if match else ("", key)
             network = f"{name}.{before}".replace("module.", "").strip(".")
-            found.setdefault(network, {})[bare] = value
+            found.setdefault(network, {})[rest] = value
     return found
 
 
-def is_g(state: State) -> bool:
+def is_g(state: StateDict) -> bool:
+    """Tell whether ``state`` is a FUNIT generator."""
     return {"enc_content.model.0.conv.weight", "enc_class_model.model.0.conv.weight"} <= state.keys()
 
 
-def is_d(state: State) -> bool:
+def is_d(state: StateDict) -> bool:
+    """Tell whether ``state`` is a FUNIT discriminator."""
     return {"cnn_f.0.conv.weight", "cnn_c.0.conv.weight"} <= state.keys()
 
 
-def generator(state: State) -> State:
-    """G in our keys, float32; raises FsgenError naming a key that has no place."""
+def convert_g(state: StateDict) -> StateDict:
+    """G in our keys, float32; raises FsgenError for an unknown key."""
     out = _renamed(state, _G, "generator")
-    if "style.out.weight" in out:  # a 1x1 convolution of what was pooled to 1x1: a linear layer
+    if "style.out.weight" in out:  # a 1x1 convolution of a 1x1 map: a linear layer
         out["style.out.weight"] = out["style.out.weight"].flatten(1)
     return out
 
 
-def discriminator(state: State) -> State:
-    """D in our keys, float32; raises FsgenError naming a key that has no place."""
+def convert_d(state: StateDict) -> StateDict:
+    """D in our keys, float32; raises FsgenError for an unknown key."""
     return _renamed(state, _D, "discriminator")
 
 
-def _renamed(state: State, names: Names, what: str) -> State:
-    out: State = {}
+def _renamed(state: StateDict, names: Names, network: str) -> StateDict:
+    out: StateDict = {}
     for key, value in state.items():
         module, _, tensor = key.rpartition(".")
-        matches = ((name, match) for pattern, name in names if (match := re.fullmatch(pattern, module)))
-        name, match = next(matches, (None, None))
-        if name is None:
-            raise FsgenError(f"a FUNIT {what} with an unknown tensor '{key}'")
-        if (found := name(match)) is None:
+        matches = (name(m) for pattern, name in names if (m := re.fullmatch(pattern, module)))
+        found = next(matches, "")
+        if found == "":
+            raise FsgenError(f"a FUNIT {network} with an unknown tensor '{key}'", code=Code.UNSUPPORTED,
+                             where=key)  # fmt: skip
+        if found is None:
             continue
         if f"{found}.{tensor}" in out:
-            raise FsgenError(f"a FUNIT {what} with two tensors for one place, the second '{key}'")
+            raise FsgenError(f"a FUNIT {network} with two tensors '{found}.{tensor}', the second '{key}'",
+                             code=Code.UNSUPPORTED, where=key)  # fmt: skip
         out[f"{found}.{tensor}"] = value.float()
     return out
 
 
-def infer(g: State, d: State | None) -> Spec:
-    """The spec of converted networks, but for the resolution, which no tensor shows.
+def infer(g: StateDict, d: StateDict | None) -> Spec:
+    """The spec of converted networks without the resolution, which no tensor depends on.
+
+    Without ``d``, with the published widths of D that go with G's, and one class.
 
     Raises:
-        FsgenError: a generator whose pictures come out in another size than they went in.
+        FsgenError: a generator with more upsampling than downsampling layers, or fewer.
         KeyError: a tensor that every FUNIT has is missing.
-        IndexError: one has fewer axes than any FUNIT's.
+        IndexError: a tensor has too few axes.
     """
     content = _widths(g, "content.stem", "content.down.{}")
     decoder = _widths(g, None, "decoder.up.{}")
     if len(decoder) != len(content) - 1:
         raise FsgenError(
-            f"a FUNIT generator that halves a picture {len(content) - 1} times and doubles it {len(decoder)}"
-        )
+            f"a FUNIT generator with {len(content) - 1} downsampling and {len(decoder)} upsampling layers",
+            code=Code.UNSUPPORTED, where="dec",
+        )  # fmt: skip
     spec = {
         "channels": g["content.stem.weight"].shape[1],
         "content_widths": content,
@@ -120,30 +125,30 @@ def infer(g: State, d: State | None) -> Spec:
         "decoder_blocks": _count(g, "decoder.blocks.{}.0"),
         "decoder_widths": decoder,
     }
-    if d is None:  # a fresh one, of the widths that go with G's
+    if d is None:
         return spec | {"c_dim": 1, "d_widths": d_widths(content[0])}
     return spec | infer_d(d)
 
 
-def infer_d(d: State) -> Spec:
-    """What the spec says about a converted D."""
+def infer_d(d: StateDict) -> Spec:
+    """D's part of the spec, from a converted D."""
     return {"c_dim": d["head.weight"].shape[0], "d_widths": _widths(d, "stem", "stages.{}.1.conv1")}
 
 
 def d_widths(width: int) -> list[int]:
-    """The published widths of D, ``width`` channels at the picture's end: ten blocks in five stages."""
+    """The published widths of D, ``width`` channels next to the image: ten blocks in five stages."""
     return [min(width << i, 1024) for i in range(6)]
 
 
-def _count(state: State, module: str, step: int = 1) -> int:
-    """How many there are of ``module``, counted from 0."""
+def _count(state: StateDict, module: str, step: int = 1) -> int:
+    """The number of modules called ``module``, numbered from 0 in steps of ``step``."""
     i = 0
     while f"{module.format(step * i)}.weight" in state:
         i += 1
     return i
 
 
-def _widths(state: State, first: str | None, module: str) -> list[int]:
-    """Channels that leave ``first`` and then each ``module``."""
+def _widths(state: StateDict, first: str | None, module: str) -> list[int]:
+    """Output channels of ``first`` and of each ``module``."""
     names = ([first] if first else []) + [module.format(i) for i in range(_count(state, module))]
     return [state[f"{name}.weight"].shape[0] for name in names]

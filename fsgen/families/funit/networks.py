@@ -1,13 +1,13 @@
-"""The networks of FUNIT, from the paper (arXiv 1905.01723, section 3 and appendix).
+"""Networks of FUNIT, from the paper (arXiv 1905.01723, section 3 and appendix).
 
-A content (a pose, a layout) comes from one picture, a class from k others; the decoder draws that content as
-one of that class. Shapes are the ``spec``: channels, c_dim (classes of D), content_widths and class_widths
-(channels after the first convolution and after each that halves), content_blocks and decoder_blocks (residual
-ones), latent_dim (of a class code), mlp_widths (hidden ones), decoder_widths (after each doubling), d_widths
-(after the first convolution and after each stage). All convolve at every size: ``resolution`` is what
-pictures are brought to, and no layer depends on it.
+The content (pose, layout) comes from one image, the class from k others; the decoder combines them. Keys of
+the ``spec``: channels, c_dim (classes of D), content_widths and class_widths (channels after the first
+convolution and after each downsampling one), content_blocks and decoder_blocks (number of residual blocks),
+latent_dim (length of a class code), mlp_widths (hidden layers), decoder_widths (after each upsampling),
+d_widths (after the first convolution and after each stage), resolution (of the training images: no layer
+depends on it).
 
-Convolutions pad by reflection. Instance normalisations have no weights of their own and no statistics.
+Convolutions pad by reflection. Instance normalisations have neither weights nor running statistics.
 """
 
 from __future__ import annotations
@@ -18,21 +18,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
+from fsgen.families.checks import require
 from fsgen.interfaces import Inputs, Spec
 
 LEAKY = 0.2
 
 
 def conv(inputs: int, outputs: int, size: int, *, down: bool = False) -> nn.Conv2d:
-    """``size`` x ``size``, keeping the side of a picture or, with ``down``, halving it."""
+    """A ``size`` x ``size`` convolution that keeps the resolution or, with ``down``, halves it."""
     padding = (size - 1) // 2
     return nn.Conv2d(inputs, outputs, size, 2 if down else 1, padding, padding_mode="reflect")
 
 
 def _initialise(module: nn.Module) -> None:
     """He et al. 2015, equation 10, as published."""
-    if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.is_meta:  # which would take long
+    if (
+        isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.is_meta
+    ):  # slow, and of no effect there
         nn.init.kaiming_normal_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
@@ -42,11 +45,11 @@ def _initialise(module: nn.Module) -> None:
 
 
 def adain(x: Tensor, affine: Tensor | None = None) -> Tensor:
-    """Each map with mean 0 and variance 1, times a scale, plus a shift (Huang & Belongie 2017, equation 8).
+    """Instance normalisation, times a scale, plus a shift (Huang & Belongie 2017, equation 8).
 
     Args:
         x: [n, C, H, W].
-        affine: [n or 1, 2, C], the shifts before the scales; None for neither.
+        affine: [n or 1, 2, C], shifts before scales; None: neither.
     """
     x = F.instance_norm(x)
     if affine is None:
@@ -55,38 +58,44 @@ def adain(x: Tensor, affine: Tensor | None = None) -> Tensor:
     return scale * x + shift
 
 
-class Residual(nn.ModuleList):
+class ResidualBlock(nn.ModuleList):
     """x + norm(conv(relu(norm(conv(x)))))."""
 
     def __init__(self, width: int) -> None:
         super().__init__([conv(width, width, 3), conv(width, width, 3)])
 
     def forward(self, x: Tensor, affine: Tensor | None = None) -> Tensor:
-        """x [n, C, H, W], affine [n or 1, 2 (of each convolution), 2, C] -> [n, C, H, W]"""
+        """x [n, C, H, W], affine [n or 1, 2 (convolutions), 2, C] -> [n, C, H, W]"""
         first, second = (None, None) if affine is None else affine.unbind(dim=1)
         dx = F.relu(adain(self[0](x), first))
         return x + adain(self[1](dx), second)
 
 
 class ContentEncoder(nn.Module):
-    """A picture -> its content: a map in which classes look alike."""
+    """Images -> contents: maps that do not depend on the class."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         widths = spec["content_widths"]
         self.stem = conv(spec["channels"], widths[0], 7)
         self.down = nn.ModuleList(conv(a, b, 4, down=True) for a, b in pairwise(widths))
-        self.blocks = nn.ModuleList(Residual(widths[-1]) for _ in range(spec["content_blocks"]))
+        self.blocks = nn.ModuleList(ResidualBlock(widths[-1]) for _ in range(spec["content_blocks"]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, channels, H, W] -> [n, C, H / 2^k, W / 2^k]; raises FsgenError where sides do not divide so."""
+        """[n, channels, H, W] -> [n, C, H / 2^k, W / 2^k]
+
+        Raises:
+            FsgenError: another number of channels, or sides that are no multiple of 2^k.
+        """
         channels, *sides = x.shape[1:]
         factor = 2 ** len(self.down)
         if channels != self.stem.in_channels or any(side % factor or side < 2 * factor for side in sides):
             raise FsgenError(
-                f"{list(x.shape[1:])} (channels, height, width) is no content for this generator",
-                hint=f"{self.stem.in_channels} channels, and multiples of {factor} px from {2 * factor} on",
-            )
+                f"this generator translates no images of shape {list(x.shape[1:])} (channels, height, width)",
+                code=Code.INCOMPATIBLE, where="content",
+                hint=f"{self.stem.in_channels} channels, and sides of a multiple of {factor} px, at least "
+                f"{2 * factor}",
+            )  # fmt: skip
         for layer in (self.stem, *self.down):
             x = F.relu(adain(layer(x)))
         for block in self.blocks:
@@ -95,7 +104,7 @@ class ContentEncoder(nn.Module):
 
 
 class ClassEncoder(nn.Module):
-    """A picture -> its part of a class code. Not normalised: colours and contrast tell classes apart."""
+    """Images -> class codes. Without normalisation, so that colours and contrast are part of the class."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
@@ -112,12 +121,12 @@ class ClassEncoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A content, and scales and shifts made of a class code -> a picture."""
+    """Contents, and scales and shifts computed from class codes -> images."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         widths = [spec["content_widths"][-1], *spec["decoder_widths"]]
-        self.blocks = nn.ModuleList(Residual(widths[0]) for _ in range(spec["decoder_blocks"]))
+        self.blocks = nn.ModuleList(ResidualBlock(widths[0]) for _ in range(spec["decoder_blocks"]))
         self.up = nn.ModuleList(conv(a, b, 5) for a, b in pairwise(widths))
         self.out = conv(widths[-1], spec["channels"], 7)
 
@@ -131,7 +140,7 @@ class Decoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """A content picture and k pictures of a class -> the content as one of that class (section 3.1)."""
+    """A content image and k images of a class -> an image with both (section 3.1)."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
@@ -146,37 +155,37 @@ class Generator(nn.Module):
         self.apply(_initialise)
 
     def draw(self, n: int, rng: torch.Generator) -> Inputs:
-        raise FsgenError(
-            "funit draws nothing by itself: it translates pictures", hint="give it pictures as contents"
-        )
+        """Raises FsgenError: there is no prior to draw from."""
+        raise FsgenError("funit has no latents to draw: it translates images", code=Code.USAGE, where="funit",
+                         hint="give it images as contents")  # fmt: skip
 
     def class_code(self, inputs: Inputs) -> Tensor:
-        """[n, latent_dim]: the mean over the k pictures of each class, or ``inputs.h``, a stored one."""
+        """[n, latent_dim]: the mean over the k images of each class, or ``inputs.h``, a stored code."""
         if inputs.style is None:
-            return inputs.h
+            return require(inputs, "h")
         k = inputs.style.shape[1]
         return self.style(inputs.style.flatten(0, 1)).unflatten(0, (-1, k)).mean(dim=1)
 
     def decode(self, content: Tensor, class_code: Tensor) -> Tensor:
-        """content [n, C, h, w] as ``content`` encodes it, class_code [n or 1, latent_dim] -> pictures"""
+        """Encoded content [n, C, h, w], class_code [n or 1, latent_dim] -> images"""
         return self.decoder(content, self.mlp(class_code).unflatten(1, self.affine))
 
     def forward(
         self, inputs: Inputs, *, truncation: float = 1.0, noise: str = "const",
         rng: torch.Generator | None = None,
     ) -> Tensor:  # fmt: skip
-        """[n, channels, H, W] in (-1, 1). There is no latent to truncate and no noise to name."""
-        return self.decode(self.content(inputs.content), self.class_code(inputs))
+        """[n, channels, H, W] in (-1, 1). ``truncation`` and ``noise`` have no effect."""
+        return self.decode(self.content(require(inputs, "content")), self.class_code(inputs))
 
 
 # ---- D ---------------------------------------------------------------------------------------------------
 
 
-class Block(nn.Module):
+class PreActivationBlock(nn.Module):
     """A residual block that activates before it convolves.
 
-    As in the published code, whose activation works in place: a shortcut that is the identity passes
-    lrelu(x); one that is a convolution saw x before it was activated.
+    As in the published code, whose activation works in place, an identity shortcut passes lrelu(x) and a
+    convolutional one convolves x.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -193,34 +202,36 @@ class Block(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """A picture and a class -> logits, one a patch: is it real, as a picture of that class (section 3.2)?
+    """Images and classes -> one logit a patch: real or not, as an image of that class (section 3.2).
 
-    Each class is a task of its own, of which only the convolution at the very end knows.
+    Each class is a task of its own; only the last convolution depends on it.
     """
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         widths = spec["d_widths"]
         self.stem = conv(spec["channels"], widths[0], 7)
-        self.stages = nn.ModuleList(nn.Sequential(Block(a, a), Block(a, b)) for a, b in pairwise(widths))
+        self.stages = nn.ModuleList(
+            nn.Sequential(PreActivationBlock(a, a), PreActivationBlock(a, b)) for a, b in pairwise(widths)
+        )
         self.head = nn.Conv2d(widths[-1], spec["c_dim"], 1)
         self.apply(_initialise)
 
-    def forward(self, images: Tensor, inputs: Inputs) -> Tensor:
+    def forward(self, images: Tensor, inputs: Inputs | None = None) -> Tensor:
         """[n, channels, H, W] -> [n, patches] logits of the classes ``inputs.y``."""
-        return self.judge(self.look(images), inputs.y)
+        return self.logits(self.last_features(images), require(inputs, "y"))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Feature maps after each stage, fine to coarse; the last is activated, as the head sees it."""
+        """Feature maps after each stage, fine to coarse; the last is activated, as the head receives it."""
         maps = [self.stages[0](self.stem(images))]
         for stage in self.stages[1:]:
             maps.append(stage(F.avg_pool2d(F.pad(maps[-1], (1, 1, 1, 1), mode="reflect"), 3, stride=2)))
         return [*maps[:-1], F.leaky_relu(maps[-1], LEAKY)]
 
-    def look(self, images: Tensor) -> Tensor:
+    def last_features(self, images: Tensor) -> Tensor:
         """[n, channels, H, W] -> [n, C, h, w], the last of ``features``."""
         return self.features(images)[-1]
 
-    def judge(self, features: Tensor, y: Tensor) -> Tensor:
+    def logits(self, features: Tensor, y: Tensor) -> Tensor:
         """[n, C, h, w], [n, c_dim] -> [n, h w] logits."""
         return (self.head(features) * y[:, :, None, None]).sum(dim=1).flatten(1)

@@ -1,8 +1,8 @@
-"""Other people's StyleGAN2 checkpoints in this family's keys.
+"""Conversion of public StyleGAN2 checkpoints.
 
-Both public layouts store the same values: rosinality's differ from NVIDIA's by names and axes of length one.
-Everything about the architecture is read off the tensors; what no tensor shows (clamps, the group of the
-minibatch spread, the mapping's learning rate) comes from the file's settings where it has them.
+Both public layouts store the same values: rosinality's differs from NVIDIA's by names and axes of length one.
+The architecture is inferred from the tensors; values that no tensor depends on (clamps, group size of the
+minibatch stddev, learning rate of the mapping) are taken from the file's settings where it has them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
+from fsgen.families.conversion import StateDict
 from fsgen.interfaces import Spec
 
-State = dict[str, Tensor]
 CONSTANTS = re.compile(r"(resample_filter|\.kernel|num_batches_tracked)$")  # filters: the same in every file
 
 _ROSINALITY_G = (
@@ -45,7 +45,7 @@ def _styled(rest: str) -> str:
 
 
 def _conv(i: int) -> str:
-    """rosinality counts the convolutions above 4 px in one row, two a resolution."""
+    """rosinality numbers the convolutions above 4 px consecutively, two a resolution."""
     return f"synthesis.b{8 << i // 2}.conv{i % 2}"
 
 
@@ -54,7 +54,7 @@ def _noise(i: int) -> str:
 
 
 def _squeeze(key: str, value: Tensor) -> Tensor:
-    """Drop the axes of length one that rosinality's layout adds."""
+    """Remove the axes of length one that rosinality's layout adds."""
     if key.endswith("noise_strength"):
         return value.reshape([])
     if key.endswith("noise_const"):
@@ -66,21 +66,29 @@ def _squeeze(key: str, value: Tensor) -> Tensor:
     return value
 
 
-def is_rosinality_g(state: State) -> bool:
+def is_rosinality_g(state: StateDict) -> bool:
+    """Tell whether ``state`` is a generator in rosinality's layout."""
     return "input.input" in state and "conv1.conv.weight" in state
 
 
-def is_nvidia_g(state: State) -> bool:
+def is_nvidia_g(state: StateDict) -> bool:
+    """Tell whether ``state`` is a generator in NVIDIA's layout."""
     return "synthesis.b4.const" in state
 
 
-def is_nvidia_d(state: State) -> bool:
+def is_nvidia_d(state: StateDict) -> bool:
+    """Tell whether ``state`` is a discriminator in NVIDIA's layout."""
     return "b4.out.weight" in state and "b4.fc.weight" in state
 
 
-def generator(state: State, w_avg: Tensor | None = None) -> State:
-    """G of either layout in ours, float32; raises FsgenError naming a key that has no place."""
-    out: State = {}
+def is_g(state: StateDict) -> bool:
+    """Tell whether ``state`` is a generator in either layout."""
+    return is_rosinality_g(state) or is_nvidia_g(state)
+
+
+def convert_g(state: StateDict) -> StateDict:
+    """G of either layout in ours, float32; raises FsgenError for an unknown key."""
+    out: StateDict = {}
     if is_nvidia_g(state):
         for key, value in state.items():
             if not CONSTANTS.search(key):
@@ -94,14 +102,13 @@ def generator(state: State, w_avg: Tensor | None = None) -> State:
                     out[name(match)] = _squeeze(name(match), value)
                     break
             else:
-                raise FsgenError(f"a StyleGAN2 generator with an unknown tensor '{key}'")
-    if w_avg is not None and "mapping.w_avg" not in out:
-        out["mapping.w_avg"] = w_avg.flatten()
+                raise FsgenError(f"a StyleGAN2 generator with an unknown tensor '{key}'",
+                                 code=Code.UNSUPPORTED, where=key)  # fmt: skip
     return {key: value.float() for key, value in out.items()}
 
 
-def discriminator(state: State) -> State:
-    """D of either layout in ours, float32; raises FsgenError naming a key that has no place."""
+def convert_d(state: StateDict) -> StateDict:
+    """D of either layout in ours, float32; raises FsgenError for an unknown key."""
     state = {key: value.float() for key, value in state.items() if not CONSTANTS.search(key)}
     if is_nvidia_d(state):
         return state
@@ -125,19 +132,31 @@ def discriminator(state: State) -> State:
             f"convs.{k}.conv2.2.bias": f"{block}.conv1.bias",
             f"convs.{k}.skip.1.weight": f"{block}.skip.weight",
         }
-    if stray := sorted(set(state) - set(names)):
-        raise FsgenError(f"a StyleGAN2 discriminator with an unknown tensor '{stray[0]}'")
+    if unknown := sorted(set(state) - set(names)):
+        raise FsgenError(f"a StyleGAN2 discriminator with an unknown tensor '{unknown[0]}'",
+                         code=Code.UNSUPPORTED, where=unknown[0])  # fmt: skip
     return {names[key]: value for key, value in state.items()}
 
 
-def infer(g: State, d: State | None, settings_g: dict[str, Any], settings_d: dict[str, Any]) -> Spec:
-    """The spec of converted networks; ``settings_*`` as ``Foreign.settings`` has them, possibly empty."""
+def infer(g: StateDict, d: StateDict | None, settings_g: dict[str, Any], settings_d: dict[str, Any]) -> Spec:
+    """The spec of converted networks; without ``d``, with a D of G's widths.
+
+    Args:
+        g, d: the networks.
+        settings_g, settings_d: as in ``Foreign.settings``, possibly empty.
+
+    Raises:
+        FsgenError: an architecture other than the supported ones, or networks of different resolutions.
+        KeyError: a tensor that every StyleGAN2 has is missing.
+    """
     sizes = _sizes(g, r"synthesis\.b(\d+)\.conv1\.weight")
     if not sizes or sizes != [4 << i for i in range(len(sizes))]:
-        raise FsgenError(f"a StyleGAN2 generator with odd resolutions {sizes}")
+        raise FsgenError(f"a StyleGAN2 generator with blocks of {sizes} px", code=Code.UNSUPPORTED,
+                         where="resolution", hint="4, 8, 16, ...")  # fmt: skip
     resolution = sizes[-1]
     if f"synthesis.b{sizes[0]}.torgb.weight" not in g:
-        raise FsgenError("a StyleGAN2 generator without skip connections; only the 'skip' one is supported")
+        raise FsgenError("a StyleGAN2 generator without skip connections: only 'skip' is supported",
+                         code=Code.UNSUPPORTED, where="synthesis.b4.torgb.weight")  # fmt: skip
     embedded, c_dim = _embedding(g, "embed")
     h_embedded, h_dim = _embedding(g, "embed_feats")
     spec: Spec = {
@@ -155,7 +174,7 @@ def infer(g: State, d: State | None, settings_g: dict[str, Any], settings_d: dic
     if h_dim:
         d_embedded = _embedding(d, "embed_feats")[0] if d is not None else h_embedded
         spec |= {"h_dim": h_dim, "g_h_embed_dim": h_embedded, "d_h_embed_dim": d_embedded}
-    if d is None:  # a fresh one mirrors the generator
+    if d is None:
         return spec | {
             "d_widths": spec["g_widths"],
             "d_architecture": "resnet",
@@ -168,44 +187,47 @@ def infer(g: State, d: State | None, settings_g: dict[str, Any], settings_d: dic
     return spec | _infer_d(d, resolution, settings_d)
 
 
-def _infer_d(d: State, resolution: int, settings: dict[str, Any]) -> Spec:
+def _infer_d(d: StateDict, resolution: int, settings: dict[str, Any]) -> Spec:
+    """D's part of the spec."""
     sizes = _sizes(d, r"b(\d+)\.conv0\.weight")
     if not sizes or sizes != [8 << i for i in range(len(sizes))] or sizes[-1] != resolution:
-        raise FsgenError(f"a generator of {resolution} px with a discriminator of resolutions {sizes}")
-    width, seen = d["b4.conv.weight"].shape[:2]
+        raise FsgenError(f"a generator of {resolution} px with a discriminator of blocks of {sizes} px",
+                         code=Code.INCOMPATIBLE, where="d")  # fmt: skip
+    width, inputs = d["b4.conv.weight"].shape[:2]
     group = settings.get("b4.mbstd.group_size", 4)
-    if seen - width not in (0, 1):
+    if inputs - width not in (0, 1):
         raise FsgenError(
-            f"a discriminator with {seen - width} minibatch-spread channels; 0 or 1 is supported"
-        )
+            f"a discriminator with {inputs - width} channels of minibatch stddev: 0 or 1 is supported",
+            code=Code.UNSUPPORTED, where="b4.conv.weight",
+        )  # fmt: skip
     architecture = "skip" if "b4.fromrgb.weight" in d else "orig"
     return {
         "d_widths": {str(r): d[f"b{r}.conv0.weight"].shape[0] for r in sizes} | {"4": width},
         "d_architecture": "resnet" if f"b{resolution}.skip.weight" in d else architecture,
         "d_clamp": settings.get("b4.conv.conv_clamp"),
-        "d_group": 0 if seen == width else (group or 1 << 30),  # NVIDIA's None: the whole batch
+        "d_group": 0 if inputs == width else (group or 1 << 30),  # NVIDIA's None: the whole batch
         "d_embed_dim": _embedding(d, "embed")[0],
         "d_cmap_dim": d["b4.out.weight"].shape[0],
         "d_mapping_layers": _depth(d),
     }
 
 
-def _embedding(state: State, name: str) -> tuple[int, int]:
-    """How many numbers ``mapping``'s layer ``name`` gives, and from how many; none without it."""
+def _embedding(state: StateDict, name: str) -> tuple[int, int]:
+    """Outputs and inputs of the mapping's layer ``name``; (0, 0) without it."""
     weight = state.get(f"mapping.{name}.weight")
-    return (0, 0) if weight is None else tuple(weight.shape)
+    return (0, 0) if weight is None else (weight.shape[0], weight.shape[1])
 
 
-def _sizes(state: State, pattern: str) -> list[int]:
+def _sizes(state: StateDict, pattern: str) -> list[int]:
     return sorted(int(m[1]) for key in state if (m := re.fullmatch(pattern, key)))
 
 
-def _depth(state: State) -> int:
+def _depth(state: StateDict) -> int:
     return sum(1 for key in state if re.fullmatch(r"mapping\.fc\d+\.weight", key))
 
 
-def stored_noise(g: State, spec: Spec) -> bool:
-    """Fill in the noise that files from before January 2020 lack, from seed 0; whether any was missing."""
+def add_stored_noise(g: StateDict, spec: Spec) -> bool:
+    """Add noise from seed 0 where it is missing (files from before January 2020); True if any was missing."""
     rng = torch.Generator().manual_seed(0)
     missing = False
     for r in (int(r) for r in spec["g_widths"]):

@@ -1,8 +1,9 @@
-"""The two networks of StyleGAN2 in plain PyTorch, from the paper (arXiv 1912.04958).
+"""Networks of StyleGAN2 in plain PyTorch, from the paper (arXiv 1912.04958).
 
-Parameter names are those of the NVIDIA layout, without the constant filter buffers. Which shapes they have is
-the ``spec``: resolution, z_dim, w_dim, c_dim, mapping_layers, channels (resolution -> width) for G; the same
-for D with its architecture. Values not seen in any tensor (clamps, group size) stand there too.
+Parameter names are those of the NVIDIA layout, without the constant filter buffers. Keys of the ``spec``:
+resolution, channels, z_dim, w_dim, c_dim, g_embed_dim, mapping_layers, mapping_lr_mul, g_widths (channels by
+resolution), g_clamp; d_widths, d_architecture, d_clamp, d_group (size of minibatch-stddev groups; 0: none),
+d_embed_dim, d_cmap_dim, d_mapping_layers; with instance features h_dim, g_h_embed_dim, d_h_embed_dim.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import count
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from fsgen.interfaces import Inputs
+from fsgen.families.checks import require
+from fsgen.families.priors import draw_latents
+from fsgen.interfaces import Inputs, Spec
 from fsgen.nn import fir
 from fsgen.nn.layers import GAIN, EqualConv, EqualLinear, ModulatedConv, lrelu, minibatch_std, normalise
 
@@ -28,35 +31,38 @@ def resolutions(resolution: int) -> list[int]:
 
 
 class Mapping(nn.Module):
-    """z and what conditions it -> w: [n, z_dim], label [n, c_dim], features [n, h_dim] -> [n, w_dim].
+    """z [n, z_dim], labels [n, c_dim], features [n, h_dim] -> w [n, w_dim]; in D without z.
 
-    Of D: the condition alone. Features of an instance are embedded beside the label (IC-GAN, Casanova et al.
-    2021, on StyleGAN2), and both are normalised as one.
+    Instance features are embedded like labels (IC-GAN, Casanova et al. 2021, on StyleGAN2), and both
+    embeddings are normalised together.
     """
+
+    w_avg: Tensor  # [w_dim], of G
 
     def __init__(
         self, z_dim: int, labels: tuple[int, int], features: tuple[int, int], w_dim: int, layers: int, *,
         lr_mul: float, average: bool,
     ) -> None:  # fmt: skip
-        """``labels``, ``features``: how many numbers each has, and how many they are embedded in."""
+        """``labels``, ``features``: their length and that of their embedding; 0: without."""
         super().__init__()
         self.depth = layers
         if labels[0]:
             self.embed = EqualLinear(*labels)
         if features[0]:
             self.embed_feats = EqualLinear(*features)
-        seen = z_dim + sum(wide for numbers, wide in (labels, features) if numbers)
+        inputs = z_dim + sum(embedded for length, embedded in (labels, features) if length)
         for i in range(layers):
-            width = seen if i == 0 else w_dim
+            width = w_dim if i else inputs
             self.add_module(f"fc{i}", EqualLinear(width, w_dim, lr_mul=lr_mul, activate=True))
         if average:
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def forward(self, z: Tensor | None, y: Tensor | None, h: Tensor | None = None) -> Tensor:
+        given = Inputs(y=y, h=h)
         parts = [normalise(z)] if z is not None else []
-        condition = [self.embed(y)] if hasattr(self, "embed") else []
+        condition = [self.embed(require(given, "y"))] if hasattr(self, "embed") else []
         if hasattr(self, "embed_feats"):
-            condition.append(self.embed_feats(h))
+            condition.append(self.embed_feats(require(given, "h")))
         if condition:
             parts.append(normalise(torch.cat(condition, dim=1)))
         x = torch.cat(parts, dim=1)
@@ -93,7 +99,7 @@ class StyledConv(ModulatedConv):
 
 
 class ToRGB(ModulatedConv):
-    """Modulated 1x1 convolution to the picture's channels, without demodulation."""
+    """Modulated 1x1 convolution to the image's channels, without demodulation."""
 
     def __init__(self, inputs: int, channels: int, w_dim: int, *, clamp: float | None) -> None:
         super().__init__(inputs, channels, 1, w_dim, demodulate=False)
@@ -106,7 +112,7 @@ class ToRGB(ModulatedConv):
 
 
 class SynthesisBlock(nn.Module):
-    """One resolution of G: (up-sampling convolution,) convolution, and its share of the picture."""
+    """One resolution of G: upsampling convolution or, first, the constant; convolution; ToRGB."""
 
     def __init__(
         self, inputs: int, outputs: int, resolution: int, w_dim: int, channels: int, clamp: float | None
@@ -121,7 +127,7 @@ class SynthesisBlock(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """w per layer -> picture, summed over the resolutions (StyleGAN2, figure 7b)."""
+    """w for each layer -> images, summed over the resolutions (StyleGAN2, figure 7b)."""
 
     def __init__(
         self, resolution: int, w_dim: int, widths: dict[int, int], channels: int, clamp: float | None
@@ -136,18 +142,18 @@ class Synthesis(nn.Module):
     def forward(
         self, ws: Tensor, noise: Noise, rng: torch.Generator | None, shift: Tensor | None = None
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """[n, num_ws, w_dim] -> [n, C, H, W] and each block's (features, picture so far), coarse to fine."""
-        blocks = [(x, picture) for x, picture in self.grow(ws, noise, rng, shift) if picture is not None]
+        """[n, num_ws, w_dim] -> [n, C, H, W] and each block's (features, image so far), coarse to fine."""
+        blocks = [(x, image) for x, image in self.outputs(ws, noise, rng, shift) if image is not None]
         return blocks[-1][1], blocks
 
-    def grow(
+    def outputs(
         self, ws: Tensor, noise: Noise, rng: torch.Generator | None, shift: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """The output of each styled convolution, coarse to fine; with a block's last, the picture so far.
+        """The output of each styled convolution, coarse to fine; with a block's last, the image so far.
 
         ``shift``, [n, num_slots, w_dim], is added to w for each convolution and ToRGB in turn.
         """
-        x = picture = None
+        x = image = None
         layer, slot = 0, count()
 
         def w(layer: int) -> Tensor:
@@ -155,6 +161,7 @@ class Synthesis(nn.Module):
 
         for r in self.resolutions:
             block = self.get_submodule(f"b{r}")
+            assert isinstance(block, SynthesisBlock)
             if x is None:
                 x = block.const.expand(len(ws), -1, -1, -1)
             else:
@@ -163,18 +170,18 @@ class Synthesis(nn.Module):
                 layer += 1
             x = block.conv1(x, w(layer), noise, rng)
             layer += 1
-            # toRGB takes the w of the next block's first convolution: `layer` is not advanced.
+            # ToRGB takes the w of the next block's first convolution: `layer` is not advanced.
             rgb = block.torgb(x, w(layer))
-            picture = rgb if picture is None else fir.upsample(picture) + rgb
-            yield x, picture
+            image = rgb if image is None else fir.upsample(image) + rgb
+            yield x, image
 
 
 class Generator(nn.Module):
-    """z, y, h -> picture."""
+    """z, labels and instance features -> images."""
 
-    constant = "synthesis.b4.const"  # name of the learned map that every picture starts from
+    constant = "synthesis.b4.const"  # name of the learned map that every image starts from
 
-    def __init__(self, spec: dict[str, Any]) -> None:
+    def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim = spec["z_dim"], spec["c_dim"], spec["w_dim"]
         self.resolution = spec["resolution"]
@@ -189,16 +196,12 @@ class Generator(nn.Module):
         self.synthesis = Synthesis(self.resolution, self.w_dim, widths, self.channels, spec["g_clamp"])
 
     def draw(self, n: int, rng: torch.Generator) -> Inputs:
-        """n inputs from the prior: z ~ N(0, I), and a class at random where there are classes."""
-        z = torch.randn(n, self.z_dim, generator=rng, device=rng.device)
-        if not self.c_dim:
-            return Inputs(z=z)
-        classes = torch.randint(self.c_dim, (n,), generator=rng, device=rng.device)
-        return Inputs(z=z, y=nn.functional.one_hot(classes, self.c_dim).float())
+        """z ~ N(0, I), and a random class where there are classes."""
+        return draw_latents(n, self.z_dim, self.c_dim, rng)
 
     def map(self, inputs: Inputs, truncation: float = 1.0, cutoff: int | None = None) -> Tensor:
-        """[n, num_ws, w_dim]; ``truncation`` pulls w to its mean, in the first ``cutoff`` layers or all."""
-        w = self.mapping(inputs.z, inputs.y, inputs.h)
+        """[n, num_ws, w_dim]; ``truncation`` pulls w to its mean in the first ``cutoff`` layers, or all."""
+        w = self.mapping(require(inputs, "z"), inputs.y, inputs.h)
         ws = w[:, None].expand(-1, self.num_ws, -1)
         if truncation == 1:
             return ws
@@ -213,12 +216,12 @@ class Generator(nn.Module):
         return self.synthesis(self.map(inputs, truncation), noise, rng, inputs.w_shift)[0]
 
     def taps(self, inputs: Inputs) -> list[Tensor]:
-        """What each styled convolution makes, with the stored noise: [n, C, H, W], coarse to fine."""
-        return [x for x, _ in self.synthesis.grow(self.map(inputs), "const", None, inputs.w_shift)]
+        """The output of each styled convolution, with the stored noise: [n, C, H, W], coarse to fine."""
+        return [x for x, _ in self.synthesis.outputs(self.map(inputs), "const", None, inputs.w_shift)]
 
 
 class DiscriminatorBlock(nn.Module):
-    """One resolution of D, halving it; ``orig``, ``skip`` or ``resnet`` (StyleGAN2, figure 7)."""
+    """Halves D's resolution; architecture "orig", "skip" or "resnet" (StyleGAN2, figure 7)."""
 
     def __init__(
         self, inputs: int, middle: int, outputs: int, channels: int, architecture: str, clamp: float | None
@@ -236,11 +239,11 @@ class DiscriminatorBlock(nn.Module):
     def forward(
         self, x: Tensor | None, image: Tensor | None
     ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
-        """The next map, the picture at its side, and what the two convolutions made, times 1 and ``gain``."""
+        """The next map, the image at its resolution, both convolutions' outputs (the second times gain)."""
         if hasattr(self, "fromrgb"):
-            seen = self.fromrgb(image)
-            x = seen if x is None else x + seen
-        image = fir.downsample(image) if self.architecture == "skip" else None
+            rgb = self.fromrgb(image)
+            x = rgb if x is None else x + rgb
+        image = fir.downsample(image) if self.architecture == "skip" and image is not None else None
         first = self.conv0(x)
         second = self.conv1(first, self.gain)
         out = self.skip(x, self.gain) + second if self.architecture == "resnet" else second
@@ -248,7 +251,7 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Epilogue(nn.Module):
-    """4x4: minibatch spread, convolution, two linear layers; with labels, a projection (``cmap``)."""
+    """At 4x4: minibatch stddev, convolution, two linear layers; conditional, a projection (``cmap``)."""
 
     def __init__(
         self, width: int, outputs: int, channels: int, architecture: str, group: int, clamp: float | None
@@ -272,23 +275,20 @@ class Epilogue(nn.Module):
         return x
 
 
-def _conditions(spec: dict[str, Any], network: str) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Of labels and of features: how many numbers, and how many ``network`` embeds them in.
-
-    Models written before there were features say nothing of them.
-    """
+def _conditions(spec: Spec, network: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Lengths of labels and of their embedding in ``network``; the same of features, absent in old specs."""
     labels = spec["c_dim"], spec[f"{network}_embed_dim"]
     return labels, (spec.get("h_dim", 0), spec.get(f"{network}_h_embed_dim", 0))
 
 
 class Discriminator(nn.Module):
-    """Picture (and its condition) -> logit."""
+    """Images (and labels, instance features) -> logits."""
 
-    def __init__(self, spec: dict[str, Any]) -> None:
+    def __init__(self, spec: Spec) -> None:
         super().__init__()
         architecture, clamp, channels = spec["d_architecture"], spec["d_clamp"], spec["channels"]
         widths = {int(r): width for r, width in spec["d_widths"].items()}
-        self.resolutions = resolutions(spec["resolution"])[:0:-1]  # from the picture down to 8
+        self.resolutions = resolutions(spec["resolution"])[:0:-1]  # from the image down to 8 px
         before = 0
         for r in self.resolutions:
             block = DiscriminatorBlock(before, widths[r], widths[r // 2], channels, architecture, clamp)
@@ -317,8 +317,8 @@ class Discriminator(nn.Module):
         return maps, image
 
     def taps(self, images: Tensor) -> Iterator[Tensor]:
-        """What each convolution of the blocks makes, before shortcuts are added: [n, C, H, W], fine to
-        coarse, no further than asked for."""
+        """The output of each convolution in the blocks before the shortcut is added, computed one by one:
+        [n, C, H, W], fine to coarse."""
         x, image = None, images
         for r in self.resolutions:
             block = self.get_submodule(f"b{r}")
@@ -327,7 +327,8 @@ class Discriminator(nn.Module):
             yield second / block.gain
 
     def forward(self, images: Tensor, inputs: Inputs | None = None) -> Tensor:
-        """[n, C, H, W] -> [n, 1] logits; ``inputs`` holds the label, the features, where there are any."""
+        """[n, C, H, W] -> [n, 1] logits; ``inputs`` holds the labels and features D is conditioned on."""
         maps, image = self._trunk(images)
-        cmap = self.mapping(None, inputs.y, inputs.h) if self.conditional else None
+        y, h = (None, None) if inputs is None else (inputs.y, inputs.h)
+        cmap = self.mapping(None, y, h) if self.conditional else None
         return self.b4(maps[-1], image, cmap)
