@@ -76,7 +76,7 @@ def sort_networks(
 
 
 @contextmanager
-def reading(family: str) -> Iterator[None]:
+def refuse_malformed(family: str) -> Iterator[None]:
     """Turn the KeyError of a missing tensor and the IndexError of a missing axis into a refusal."""
     try:
         yield

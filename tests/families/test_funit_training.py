@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fsgen.families.funit.family import FUNIT, Recipe, Translations
+from fsgen.families.funit.family import FUNIT, Recipe, TranslatedImages
 from fsgen.interfaces import Inputs, Networks, Spec, StepContext
 
 FAMILY = FUNIT()
@@ -70,7 +70,7 @@ def context(
     )  # fmt: skip
 
 
-def fakes(at: StepContext) -> Translations:
+def fakes(at: StepContext) -> TranslatedImages:
     return FAMILY.fakes(at.g, at.inputs, at.recipe, torch.Generator())
 
 

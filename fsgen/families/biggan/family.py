@@ -19,7 +19,7 @@ from fsgen.families.conversion import (
     NO_DISCRIMINATOR,
     SINGLE_GENERATOR,
     check_networks,
-    reading,
+    refuse_malformed,
     sort_networks,
 )
 from fsgen.interfaces import (
@@ -133,7 +133,7 @@ class BigGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
         settings = dict(config) if isinstance(config, dict) else {}
         for values in foreign.settings.values():
             settings |= values
-        with reading("BigGAN"):
+        with refuse_malformed("BigGAN"):
             spec, guesses = convert.infer(found.generator, found.d, settings)
         if found.d is None:
             notes.append(NO_DISCRIMINATOR)

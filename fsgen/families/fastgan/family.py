@@ -18,7 +18,7 @@ from fsgen.families.conversion import (
     SINGLE_GENERATOR,
     FoundNetworks,
     check_networks,
-    reading,
+    refuse_malformed,
 )
 from fsgen.families.fastgan import convert, networks
 from fsgen.families.fastgan.networks import Encoded, Images, quadrant, resize
@@ -141,7 +141,7 @@ class FastGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
         found = FoundNetworks(g, g_ema, named.get("d")).converted(convert.convert_g, convert.convert_d)
         if found.d is None:
             notes.append(NO_DISCRIMINATOR)
-        with reading("FastGAN"):
+        with refuse_malformed("FastGAN"):
             spec = convert.infer(found.generator, found.d)
         for state in (found.g, found.g_ema):
             if state is not None:

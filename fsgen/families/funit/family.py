@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fsgen.errors import Code, FsgenError
 from fsgen.families.checks import check_channels, checked_width, require
-from fsgen.families.conversion import check_networks, reading, sort_networks
+from fsgen.families.conversion import check_networks, refuse_malformed, sort_networks
 from fsgen.families.funit import convert, networks
 from fsgen.interfaces import (
     Converted,
@@ -53,7 +53,7 @@ class Recipe:
     ema_rampup: float = 0.25  # the half-life is at most this share of the steps so far
 
 
-class Translations(NamedTuple):
+class TranslatedImages(NamedTuple):
     """Translated images with their encoded contents."""
 
     images: Tensor  # [n, C, H, W] in (-1, 1)
@@ -115,7 +115,7 @@ class FUNIT(Family[networks.Generator, networks.Discriminator, Recipe]):
         found = sort_networks(
             "FUNIT", states, convert.is_g, convert.is_d, lambda name: not name.endswith("gen")
         )
-        with reading("FUNIT"):
+        with refuse_malformed("FUNIT"):
             found = found.converted(convert.convert_g, convert.convert_d)
             spec = convert.infer(found.generator, found.d) | {"resolution": PUBLISHED}
         with torch.device("meta"):
@@ -168,11 +168,11 @@ class FUNIT(Family[networks.Generator, networks.Discriminator, Recipe]):
 
     def fakes(
         self, g: networks.Generator, inputs: Inputs, recipe: Recipe, rng: torch.Generator
-    ) -> Translations:
+    ) -> TranslatedImages:
         contents = g.content(require(inputs, "content"))
-        return Translations(g.decode(contents, g.class_code(inputs)), contents)
+        return TranslatedImages(g.decode(contents, g.class_code(inputs)), contents)
 
-    def discriminator_loss(self, context: StepContext, fakes: Translations) -> dict[str, Tensor]:
+    def discriminator_loss(self, context: StepContext, fakes: TranslatedImages) -> dict[str, Tensor]:
         """The paper's L_GAN as a hinge loss; real images and translations are judged as of class ``y``.
 
         The penalty is R1 (Mescheder et al. 2018) on the mean logit of the batch: |grad|^2 shrinks with the
@@ -187,7 +187,7 @@ class FUNIT(Family[networks.Generator, networks.Discriminator, Recipe]):
             terms["penalty"] = recipe.penalty * losses.r1(real_logits / real_logits.numel(), real_images)
         return terms
 
-    def generator_loss(self, context: StepContext, fakes: Translations) -> dict[str, Tensor]:
+    def generator_loss(self, context: StepContext, fakes: TranslatedImages) -> dict[str, Tensor]:
         """L_GAN, L_R (reconstruct the content image) and L_F (match D's features).
 
         Each content image is also translated to its own class, given by itself. Features are matched for

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fsgen.families.checks import check_size, checked_width, require
-from fsgen.families.conversion import NO_DISCRIMINATOR, FoundNetworks, check_networks, reading
+from fsgen.families.conversion import NO_DISCRIMINATOR, FoundNetworks, check_networks, refuse_malformed
 from fsgen.families.stylegan2 import convert, networks
 from fsgen.interfaces import (
     Converted,
@@ -122,7 +122,7 @@ class StyleGAN2(Family[networks.Generator, networks.Discriminator, Recipe]):
         if found.g_ema is not None and isinstance(w_avg, Tensor):
             found.g_ema.setdefault("mapping.w_avg", w_avg.flatten().float())
         settings = {part: foreign.settings.get(name, {}) for part, name in named.items()}
-        with reading("StyleGAN2"):
+        with refuse_malformed("StyleGAN2"):
             settings_g = settings["g" if found.g_ema is None else "g_ema"]
             spec = convert.infer(found.generator, found.d, settings_g, settings.get("d", {}))
         notes = [] if found.d is not None else [NO_DISCRIMINATOR]
@@ -187,7 +187,7 @@ class StyleGAN2(Family[networks.Generator, networks.Discriminator, Recipe]):
         These are rosinality's ``convs.*`` without FromRGB (numbered there from 8 px up in G, from the image
         down in D). The mapping, the constant, the first convolution and ToRGB are not among them.
         """
-        sides = networks.resolutions(spec["resolution"])[1:]
+        sides = networks.block_resolutions(spec["resolution"])[1:]
         convs = [f"synthesis.b{r}.conv{i}" for r in sides for i in (0, 1)]
         g = [Layer("convolutions", f"{conv}.weight") for conv in convs]
         g += [Layer("modulations", f"{conv}.affine.weight", (f"{conv}.affine.bias",)) for conv in convs]

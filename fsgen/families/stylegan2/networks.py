@@ -25,7 +25,7 @@ from fsgen.nn.layers import GAIN, EqualConv, EqualLinear, ModulatedConv, lrelu, 
 Noise = Literal["const", "random", "none"]
 
 
-def resolutions(resolution: int) -> list[int]:
+def block_resolutions(resolution: int) -> list[int]:
     """4, 8, ..., ``resolution``."""
     return [2**k for k in range(2, int(math.log2(resolution)) + 1)]
 
@@ -133,7 +133,7 @@ class Synthesis(nn.Module):
         self, resolution: int, w_dim: int, widths: dict[int, int], channels: int, clamp: float | None
     ) -> None:
         super().__init__()
-        self.resolutions = resolutions(resolution)
+        self.resolutions = block_resolutions(resolution)
         before = 0
         for r in self.resolutions:
             self.add_module(f"b{r}", SynthesisBlock(before, widths[r], r, w_dim, channels, clamp))
@@ -288,7 +288,7 @@ class Discriminator(nn.Module):
         super().__init__()
         architecture, clamp, channels = spec["d_architecture"], spec["d_clamp"], spec["channels"]
         widths = {int(r): width for r, width in spec["d_widths"].items()}
-        self.resolutions = resolutions(spec["resolution"])[:0:-1]  # from the image down to 8 px
+        self.resolutions = block_resolutions(spec["resolution"])[:0:-1]  # from the image down to 8 px
         before = 0
         for r in self.resolutions:
             block = DiscriminatorBlock(before, widths[r], widths[r // 2], channels, architecture, clamp)
