@@ -157,7 +157,6 @@ class CGAN(Family[Generator, Discriminator, Recipe]):
 
     name = "cgan"
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.LATENT, Trait.DISCRIMINATOR, Trait.CLASSES})
-    Recipe = Recipe
     embeddings = ("y.weight", "y.linear.weight")  # of G, of D
 
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks[Generator, Discriminator]:

@@ -188,7 +188,6 @@ class DCGAN(Family[Generator, Discriminator, Recipe]):
             Trait.SCALES,
         }
     )
-    Recipe = Recipe
     embeddings = ("embed.weight",)
 
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks[Generator, Discriminator]:

@@ -125,7 +125,6 @@ class Family(ABC, Generic[G, D, R]):
 
     name: ClassVar[str]
     traits: ClassVar[frozenset[Trait]]
-    Recipe: ClassVar[type]  # frozen dataclass of training defaults; ``recipe(spec)`` scales it
     training_methods: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # of its published training: options
     mirrors: ClassVar[bool] = False  # its published training also shows each image flipped
     embeddings: ClassVar[tuple[str, ...]] = ()  # G's and D's tensors [k, classes], a column for each class
@@ -148,7 +147,7 @@ class Family(ABC, Generic[G, D, R]):
 
     @abstractmethod
     def recipe(self, spec: Spec) -> R:
-        """The published training recipe, scaled to the resolution of ``spec``."""
+        """The published training recipe, a frozen dataclass, scaled to the resolution of ``spec``."""
 
     @abstractmethod
     def layers(self, spec: Spec) -> dict[str, list[str]]:

@@ -66,9 +66,10 @@ def resolve_recipe(model: Model, changes: Mapping[str, Any]) -> Any:
     Raises:
         FsgenError: an unknown field, a value out of range.
     """
-    base = dataclasses.asdict(model.family.recipe(model.spec))
+    published = model.family.recipe(model.spec)
     known = {key: value for key, value in changes.items() if value is not None}
-    recipe = configs.options(model.family.Recipe, base | known, where=f"the recipe of {model.family.name}")
+    values = dataclasses.asdict(published) | known
+    recipe = configs.options(type(published), values, where=f"the recipe of {model.family.name}")
     for name, value, fits in (("batch", recipe.batch, recipe.batch >= 1), ("lr", recipe.lr, recipe.lr > 0)):
         if not (fits and value < math.inf):
             raise FsgenError(

@@ -196,7 +196,7 @@ def context(d: torch.nn.Module, inputs: Inputs) -> StepContext:
     real_images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
     return StepContext(
         g=None, d=d, recipe=Recipe(), real_images=real_images, inputs=inputs, draw=None,
-        view=lambda images, who: images * (2 if who == "real" else 0.5),
+        augment=lambda images, who: images * (2 if who == "real" else 0.5),
         rng=lambda purpose: random.generator(0, purpose), scalars={},
     )  # fmt: skip
 
@@ -241,7 +241,7 @@ def test_settling_brings_norms_and_statistics_to_the_weights(form):
     def draw(n: int, rng: torch.Generator) -> Inputs:
         return published.inputs(spec, n, int(torch.randint(1000, [], generator=rng)))
 
-    FAMILY.settle(g, draw)
+    FAMILY.refresh_statistics(g, draw)
     assert not any(module.training for module in g.modules())
     for name, module in g.named_modules():
         if isinstance(module, SNLayer) and min(module.matrix.shape) > 1:

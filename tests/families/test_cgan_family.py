@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fsgen import rng as random
 from fsgen.errors import Code
-from fsgen.families.cgan import CGAN, SIZES, Maxout, drop
+from fsgen.families.cgan import CGAN, SIZES, Maxout, Recipe, drop
 from fsgen.interfaces import Foreign, Inputs, StepContext
 from fsgen.methods.stack import Stack
 from fsgen.nn.per_sample_fisher import diagonal, diagonal_by_loop
@@ -126,17 +126,18 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     assert drop(x, 0.25, None) is x and drop(x, 0.0, rng()) is x
 
 
-def play_of(g: nn.Module, d: nn.Module, step: int = 0, **recipe: float) -> StepContext:
+def context_of(g: nn.Module, d: nn.Module, step: int = 0, **recipe: float) -> StepContext:
     return StepContext(
-        g, d, FAMILY.Recipe(**recipe),
+        g, d, Recipe(**recipe),
         real_images=torch.rand(5, 3, 16, 16, generator=rng()) * 2 - 1, inputs=g.draw(5, rng(1)), draw=g.draw,
-        view=lambda images, who: images, rng=lambda purpose: random.generator(0, purpose, step), scalars={},
+        augment=lambda images, kind: images, rng=lambda purpose: random.generator(0, purpose, step),
+        scalars={},
     )  # fmt: skip
 
 
 def test_both_players_lose_units_in_training_and_nowhere_else():
     g, d = nets()
-    with_, without = play_of(g, d), play_of(g, d, dropout=0.0)
+    with_, without = context_of(g, d), context_of(g, d, dropout=0.0)
     fakes = FAMILY.fakes(g, without.inputs, without.recipe, rng(3))
     assert torch.equal(fakes, g(without.inputs))
     assert not torch.allclose(FAMILY.fakes(g, with_.inputs, with_.recipe, rng(3)), fakes)
@@ -150,8 +151,8 @@ def test_both_players_lose_units_in_training_and_nowhere_else():
         (plain,), (dropped,) = loss(without, fakes).values(), loss(with_, fakes).values()
         torch.testing.assert_close(plain, expected)
         assert dropped != plain
-        assert torch.equal(dropped, *loss(play_of(g, d), fakes).values())
-        assert dropped != next(iter(loss(play_of(g, d, step=1), fakes).values()))
+        assert torch.equal(dropped, *loss(context_of(g, d), fakes).values())
+        assert dropped != next(iter(loss(context_of(g, d, step=1), fakes).values()))
 
 
 def weights(state: loop.TrainingState) -> list[Tensor]:
@@ -161,7 +162,7 @@ def weights(state: loop.TrainingState) -> list[Tensor]:
 
 def test_training_that_stops_and_goes_on_equals_training_at_one_go():
     """The global stream of random numbers is moved in between: nothing may come from there."""
-    recipe = FAMILY.Recipe(batch=4)
+    recipe = Recipe(batch=4)
     pictures = torch.rand(8, 3, 16, 16, generator=rng()) * 2 - 1
 
     def real_images(n: int, source: torch.Generator, inputs: Inputs) -> Tensor:

@@ -360,7 +360,7 @@ def test_the_fisher_is_that_of_the_loop(spec):
 def test_settling_measures_the_statistics_of_the_generators_own_inputs():
     g, _ = built(SPECS["dcgan"])
     before = {key: value.clone() for key, value in g.state_dict().items()}
-    FAMILY.settle(g, g.draw)
+    FAMILY.refresh_statistics(g, g.draw)
     assert not any(module.training for module in g.modules())
     assert all(norm.momentum == 0.1 for norm in g.modules() if isinstance(norm, nn.BatchNorm2d))
     source, means, spreads = rng(0), [], []

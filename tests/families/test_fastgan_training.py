@@ -31,7 +31,7 @@ def context(d: torch.nn.Module, step: int = 0, **changes: object) -> StepContext
     settings = {
         "g": None, "d": d, "recipe": Recipe(), "real_images": real_images, "inputs": Inputs(),
         "draw": None,
-        "view": lambda images, who: images, "rng": lambda purpose: random.generator(0, purpose, step),
+        "augment": lambda images, who: images, "rng": lambda purpose: random.generator(0, purpose, step),
         "scalars": {},
     }  # fmt: skip
     return StepContext(**settings | changes)
@@ -98,7 +98,7 @@ def test_decoders_are_held_against_what_the_critic_was_shown():
     d = nets().d.eval()
     plain = FAMILY.discriminator_loss(context(d), fakes())
     same = FAMILY.discriminator_loss(context(d), fakes())
-    turned = FAMILY.discriminator_loss(context(d, view=lambda x, who: -x if who == "real" else x), fakes())
+    turned = FAMILY.discriminator_loss(context(d, augment=lambda x, who: -x if who == "real" else x), fakes())
     assert torch.equal(plain["reconstruction_l1"], same["reconstruction_l1"])  # of the step, not of the day
     assert not torch.allclose(plain["reconstruction_l1"], turned["reconstruction_l1"])
     parts = {int(torch.randint(4, [], generator=context(d, step).rng("part"))) for step in range(40)}
@@ -111,11 +111,11 @@ def test_the_generator_learns_through_both_of_its_pictures():
     made = FAMILY.fakes(g, g.draw(4, torch.Generator().manual_seed(3)), Recipe(), torch.Generator())
     asked = []
 
-    def view(images: torch.Tensor, who: str) -> torch.Tensor:
+    def augment(images: torch.Tensor, who: str) -> torch.Tensor:
         asked.append((who, images.shape[-1]))
         return images
 
-    loss = FAMILY.generator_loss(context(d, view=view), made)["g"]
+    loss = FAMILY.generator_loss(context(d, augment=augment), made)["g"]
     loss.backward()
     assert asked == [("fake_g", 64), ("fake_g", 32)]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in g.parameters())
@@ -157,7 +157,7 @@ def test_settling_measures_what_the_weights_now_do():
                 module.weight.add_(
                     0.5 * torch.randn(module.weight.shape, generator=torch.Generator().manual_seed(4))
                 )
-    FAMILY.settle(g, g.draw)
+    FAMILY.refresh_statistics(g, g.draw)
     inside = []
     g.b32[0].norm.register_forward_hook(lambda module, x, out: inside.append(out))
     with torch.no_grad():

@@ -60,13 +60,13 @@ def as_it_is(images: Tensor, who: str) -> Tensor:
 
 def context(
     pair: Networks, source: Data, seed: int = 1, n: int = 4, recipe: Recipe | None = None,
-    view: Callable[[Tensor, str], Tensor] = as_it_is,
+    augment: Callable[[Tensor, str], Tensor] = as_it_is,
 ) -> StepContext:  # fmt: skip
     rng = torch.Generator().manual_seed(seed)
     inputs = source.draw(n, rng)
     return StepContext(
         g=pair.g, d=pair.d, recipe=recipe or Recipe(), real_images=source.real_images(inputs, rng),
-        inputs=inputs, draw=source.draw, view=view, rng=lambda purpose: rng, scalars={},
+        inputs=inputs, draw=source.draw, augment=augment, rng=lambda purpose: rng, scalars={},
     )  # fmt: skip
 
 
@@ -138,11 +138,11 @@ def test_each_part_of_the_generator_learns_and_the_critic_rests():
 def test_what_is_compared_is_shown_alike():
     shown: list[tuple[str, Tensor]] = []
 
-    def view(images: Tensor, who: str) -> Tensor:
+    def augment(images: Tensor, who: str) -> Tensor:
         shown.append((who, images))
         return -images
 
-    at = context(nets(), data(), view=view)
+    at = context(nets(), data(), augment=augment)
     made = fakes(at)
     FAMILY.discriminator_loss(at, made)
     assert [who for who, _ in shown] == ["real", "fake_d"]

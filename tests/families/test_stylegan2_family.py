@@ -254,7 +254,7 @@ def context(c_dim: int = 0, **recipe) -> StepContext:
     real_images = torch.randn(4, 3, 16, 16, generator=rng(5))
     return StepContext(
         g=g, d=d, recipe=replace(RECIPE, **recipe), real_images=real_images, inputs=g.draw(4, rng(6)),
-        draw=g.draw, view=lambda images, who: images, rng=lambda purpose: rng(7), scalars={},
+        draw=g.draw, augment=lambda images, who: images, rng=lambda purpose: rng(7), scalars={},
     )  # fmt: skip
 
 
@@ -273,16 +273,16 @@ def test_r1_is_due_every_so_often_and_weighted_for_it(c_dim):
     assert FAMILY.regularise(context(r1_every=0), "d", 0) == {}
 
 
-def test_r1_sees_the_reals_through_the_view():
+def test_r1_is_computed_on_augmented_real_images():
     p = context()
     seen = []
 
-    def view(images: Tensor, who: str) -> Tensor:
+    def augment(images: Tensor, who: str) -> Tensor:
         seen.append(who)
         return images * 0.5
 
     plain = FAMILY.regularise(p, "d", 0)["r1"]
-    p.view = view
+    p.augment = augment
     assert FAMILY.regularise(p, "d", 0)["r1"] != plain
     assert seen == ["real"]
 
@@ -321,10 +321,10 @@ def test_settle_recomputes_the_mean_latent():
     g = nets(spec_of(c_dim=2)).g
     with torch.no_grad():
         g.mapping.w_avg.fill_(99.0)
-        FAMILY.settle(g, g.draw)
+        FAMILY.refresh_statistics(g, g.draw)
         first = g.mapping.w_avg.clone()
         inputs = g.draw(20_000, rng(9))
         w = g.mapping(inputs.z, inputs.y)
         assert ((first - w.mean(dim=0)).abs() < 0.1 * w.std(dim=0) + 1e-5).all()
-        FAMILY.settle(g, g.draw)
+        FAMILY.refresh_statistics(g, g.draw)
     assert torch.equal(g.mapping.w_avg, first)

@@ -74,7 +74,6 @@ class BigGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
         Trait.LATENT, Trait.DISCRIMINATOR, Trait.STAGES, Trait.RESOLUTIONS, Trait.FILTERS,
         Trait.CLASSES, Trait.INSTANCES, Trait.SCALES, Trait.STYLES,
     })  # fmt: skip
-    Recipe = Recipe
     mirrors = True
     embeddings = ("embed.weight", "embed.u")  # embed.u: of D, whose embedding has spectral norm one
 
@@ -192,7 +191,7 @@ class BigGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
     def filters(self, spec: Spec) -> Filters:
         """The convolutions of all blocks but D's first, and the layers that compute G's gains and shifts."""
         with torch.device("meta"):
-            nets = self.build(spec)
+            nets = networks.Generator(spec), networks.Discriminator(spec)
         g, d = ([name for name, _ in net.named_parameters()] for net in nets)
 
         def layers(names: list[str], first: int) -> list[Layer]:

@@ -186,7 +186,7 @@ def g_widths(resolution: int, ngf: int) -> Spec:
     return {"g_widths": {str(side): max(1, int(MULTIPLES[side] * ngf)) for side in sides(4, resolution)}}
 
 
-def d_widths(resolution: int, ndf: int) -> Spec:
+def d_widths(resolution: int, ndf: float) -> Spec:
     """The published widths of D, ``ndf`` channels at 64 px, and of its decoders."""
     top = 2 * STEM if resolution > 2 * STEM else min(STEM, resolution)
     return {

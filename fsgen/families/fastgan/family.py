@@ -88,7 +88,6 @@ class FastGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
             Trait.SCALES,
         }
     )
-    Recipe = Recipe
     training_methods: ClassVar = {"diffaugment": {"policy": "color,translation"}}
     mirrors = True
 
@@ -194,7 +193,7 @@ class FastGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
         """Every convolution with a normalisation, together with its scale and shift, except for G's first;
         the decoders count as D's head."""
         with torch.device("meta"):
-            nets = self.build(spec)
+            nets = networks.Generator(spec), networks.Discriminator(spec)
         g, d = ([name for name, _ in net.named_parameters()] for net in nets)
 
         def layers(names: list[str], pattern: str) -> list[Layer]:

@@ -70,7 +70,6 @@ class FUNIT(Family[networks.Generator, networks.Discriminator, Recipe]):
 
     name = "funit"
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.DISCRIMINATOR, Trait.STAGES, Trait.TRANSLATION})
-    Recipe = Recipe
 
     def build(
         self, spec: Spec, *, discriminator: bool = True

@@ -64,7 +64,6 @@ class StyleGAN2(Family[networks.Generator, networks.Discriminator, Recipe]):
         Trait.LATENT, Trait.DISCRIMINATOR, Trait.STAGES, Trait.RESOLUTIONS, Trait.TAPS, Trait.FILTERS,
         Trait.W_SPACE, Trait.CONSTANT, Trait.CLASSES, Trait.INSTANCES, Trait.SCALES, Trait.STYLES,
     })  # fmt: skip
-    Recipe = Recipe
     embeddings = ("mapping.embed.weight",)
 
     def build(
