@@ -1,1 +1,1 @@
-"""Features to numbers, and the adapters to clean-fid and lpips."""
+"""Statistics: feature sets in, numbers out. No networks."""

@@ -10,17 +10,17 @@ from fsgen.metrics.feature_sets import Features, as_matrix
 
 
 class Neighbours(NamedTuple):
-    """The nearest member of a pool, for each query."""
+    """The nearest row of a pool for each query."""
 
     distances: np.ndarray  # [n] float64, L2
-    indices: np.ndarray  # [n] int64, rows of the pool
+    indices: np.ndarray  # [n] int64, into the pool
 
 
 def cross_squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared L2 distances [n, m] between the rows of a [n, d] and b [m, d], float64.
+    """Compute squared L2 distances [n, m] between the rows of a [n, d] and b [m, d], float64.
 
-    By |a|^2 + |b|^2 - 2ab, one matrix product. What is below its rounding, 1e-13 of |a|^2 + |b|^2, is 0:
-    equal rows are at no distance.
+    By |a|^2 + |b|^2 - 2ab, one matrix product. Values below its rounding error, 1e-13 of |a|^2 + |b|^2, are
+    set to 0, so that equal rows have distance 0.
     """
     norms = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)
     squared = norms - 2 * (a @ b.T)
@@ -28,26 +28,26 @@ def cross_squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def cross_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """L2 distances [n, m] between the rows of a [n, d] and b [m, d], from ``cross_squares``."""
+    """Compute L2 distances [n, m] between the rows of a [n, d] and b [m, d]."""
     return np.sqrt(cross_squares(a, b))
 
 
 def nearest(queries: Features, pool: Features, *, itself: bool = False, chunk: int = 1024) -> Neighbours:
-    """The nearest row of ``pool`` [m, d] for each row of ``queries`` [n, d].
+    """Find the nearest row of ``pool`` [m, d] for each row of ``queries`` [n, d].
 
     Args:
         queries: [n, d].
         pool: [m, d].
-        itself: queries and pool are one set, row by row: nobody is its own neighbour.
-        chunk: queries at a time; the work space is chunk x m float64.
+        itself: queries and pool are the same set, and no row is its own neighbour.
+        chunk: queries at a time; needs chunk x m float64 of memory.
 
     Raises:
         FsgenError: an empty pool, or one of fewer than two rows with ``itself``.
     """
     q, p = as_matrix(queries), as_matrix(pool, least=2 if itself else 1)
     if itself and len(q) != len(p):
-        raise ValueError(f"one set was expected twice, got {len(q)} and {len(p)} rows")
-    centre = p.mean(axis=0)  # distances do not change, and the rounding of cross_distances shrinks
+        raise ValueError(f"expected the same set twice, got {len(q)} and {len(p)} rows")
+    centre = p.mean(axis=0)  # leaves distances unchanged and reduces rounding errors
     q, p = q - centre, p - centre
     distances, indices = np.empty(len(q)), np.empty(len(q), dtype=np.int64)
     for start in range(0, len(q), chunk):

@@ -1,4 +1,4 @@
-"""The energy distance (Székely & Rizzo 2013): how far two sets lie apart, from distances alone."""
+"""The energy distance between two sets of points (Székely & Rizzo 2013)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fsgen.metrics.feature_sets import Features, as_matrix
 
 
 def energy_distance(features_a: Features, features_b: Features) -> float:
-    """2 E|x - y| - E|x - x'| - E|y - y'| of points [n, d] and [m, d], n and m >= 2; about 0 for equal ones.
+    """Compute 2 E|x - y| - E|x - x'| - E|y - y'| of points [n, d] and [m, d], n and m >= 2.
 
-    Means are over different points, so that it is unbiased however few there are, and may come out below 0.
-    In small sets it stays meaningful where a Frechet distance, which needs a covariance, does not.
+    Means are over different points: unbiased for any n and m, about 0 for equal distributions, and may be
+    negative. Unlike the Frechet distance it needs no covariance, so that it is meaningful for small sets.
 
     Raises:
         FsgenError: fewer than two points, or values that are not finite.

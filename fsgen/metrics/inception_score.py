@@ -1,4 +1,4 @@
-"""The Inception Score (Salimans et al. 2016): sure of each image's class, and many classes."""
+"""The Inception Score (Salimans et al. 2016): confident class predictions, spread over many classes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fsgen.metrics.feature_sets import Features, as_matrix
 
 
 def inception_score(probabilities: Features, *, splits: int = 1) -> float:
-    """exp(E KL(p(y|x) || p(y))), from 1 (all images alike to the classifier) to the number of classes.
+    """Compute exp(E KL(p(y|x) || p(y))), from 1 (equal predictions for all images) to the number of classes.
 
     p(y) is the mean over the images, so few images score low: record n.
 
     Args:
         probabilities: p(y|x), [n, classes], each row sums to 1.
-        splits: parts of consecutive images that are scored on their own and averaged, as the literature does
-            with 10: with p(y) from a tenth of the images the score is lower.
+        splits: score this many parts of consecutive images and average, as the literature does with 10;
+            p(y) then comes from fewer images, which lowers the score.
 
     Raises:
         FsgenError: fewer images than splits.
@@ -28,7 +28,7 @@ def inception_score(probabilities: Features, *, splits: int = 1) -> float:
 
 
 def inception_score_resampled(probabilities: Features, counts: np.ndarray) -> np.ndarray:
-    """``inception_score``, without splits, of images resampled by counts [B, n]: [B]."""
+    """Compute ``inception_score``, without splits, of images resampled by counts [B, n]: [B]."""
     return _scores(_checked(probabilities), counts)
 
 
@@ -41,5 +41,8 @@ def _scores(p: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _checked(probabilities: Features, least: int = 1) -> np.ndarray:
     p = as_matrix(probabilities, least=least, what="class probabilities")
     if p.min(initial=0) < 0 or not np.allclose(p.sum(axis=1), 1, atol=1e-3):
-        raise FsgenError("class probabilities: not every row is a distribution", code=Code.DIVERGED)
+        raise FsgenError(
+            "class probabilities: not every row is a distribution",
+            code=Code.DIVERGED, where="class probabilities",
+        )  # fmt: skip
     return p

@@ -1,8 +1,8 @@
-"""How sure a figure is: the bootstrap over samples (Efron 1979).
+"""Confidence intervals of metrics: the bootstrap over samples (Efron 1979).
 
-One table of ``draws`` serves all metrics of a set. Each metric brings a ``..._resampled`` function that takes
-the counts [B, n] and gives its value for every row of them, [B]; ``interval`` puts their spread around the
-figure itself. A row of ones is the set as it is and gives the metric.
+All metrics of a set share one table of ``draws``. Each metric has a ``..._resampled`` function from counts
+[B, n] to its value for every row, [B]; ``interval`` puts their spread around the metric of the set itself,
+which a row of ones gives.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from scipy.special import stdtrit
 
 from fsgen.metrics.feature_sets import Rng, random_stream
 
-LEVEL = 0.95  # share of such intervals that should hold the truth
+LEVEL = 0.95  # share of such intervals that contain the true value
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and, where there is one, its interval."""
+    """A metric's value and, where known, its interval."""
 
     value: float
     low: float | None = None
     high: float | None = None
 
     def plain(self) -> dict[str, float | None]:
-        """For JSON."""
+        """Convert to a dict for JSON."""
         return asdict(self)
 
 
 def draws(n: int, replicates: int, rng: Rng = 0) -> np.ndarray:
-    """How often each of n samples is drawn when n are drawn with replacement, int64 [replicates, n]."""
+    """Draw n of n samples with replacement and count how often each was drawn, int64 [replicates, n]."""
     return random_stream(rng).multinomial(n, np.full(n, 1 / n), size=replicates)
 
 
@@ -44,18 +44,18 @@ def interval(
     least: float | None = None,
     most: float | None = None,
 ) -> Estimate:
-    """``value`` with the percentiles of (replicates - their mean) around it.
+    """Put the percentiles of (replicates - their mean) around ``value``.
 
-    Only the spread of the replicates [B] is used, not where they lie: a sample drawn twice is at no distance
-    from itself and leaves a gap elsewhere, which moves distances, FID, recall and coverage, all one way.
-    Replicates that are not finite are left out; where fewer than two remain there is no interval.
+    Only the spread of the replicates [B] is used, not their location: a sample drawn twice has distance 0 to
+    itself and another is missing, which biases distances, FID, recall and coverage in one direction.
+    Replicates that are not finite are ignored; with fewer than two others there is no interval.
 
     Args:
-        value: the figure, of the set as it is.
-        replicates: [B], of the resampled sets.
-        level: share of such intervals that hold the truth.
-        least: the figure cannot be lower: the interval ends there.
-        most: likewise at the top.
+        value: the metric of the set itself.
+        replicates: the metric of the resampled sets, [B].
+        level: share of such intervals that contain the true value.
+        least: lower bound of the metric, where the interval is cut.
+        most: upper bound, likewise.
     """
     found = np.asarray(replicates, dtype=np.float64)
     found = found[np.isfinite(found)]
@@ -67,22 +67,22 @@ def interval(
 
 
 def shares_resampled(indicators: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The share of samples of which ``indicators`` (bool [n]) is true, for each row of counts [B, n]: [B]."""
+    """Compute the share of samples with true ``indicators`` (bool [n]) for each row of counts [B, n]: [B]."""
     return counts @ np.asarray(indicators, dtype=np.float64) / counts.sum(axis=1)
 
 
 def share(indicators: np.ndarray, replicates: int, rng: Rng = 0, level: float = LEVEL) -> Estimate:
-    """The share (0..1) of true ones among ``indicators``, bool [n], n >= 1, with its interval.
+    """Compute the share (0..1) of true ``indicators``, bool [n], n >= 1, with its interval.
 
-    Where all n agree resampling finds no spread, yet few samples prove little: the far end is then the share
-    under which that happens in (1 - level) / 2 of all sets of n (Clopper and Pearson 1934).
+    Where all n agree, resampling finds no spread. The far end is then the share for which n agree with
+    probability (1 - level) / 2 (Clopper and Pearson 1934).
     """
     value, n = float(np.mean(indicators)), len(indicators)
-    surprise = ((1 - level) / 2) ** (1 / n)
+    agreeing = ((1 - level) / 2) ** (1 / n)
     if value == 0:
-        return Estimate(value, 0.0, 1 - surprise)
+        return Estimate(value, 0.0, 1 - agreeing)
     if value == 1:
-        return Estimate(value, surprise, 1.0)
+        return Estimate(value, agreeing, 1.0)
     spread = shares_resampled(indicators, draws(n, replicates, rng))
     return interval(value, spread, level, least=0, most=1)
 
@@ -94,13 +94,13 @@ def over_seeds(
     least: float | None = None,
     most: float | None = None,
 ) -> Estimate:
-    """The mean of one figure over independent runs, with Student's interval; a single run keeps its own.
+    """Compute the mean of a metric over independent runs with Student's interval; a single run keeps its own.
 
     Args:
-        estimates: one a seed.
-        level: share of such intervals that hold the truth.
-        least: the figure cannot be lower: the interval ends there.
-        most: likewise at the top.
+        estimates: one per seed.
+        level: share of such intervals that contain the true value.
+        least: lower bound of the metric, where the interval is cut.
+        most: upper bound, likewise.
     """
     if len(estimates) == 1:
         return estimates[0]
@@ -111,20 +111,20 @@ def over_seeds(
 
 
 def _between(value: float, low: float, high: float, least: float | None, most: float | None) -> Estimate:
-    """The ends cut where the figure cannot go; ``value`` stays inside, whatever it is."""
+    """Cut the interval at the metric's bounds; ``value`` stays inside."""
     low = low if least is None else min(max(low, least), value)
     high = high if most is None else max(min(high, most), value)
     return Estimate(value, float(low), float(high))
 
 
 def pairs_resampled(blocks: Iterable[np.ndarray], counts: np.ndarray) -> np.ndarray:
-    """Mean of k(i, j) over pairs of different samples, each pair weighted by its counts: [B].
+    """Compute the mean of k(i, j) over pairs of different samples, weighted by their counts: [B].
 
-    A sample drawn twice makes no pair with itself, so that a mean over pairs stays unbiased; NaN where one
-    sample was drawn n times.
+    A sample drawn twice is not paired with itself, so that the mean stays unbiased; NaN where one sample was
+    drawn n times.
 
     Args:
-        blocks: k [n, n] in blocks of consecutive rows, float64 [c, n]; their diagonal is overwritten.
+        blocks: k [n, n] in blocks of consecutive rows, float64 [c, n]; the diagonal is overwritten.
         counts: [B, n].
     """
     weights = counts.astype(np.float64)
@@ -138,6 +138,6 @@ def pairs_resampled(blocks: Iterable[np.ndarray], counts: np.ndarray) -> np.ndar
 
 
 def over_pairs(total: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sums over ordered pairs of different samples, [B], divided by the weight of the pairs; NaN for none."""
+    """Divide sums over ordered pairs of different samples, [B], by the pairs' weights; NaN for no pairs."""
     pairs = np.square(weights.sum(axis=1)) - np.square(weights).sum(axis=1)
     return np.divide(total, pairs, out=np.full(len(total), np.nan), where=pairs > 0)

@@ -1,4 +1,4 @@
-"""Kernel inception distance (Binkowski et al. 2018): the unbiased MMD^2 with a cubic kernel, over subsets."""
+"""Kernel inception distance (KID; Binkowski et al. 2018): unbiased MMD^2 with a cubic kernel."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def kid(
     subset_size: int = 1000,
     rng: Rng = 0,
 ) -> float:
-    """Mean MMD^2 over random subsets of features [n, d] and [m, d]; about 0 for equal distributions.
+    """Compute the mean MMD^2 over random subsets of features [n, d] and [m, d].
 
-    Unbiased, so it may come out a little below zero. Equal to clean-fid's ``kernel_distance`` where ``rng``
-    is ``numpy.random.RandomState(s)`` and numpy's global stream was seeded with the same s.
-    Computed in float64: clean-fid stays in float32, whose rounding moves values below about 1e-5.
+    Unbiased: about 0 for equal distributions, and may be negative. Equals clean-fid's ``kernel_distance``
+    where ``rng`` is ``numpy.random.RandomState(s)`` and numpy's global stream was seeded with the same s.
+    Computed in float64; clean-fid uses float32, whose rounding changes values below about 1e-5.
 
     Args:
         features_a: [n, d], n >= 2.
         features_b: [m, d], m >= 2.
-        subsets: how many draws to average.
-        subset_size: samples a draw takes from each set, at most all of the smaller one.
-        rng: seed, or random stream; clean-fid has none, and so gives another number each time.
+        subsets: number of draws to average.
+        subset_size: samples per draw from each set, at most all of the smaller set.
+        rng: seed or random stream; clean-fid has no seed, so its result differs each time.
 
     Raises:
         FsgenError: fewer than two samples, or values that are not finite.
@@ -47,7 +47,7 @@ def kid_subsets(
     subset_size: int = 1000,
     rng: Rng = 0,
 ) -> np.ndarray:
-    """What ``kid`` averages, [subsets]: its spread is the usual error bar."""
+    """Compute the MMD^2 of each subset, [subsets], as for ``kid``; their spread is the usual error bar."""
     a = as_matrix(features_a, least=2, what="first set")
     b = as_matrix(features_b, least=2, what="second set")
     size = min(len(a), len(b), subset_size)
@@ -61,7 +61,7 @@ def kid_subsets(
 
 
 def mmd2(x: np.ndarray, y: np.ndarray) -> float:
-    """Unbiased MMD^2 of x and y, both [m, d], under ``kernel``."""
+    """Compute the unbiased MMD^2 of x and y, both [m, d], with ``kernel``."""
     m = len(x)
     within = kernel(x, x) + kernel(y, y)
     return float((within.sum() - np.trace(within)) / (m * (m - 1)) - 2 * kernel(x, y).mean())
@@ -70,10 +70,10 @@ def mmd2(x: np.ndarray, y: np.ndarray) -> float:
 def kid_resampled(
     features_a: Features, features_b: Features, counts: np.ndarray, *, chunk: int = 1024
 ) -> np.ndarray:
-    """Unbiased MMD^2 of all of a and all of b, a [n, d] resampled by counts [B, n]: [B].
+    """Compute the unbiased MMD^2 of all of a and b, with a [n, d] resampled by counts [B, n]: [B].
 
-    Without subsets, so as sure as the samples allow. Takes about (n^2 + n m + m^2) d + B n^2 steps: hand in a
-    part of a large b.
+    Without subsets, for the least variance. Takes about (n^2 + n m + m^2) d + B n^2 operations: pass a part
+    of a large b.
 
     Raises:
         FsgenError: fewer than two samples, or values that are not finite.
@@ -92,5 +92,5 @@ def kid_resampled(
 
 
 def kernel(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """k(u, v) = (u . v / d + 1)^3 for all rows of u [n, d] and v [m, d]: [n, m] (the paper's eq. 4)."""
+    """Compute k(u, v) = (u . v / d + 1)^3 for all rows of u [n, d] and v [m, d]: [n, m] (equation 4)."""
     return (u @ v.T / u.shape[1] + 1) ** 3

@@ -11,17 +11,19 @@ from fsgen.metrics.feature_sets import Features, as_matrix
 
 
 class NearCopies(NamedTuple):
-    """How much of a sample repeats the shots."""
+    """Samples that repeat training images."""
 
     share: float  # of the samples, 0..1
     nearest: np.ndarray  # [n] int64: each sample's nearest shot
-    distances: np.ndarray  # [n] float64: how far it is
-    threshold: float  # nearer than this is a near copy
+    distances: np.ndarray  # [n] float64: to that shot
+    threshold: float  # a sample nearer than this is a near copy
 
 
 def near_copy_threshold(source_features: Features, percentile: float = 5.0) -> float:
-    """How near two different pictures come to each other: the ``percentile`` of the distances from samples of
-    the source [n, d] to their nearest neighbours among the others. More samples, smaller threshold: record n.
+    """Compute the distance below which two images count as copies of each other.
+
+    The ``percentile`` of the distances from source samples [n, d] to their nearest neighbours among the
+    others. It shrinks with n: record n.
 
     Raises:
         FsgenError: fewer than two samples.
@@ -30,9 +32,9 @@ def near_copy_threshold(source_features: Features, percentile: float = 5.0) -> f
 
 
 def near_copies(samples: Features, shots: Features, threshold: float) -> NearCopies:
-    """The samples [n, d] nearer to one of the shots [k, d] than ``threshold``.
+    """Find the samples [n, d] nearer to one of the shots [k, d] than ``threshold``.
 
-    To catch flipped or shifted copies put flipped and shifted shots among ``shots``.
+    To detect flipped or shifted copies, add flipped and shifted shots to ``shots``.
 
     Raises:
         FsgenError: no samples or no shots.
@@ -42,9 +44,9 @@ def near_copies(samples: Features, shots: Features, threshold: float) -> NearCop
 
 
 def leaks(samples: Features, source: Features, target: Features) -> np.ndarray:
-    """Which samples [n, d] are nearer to one of the source's than to any of the target's, bool [n].
+    """Find the samples [n, d] nearer to the source set than to the target set, bool [n]; ties are not.
 
-    A larger set has nearer neighbours: hand in as many of one as of the other. A tie is no leak.
+    A larger set has nearer neighbours: pass two sets of equal size.
 
     Raises:
         FsgenError: one of the sets is empty.
@@ -54,5 +56,5 @@ def leaks(samples: Features, source: Features, target: Features) -> np.ndarray:
 
 
 def leakage(samples: Features, source: Features, target: Features) -> float:
-    """Share (0..1) of samples [n, d] nearer to the source than to the target: the mean of ``leaks``."""
+    """Compute the share (0..1) of samples [n, d] nearer to the source than to the target (``leaks``)."""
     return float(np.mean(leaks(samples, source, target)))

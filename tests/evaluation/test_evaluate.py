@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from naive_lpips import mean_distance
 from PIL import Image
 from tiny import draw_images, make_source
 
@@ -23,7 +24,6 @@ from fsgen.evaluation.report import write
 from fsgen.features import weight_files
 from fsgen.features.torchvision_shim import import_torchvision
 from fsgen.measures import MEASURES
-from fsgen.metrics.diversity import lpips_diversity
 from fsgen.metrics.frechet import frechet
 from fsgen.models import model as models
 from fsgen.sampling import sampler
@@ -101,7 +101,7 @@ def test_lpips_is_the_mean_over_all_pairs_of_8_bit_pictures(real_images, alexnet
     from fsgen.features.lpips_network import Lpips
 
     levels = sampler.load(source).sample(5, seed=0)
-    expected = lpips_diversity(levels.float() / 127.5 - 1, Lpips("alex", alexnet_file))
+    expected = mean_distance(levels.float() / 127.5 - 1, Lpips("alex", alexnet_file))
     assert found.metrics == {"lpips": pytest.approx(expected, rel=1e-4)}
     assert found.rows[-1]["metrics"]["lpips"]["value"] > 0  # the reals' own
     assert found.settings["weights"][alexnet_file.name]["space"] == "alexnet"

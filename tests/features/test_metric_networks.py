@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from naive_lpips import mean_distance
 from PIL import Image
 from refusals import refused
 
@@ -17,7 +18,6 @@ from fsgen.features.lpips_network import Lpips
 from fsgen.features.torchvision_shim import import_torchvision
 from fsgen.features.weight_files import CATALOGUE, file_for
 from fsgen.io.checksums import hash_file
-from fsgen.metrics.diversity import lpips_diversity
 from fsgen.metrics.frechet import frechet
 from fsgen.metrics.kernel import kid
 from fsgen.metrics.pairwise_lpips import Spread
@@ -250,7 +250,7 @@ def test_lpips_alex_is_the_packages(alexnet_file, monkeypatch):
     spread = Spread()
     for part in images.split(2):
         spread.add(lpips.embed(part))
-    assert spread.within() == pytest.approx(lpips_diversity(images, lpips), rel=1e-4)
+    assert spread.within() == pytest.approx(mean_distance(images, lpips), rel=1e-4)
 
 
 @pytest.mark.slow

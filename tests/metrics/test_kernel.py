@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from refusals import refused
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code
 from fsgen.features.torchvision_shim import import_torchvision
 from fsgen.metrics.intervals import draws
 from fsgen.metrics.kernel import kernel, kid, kid_resampled, kid_subsets, mmd2
@@ -78,7 +79,7 @@ def test_subsets_spread_around_the_mean():
 
 
 def test_refuses_a_single_image():
-    with pytest.raises(FsgenError, match=r"first set.*at least 2 images, got 1"):
+    with refused(Code.TOO_FEW, "first set", "at least 2", "got 1"):
         kid(np.ones((1, 3)), np.ones((5, 3)))
 
 

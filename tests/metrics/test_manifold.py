@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prdc import compute_prdc
+from refusals import refused
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code
 from fsgen.metrics.intervals import draws
 from fsgen.metrics.manifold import prdc, prdc_resampled
 
@@ -95,8 +96,8 @@ def test_a_resample_is_the_set_of_those_drawn_with_the_balls_as_they_were():
 
 def test_refuses_sets_with_too_few_neighbours():
     real, fake = two_sets()
-    with pytest.raises(FsgenError, match=r"reals.*at least 6 images, got 5"):
+    with refused(Code.TOO_FEW, "real images", "at least 6", "got 5"):
         prdc(real[:5], fake)
-    with pytest.raises(FsgenError, match=r"samples.*at least 4 images, got 3"):
+    with refused(Code.TOO_FEW, "samples", "at least 4", "got 3"):
         prdc(real, fake[:3], 3)
     assert prdc(real[:6], fake).coverage >= 0
