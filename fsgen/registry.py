@@ -67,7 +67,7 @@ def loadable_families() -> dict[str, type[Family]]:
     return _loadable(families(), "family")
 
 
-def loadable_methods() -> dict[str, type[Technique[Any]]]:
+def loadable_methods() -> dict[str, type[Technique]]:
     """The method classes that can be imported."""
     return _loadable(methods(), "method")
 
@@ -92,7 +92,7 @@ def family(name: str) -> type[Family]:
     return _load(families(), "family", name)
 
 
-def method(name: str) -> type[Technique[Any]]:
+def method(name: str) -> type[Technique]:
     """The method class called ``name``; imports no torch, so that the command line may ask for its options.
 
     Raises:

@@ -80,7 +80,7 @@ def by_method(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return out
 
 
-def _run_flag(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
+def _run_flag(field: dataclasses.Field, hint: Any) -> inspect.Parameter:
     """A flag whose default is None, so that a configuration file can fill it in."""
     name = field.name.replace("_", "-")
     flag = f"--{name}/--no-{name}" if hint in (bool, bool | None) else f"--{name}"
@@ -90,7 +90,7 @@ def _run_flag(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     return _parameter(field.name, hint, typer.Option(flag, help=text, rich_help_panel=panel))
 
 
-def _method_flag(method: str, field: dataclasses.Field[Any]) -> inspect.Parameter:
+def _method_flag(method: str, field: dataclasses.Field) -> inspect.Parameter:
     text = field.metadata["help"]
     if choices := field.metadata.get("choices"):
         text += f" One of {', '.join(choices)}."

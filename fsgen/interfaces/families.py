@@ -1,4 +1,4 @@
-"""What a family provides, and what one training step hands to it."""
+"""The contract of a family, and the context of a training step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Draw = Callable[[int, "torch.Generator"], Inputs]
 
 
 class Trait(StrEnum):
-    """What a method may need of a family."""
+    """A capability of a family that methods may need."""
 
     LATENT = "latent"  # draws from a prior over z
     DISCRIMINATOR = "discriminator"  # is trained against a discriminator

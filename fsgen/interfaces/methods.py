@@ -1,4 +1,4 @@
-"""What a method provides, and what training hands to it."""
+"""The contract of a method, and the context training gives to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Judge = Callable[..., "Tensor"]
 
 
 class Claim(StrEnum):
-    """What only one method of a stack may decide."""
+    """A decision that only one method of a stack may make."""
 
     LATENTS = "what latents are drawn"  # which inputs G is trained on
     FREEZING = "how weights are held"  # a penalty or a parametrisation of the weights
@@ -60,7 +60,7 @@ class TrainingState:
 
 
 class TrialRuns(Protocol):
-    def __call__(self, steps: int, method: Method[Any] | None = None) -> TrialRun:
+    def __call__(self, steps: int, method: Method | None = None) -> TrialRun:
         """Train for ``steps`` from theta_S with ``method``, or plainly."""
 
 
@@ -82,7 +82,7 @@ class FrozenNetworks(Protocol):
 
 @dataclass(frozen=True)
 class MethodContext:
-    """What a method may use before step 0."""
+    """The means of a method before step 0."""
 
     family: Family
     spec: Spec
@@ -102,7 +102,7 @@ class MethodContext:
 
 @dataclass(frozen=True)
 class NoOptions:
-    """Of a method without options."""
+    """The options of a method that has none."""
 
 
 OptionsT = TypeVar("OptionsT")
@@ -153,7 +153,7 @@ class TrainingFree(Technique[OptionsT]):
 
 
 class Method(Technique[OptionsT]):
-    """What to train, what to add to the loss and what the discriminator sees. The defaults change nothing.
+    """Chooses what is trained, added to the loss and shown to the discriminator. Defaults change nothing.
 
     Order of calls: ``recipe``; ``setup``, ``add_modules``, ``trains``; in each step ``before_step``,
     ``transform_inputs``, ``discriminator``, ``augment``, ``loss_terms``, ``mask_gradients`` before each

@@ -109,7 +109,7 @@ class ADA(Method[ADAOptions]):
         return {"nvidia": 4, "rosinality": 256, "cdc": COUNTED // batch + 1}[self.options.rule]
 
     def _kimg(self, context: MethodContext) -> float:
-        """As published for runs of at least 20,000 real images from a source, or 100,000 from scratch."""
+        """The published value for runs of 20,000 real images or more from a source, 100,000 from scratch."""
         if self.options.rule != "nvidia":
             return KIMG
         published = RESUMED if "g" in context.pretrained else KIMG

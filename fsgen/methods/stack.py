@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def parse(names: str, options: Mapping[str, Mapping[str, Any]]) -> list[Technique[Any]]:
+def parse(names: str, options: Mapping[str, Mapping[str, Any]]) -> list[Technique]:
     """The techniques in ``"ewc,diffaugment"`` with, by name, the options that differ from the defaults.
 
     Raises:
@@ -42,7 +42,7 @@ def parse(names: str, options: Mapping[str, Mapping[str, Any]]) -> list[Techniqu
 class _Combined:
     """The hooks of ``Method``, each over all methods of a stack: filled in below."""
 
-    methods: tuple[Method[Any], ...]
+    methods: tuple[Method, ...]
 
     if TYPE_CHECKING:  # the generated hooks have the signatures of ``Method``
 
@@ -52,7 +52,7 @@ class _Combined:
 class Stack(_Combined):
     """The methods of one run, in the order given."""
 
-    def __init__(self, methods: Sequence[Method[Any]] = ()) -> None:
+    def __init__(self, methods: Sequence[Method] = ()) -> None:
         self.methods = tuple(methods)
 
     @property
@@ -129,7 +129,7 @@ class Stack(_Combined):
         return {method.name: plain_options(method) for method in self.methods}
 
 
-def check_fits(technique: Technique[Any], family: Family, *, scratch: bool = False) -> None:
+def check_fits(technique: Technique, family: Family, *, scratch: bool = False) -> None:
     """Refuse a technique that needs a source where there is none, or traits that ``family`` lacks."""
     if scratch and technique.adapts:
         raise FsgenError(
@@ -143,7 +143,7 @@ def check_fits(technique: Technique[Any], family: Family, *, scratch: bool = Fal
         )  # fmt: skip
 
 
-def plain_options(technique: Technique[Any]) -> dict[str, Any]:
+def plain_options(technique: Technique) -> dict[str, Any]:
     """Option name -> value. A field named like a keyword ends in an underscore; its option does not."""
     return {key.rstrip("_"): value for key, value in vars(technique.options).items()}
 

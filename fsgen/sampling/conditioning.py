@@ -29,7 +29,7 @@ PREVIEW = 16  # images in the grids of a run
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """How inputs are drawn in a run, which of them its grids show, and what the finished model stores."""
+    """The inputs of a run, those of its grids, and the conditions that the finished model stores."""
 
     model: Model  # the starting model, with the conditions it draws from
     draw: Callable[[Any], Draw]  # G -> inputs for training

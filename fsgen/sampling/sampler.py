@@ -18,6 +18,7 @@ from fsgen.errors import Code, FsgenError
 from fsgen.features.base_extractor import Extractor
 from fsgen.interfaces import Inputs
 from fsgen.models import model as models
+from fsgen.models.adapter import Adapter
 from fsgen.models.model import Model
 from fsgen.sampling import instances, translation
 from fsgen.sampling.conditioning import Conditioning, conditioning_of, prepared
@@ -105,7 +106,7 @@ class Loaded:
         self, seeds: Sequence[int], candidates: int, truncation: float = 1.0, noise: str = "const",
         label: int | None = None,
     ) -> Iterator[Tensor]:  # fmt: skip
-        """As ``images``, one seed a batch: the best of ``candidates`` latents, whose image is nearest to its
+        """Draw as ``images``, a seed a batch, the best of ``candidates`` latents: its image is nearest to its
         instance in the model's features. The first candidate is the seed's own latent.
 
         Raises:
@@ -128,13 +129,19 @@ class Loaded:
             yield drawn[best][None]
 
 
-def load(path: str | Path, *, device: str = "auto") -> Loaded:
+def load(path: str | Path, *, adapter: str | Path | None = None, device: str = "auto") -> Loaded:
     """The model behind a run folder, a native file or a name, ready to ``sample``.
 
+    Args:
+        path: run folder, file or name.
+        adapter: an ``adapter.safetensors`` of a method that trains only what it adds, to apply to the model.
+        device: auto, cpu, cuda or mps.
+
     Raises:
-        FsgenError: not found, truncated, or not a model.
+        FsgenError: not found, truncated, not a model, or an adapter of another one.
     """
-    return ready(models.load(path), device)
+    model = models.load(path)
+    return ready(model if adapter is None else Adapter.load(adapter).apply(model), device)
 
 
 def ready(model: Model, device: str = "auto") -> Loaded:

@@ -150,7 +150,7 @@ def resume(run: str | Path, *, steps: int | None = None, callbacks: Callbacks | 
             f"the images in {config.images} are not those this run was begun with",
             code=Code.CHANGED, where=config.images, hint="restore them, or start a new run",
         )  # fmt: skip
-    technique: Stack | TrainingFree[Any] = Stack()
+    technique: Stack | TrainingFree = Stack()
     if config.method:
         technique = technique_of(config.method, stored.get("method", {}))
     if steps and not isinstance(technique, Stack):
@@ -169,9 +169,9 @@ def resume(run: str | Path, *, steps: int | None = None, callbacks: Callbacks | 
     return _run(technique, job)
 
 
-def technique_of(names: str, options: Mapping[str, Mapping[str, Any]]) -> Stack | TrainingFree[Any]:
+def technique_of(names: str, options: Mapping[str, Mapping[str, Any]]) -> Stack | TrainingFree:
     """The stack of methods, or the one training-free technique, called ``names``."""
-    found: list[Technique[Any]] = parse(names, options)
+    found: list[Technique] = parse(names, options)
     free = [each for each in found if isinstance(each, TrainingFree)]
     if free and len(found) > 1:
         raise FsgenError(
@@ -181,14 +181,14 @@ def technique_of(names: str, options: Mapping[str, Mapping[str, Any]]) -> Stack 
     return free[0] if free else Stack([each for each in found if isinstance(each, Method)])
 
 
-def _check(technique: Stack | TrainingFree[Any], source: models.Model) -> None:
+def _check(technique: Stack | TrainingFree, source: models.Model) -> None:
     if isinstance(technique, Stack):
         technique.check(source.family)
     else:
         check_fits(technique, source.family)
 
 
-def _run(technique: Stack | TrainingFree[Any], job: TrainingJob) -> Path:
+def _run(technique: Stack | TrainingFree, job: TrainingJob) -> Path:
     if isinstance(technique, Stack):
         return trainer.run(dataclasses.replace(job, methods=technique))
     fields = {field.name: getattr(job, field.name) for field in dataclasses.fields(job)}

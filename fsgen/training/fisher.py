@@ -21,7 +21,7 @@ from fsgen.models.model import Model
 from fsgen.nn import per_sample_fisher as estimator
 from fsgen.sampling.conditioning import conditioning_of
 
-CHUNK = 2**24  # gradients held at a time on a CPU (64 MB and as much again); a GPU takes 32 times as many
+CHUNK = 2**24  # gradients in memory at a time on a CPU (64 MB, and as much again); 32 times as many on a GPU
 
 Progress = Callable[[int, int], None]
 """(done, total)"""
@@ -38,15 +38,16 @@ def fisher(
     dry_run: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Fisher | dict[str, Any]:
-    """The Fisher of ``source`` at theta_S (its ``g`` where it has one, else ``g_ema``), cached.
+    """Estimate the Fisher information of ``source`` at theta_S (its ``g``, or ``g_ema`` without one); cached.
 
     Args:
         source: run folder, file or name.
         samples: latents to average over; the error falls with their square root.
-        proxy: what stands for the log-likelihood (see ``likelihood``).
+        proxy: stand-in for the log-likelihood (see ``likelihood``).
         seed: of the latents.
-        weights_dir: where the LPIPS backbone lies, for ``perceptual``.
-        dry_run: check everything, estimate nothing, return what was resolved as plain values.
+        weights_dir: a folder with the LPIPS backbone, for ``perceptual``.
+        dry_run: check everything, estimate nothing, return the resolved options as plain values.
+        progress: (done, total) of the samples.
 
     Raises:
         FsgenError: unknown proxy, no discriminator for ``adversarial``, fewer than 1 sample.
@@ -72,16 +73,15 @@ def of_model(
     weights_dir: Path | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Fisher:
-    """``fisher`` of a model already loaded."""
+    """Estimate the Fisher information of a loaded model; see ``fisher``."""
     about, path = plan(source, samples, proxy, seed)
     layers = source.family.layers(source.spec)
     if (kept := read(path, about)) is not None:
         return Fisher(kept, about, layers)
     g = source.generator(source.start, device)
     score = likelihood(source, proxy, device, weights_dir)
-    drawn = conditioning_of(source).prior(g)(
-        samples, random.generator(seed, "fisher")
-    )  # all at once, whatever the batches
+    # All inputs are drawn at once, so that they do not depend on the batch size.
+    drawn = conditioning_of(source).prior(g)(samples, random.generator(seed, "fisher"))
     batches = _batches(g, drawn, proxy, seed, device, score, progress)
     diagonal = {name: value.cpu() for name, value in estimator.diagonal(g, score, batches).items()}
     make_folder(path.parent)
@@ -90,14 +90,14 @@ def of_model(
     return found
 
 
-def of_players(
-    family: Family, g: nn.Module, d: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]
+def of_both(
+    family: Family, g: Any, d: Any, batches: Iterable[tuple[Inputs, Tensor]]
 ) -> dict[NetworkName, dict[str, Tensor]]:
-    """The diagonal of both networks as they are, of their own adversarial losses, a sample at a time (Zhao et
-    al. 2022, section 4; Zhao et al. 2023, section 3.2).
+    """The diagonal for both networks, of their own adversarial losses per sample (Zhao et al. 2022, section
+    4; Zhao et al. 2023, section 3.2).
 
     Args:
-        family, g, d: the networks, in evaluation mode, and what they are.
+        family, g, d: the networks, in evaluation mode, and their family.
         batches: inputs of n samples, and [n, C, H, W] in [-1, 1], a real image beside each sample.
     """
 
@@ -108,22 +108,23 @@ def of_players(
         return family.loss_d(net(pair[:1], one), net(pair[1:], one))
 
     totals: dict[NetworkName, dict[str, Tensor]] = {"g": {}, "d": {}}
+    name: NetworkName
     count = 0
     for inputs, real_images in batches:
         with torch.no_grad():
             pairs = torch.stack([real_images, g(inputs)], dim=1)
-        for who, net, score, draws in (("g", g, of_g, None), ("d", d, of_d, pairs)):
+        for name, net, score, draws in (("g", g, of_g, None), ("d", d, of_d, pairs)):
             size = _together(net, real_images.device)
             some = ((inputs[i : i + size], None if draws is None else draws[i : i + size])
                     for i in range(0, len(real_images), size))  # fmt: skip
-            for name, value in estimator.diagonal_of_network(net, score, some).items():
-                totals[who][name] = totals[who].get(name, 0) + len(real_images) * value
+            for key, value in estimator.diagonal_of_network(net, score, some).items():
+                totals[name][key] = totals[name].get(key, torch.zeros([])) + len(real_images) * value
         count += len(real_images)
-    return {who: {name: value / count for name, value in found.items()} for who, found in totals.items()}
+    return {name: {key: value / count for key, value in found.items()} for name, found in totals.items()}
 
 
 def _together(net: nn.Module, device: torch.device) -> int:
-    """How many samples' gradients are held at a time."""
+    """The number of samples whose gradients are in memory at a time."""
     parameters = sum(p.numel() for p in net.parameters())
     return max(1, min(32, CHUNK * (32 if device.type == "cuda" else 1) // parameters))
 
@@ -131,11 +132,14 @@ def _together(net: nn.Module, device: torch.device) -> int:
 def likelihood(
     source: Model, proxy: str, device: torch.device, weights_dir: Path | None = None
 ) -> estimator.Likelihood:
-    """log L(x) of one picture [1, C, H, W] up to a constant, as a function whose gradient is squared.
+    """log L(x) of one image [1, C, H, W] up to a constant; the Fisher information squares its gradient.
 
     ``adversarial``: log D(x) with D frozen (Li et al. 2020, section 3.2). ``reconstruction``: a Gaussian
-    around x itself, whose score is <eps, x> with eps ~ N(0, I); the plain squared error has zero gradient
-    there. ``perceptual``: the same in LPIPS features.
+    around x itself, whose score is <eps, x> with eps ~ N(0, I); the gradient of the plain squared error is
+    zero there. ``perceptual``: the same in LPIPS features.
+
+    Raises:
+        FsgenError: the source has no discriminator; the weights of LPIPS are not on this machine.
     """
     if proxy == "reconstruction":
         return Gaussian(lambda image: image)
@@ -144,7 +148,7 @@ def likelihood(
         from fsgen.features.weight_files import locate_file
 
         lpips = Lpips("alex", locate_file("alexnet", weights_dir), device)
-        return Gaussian(lambda image: lpips.embed(image.expand(-1, 3, -1, -1)))  # grey is looked at as RGB
+        return Gaussian(lambda image: lpips.embed(image.expand(-1, 3, -1, -1)))  # grey is repeated to RGB
     d = source.discriminator(device)
     if d is None:
         raise FsgenError(
@@ -167,10 +171,10 @@ class Gaussian:
 
 
 def _batches(
-    g: nn.Module, drawn: Inputs, proxy: str, seed: int, device: torch.device, score: Any, progress: Progress
+    g: Any, drawn: Inputs, proxy: str, seed: int, device: torch.device, score: Any, progress: Progress
 ) -> Iterator[tuple[Inputs, Tensor | None]]:
-    """Inputs and, for a Gaussian, each sample's own eps."""
-    samples = len(drawn.z)
+    """Inputs and, for a Gaussian, eps of each sample."""
+    samples = len(drawn)
     size = _together(g, device)
     shape = _draw_shape(g, drawn[:1].to(device), proxy, score)
     for done in range(0, samples, size):
@@ -178,7 +182,7 @@ def _batches(
         inputs = drawn[done : done + size]
         draws = None
         if proxy != "adversarial":
-            streams = [random.generator(seed, "fisher eps", done + i) for i in range(len(inputs.z))]
+            streams = [random.generator(seed, "fisher eps", done + i) for i in range(len(inputs))]
             draws = torch.stack([torch.randn(shape, generator=stream) for stream in streams])
         yield inputs.to(device), None if draws is None else draws.to(device)
     progress(samples, samples)

@@ -31,7 +31,7 @@ TOGETHER = 32  # samples drawn at a time for the information of two networks
 
 @dataclass(frozen=True)
 class _Sources:
-    """What the context is computed from."""
+    """The parts of a run that the context is computed from."""
 
     source: Model  # as it was found: the run may start with one class more
     data: TrainingInputs
@@ -60,7 +60,7 @@ class _Sources:
             found = with_class_fisher(found, self.family, self.source.spec["c_dim"])
         return {name: value.to(self.device) for name, value in found.items()}
 
-    def trial_run(self, steps: int, method: Method[Any] | None = None) -> TrialRun:
+    def trial_run(self, steps: int, method: Method | None = None) -> TrialRun:
         """Train for ``steps`` from theta_S with ``method``, or plainly."""
         model, methods = self.model, Stack([method] if method else [])
         g, d = networks_of(model, self.config.seed, self.device)
@@ -101,7 +101,7 @@ class _Sources:
 
         # In training mode normalisations would use, and keep, the statistics of single samples.
         frozen_g, frozen_d = (copy.deepcopy(net).eval() for net in (g, d))
-        return fisher.of_players(self.family, frozen_g, frozen_d, batches())
+        return fisher.of_both(self.family, frozen_g, frozen_d, batches())
 
     def frozen_network(self, name: str, **options: Any) -> Callable[[Tensor], dict[str, Tensor]]:
         """The frozen network called ``name``: images [n, C, H, W] in [-1, 1] -> feature maps by layer."""

@@ -152,7 +152,7 @@ class RunConfig:
         return values
 
 
-def option_fields(kind: type[RunOptions]) -> list[Field[Any]]:
+def option_fields(kind: type[RunOptions]) -> list[Field]:
     """The fields of ``kind``, its own before those of every run."""
     common = {item.name for item in fields(RunOptions)}
     return sorted(fields(kind), key=lambda item: item.name in common)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +34,7 @@ from fsgen.training_free.style_transfer import StyleTransfer
 class TrainingFreeJob(TrainingJob):
     """A run of a technique that trains nothing; its stack of methods is empty."""
 
-    technique: TrainingFree[Any] | None = None
+    technique: TrainingFree | None = None
 
 
 def run(job: TrainingFreeJob) -> Path:

@@ -23,7 +23,7 @@ from fsgen.methods.stack import Stack
 from fsgen.nn.filter_masks import percentiles
 from fsgen.nn.layers import EqualConv, EqualLinear, ModulatedConv
 from fsgen.nn.modulation import added, modulate, original
-from fsgen.training.fisher import of_players
+from fsgen.training.fisher import of_both
 
 PUBLISHED = {"kernels": "published", "scale": "published"}
 KIND = each("adam-modulation")
@@ -209,7 +209,7 @@ def test_information_of_both_networks(networks):
     case, g, d = networks
     tensors = case.tensors()
     inputs = Inputs(z=tensors["in.fisher.z"].double())
-    found = of_players(FAMILY, g, d, [(inputs, tensors["in.fisher.real"].double())])
+    found = of_both(FAMILY, g, d, [(inputs, tensors["in.fisher.real"].double())])
     for who in ("g", "d"):
         wanted = part(tensors, f"out.fisher.{who}.")
         names = ours(who, [*wanted, *([f"convs.{len(d.resolutions)}.conv1.0.weight"] if who == "d" else [])])

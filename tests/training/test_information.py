@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fsgen import registry
 from fsgen.interfaces import Family, Inputs
 from fsgen.nn.modulation import modulate
-from fsgen.training.fisher import of_players
+from fsgen.training.fisher import of_both
 
 SAMPLES = 5
 
@@ -53,7 +53,7 @@ def test_it_equals_single_backward_passes(name, reparametrised):
     real_images = torch.rand(SAMPLES, 3, side, side, generator=rng, dtype=torch.float64) * 2 - 1
     wanted = naive(family, g, d, inputs, real_images)
     # not all in one batch: the split does not matter
-    found = of_players(family, g, d, [(inputs[:2], real_images[:2]), (inputs[2:], real_images[2:])])
+    found = of_both(family, g, d, [(inputs[:2], real_images[:2]), (inputs[2:], real_images[2:])])
     for who in ("g", "d"):
         assert found[who].keys() == wanted[who].keys()
         assert sum(bool(value.any()) for value in found[who].values()) > len(found[who]) / 2
