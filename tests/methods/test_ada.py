@@ -1,4 +1,4 @@
-"""ADA by itself: how p moves, and a run with it. Its pipe: tests/data; the published one: tests/parity."""
+"""ADA: updates of p, and runs. The augmentations: tests/data; the published ones: tests/parity."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from refusals import refused
 from safetensors.torch import load_file
 
 import fsgen
 from fsgen.callbacks import Callbacks
 from fsgen.data import ada_augment
-from fsgen.errors import FsgenError, Interrupted
+from fsgen.errors import Code, Interrupted
 from fsgen.io.run_folder import RunFolder
 from fsgen.methods import ada
 from fsgen.methods.ada import ADA
@@ -21,11 +22,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = {"interval": "1", "kimg": "0.02", "target": -0.9}  # p is 0.2 after one step of 4
 
 
-def entered(steps: int = 400, batch: int = 4, side: int = 32, known: str = "gd", **options) -> ADA:
+def set_up(steps: int = 400, batch: int = 4, side: int = 32, pretrained: str = "gd", **options) -> ADA:
     method = ADA(ADA.Options(**options))
     method.setup(SimpleNamespace(
         spec={"resolution": side}, recipe=SimpleNamespace(batch=batch), steps=steps, device="cpu",
-        pretrained=frozenset(known),
+        pretrained=frozenset(pretrained),
     ))  # fmt: skip
     return method
 
@@ -34,49 +35,61 @@ def p_after(method: ADA, *batches: list[float]) -> list[float]:
     """p after each batch of logits."""
     found = []
     for step, logits in enumerate(batches, start=1):
-        method.judged(torch.tensor(logits)[:, None])
+        method.after_step(SimpleNamespace(real_logits=torch.tensor(logits)[:, None]))
         method.before_step(SimpleNamespace(step=step))
-        found.append(method.p.item())
+        found.append(method.buffers["p"].item())
     return found
 
 
 def test_p_follows_the_mean_sign_of_its_interval():
     sure, unsure, even = [3.0, 0.1], [-1.0, -2.0], [1.0, -9.0]
-    found = p_after(entered(interval="2", kimg="0.04"), sure, sure, even, unsure, unsure, unsure, sure, sure)
+    found = p_after(set_up(interval="2", kimg="0.04"), sure, sure, even, unsure, unsure, unsure, sure, sure)
     assert found == pytest.approx([0, 0.1, 0.1, 0, 0, 0, 0, 0.1])  # not below 0
-    found = p_after(entered(interval="1", kimg="0.004"), *[sure] * 3)
+    found = p_after(set_up(interval="1", kimg="0.004"), *[sure] * 3)
     assert found == pytest.approx([0.5, 1, 1.5])  # nor limited above, as published
-    assert p_after(entered(interval="1", kimg="0.004", rule="rosinality"), *[sure] * 3) == [0.5, 1, 1]
+    assert p_after(set_up(interval="1", kimg="0.004", rule="rosinality"), *[sure] * 3) == [0.5, 1, 1]
     at_target = {"interval": "1", "kimg": "0.02", "target": 0.0}
-    assert p_after(entered(**at_target), sure, even) == pytest.approx([0.1, 0.1])
-    assert p_after(entered(rule="rosinality", **at_target), sure, even) == pytest.approx([0.1, 0])
-    slower = p_after(entered(interval="1", kimg="0.02", rule="cdc"), sure)
+    assert p_after(set_up(**at_target), sure, even) == pytest.approx([0.1, 0.1])
+    assert p_after(set_up(rule="rosinality", **at_target), sure, even) == pytest.approx([0.1, 0])
+    slower = p_after(set_up(interval="1", kimg="0.02", rule="cdc"), sure)
     assert slower == pytest.approx([0.06])  # by the target of 0.6
 
 
 def test_many_logits_an_image_count_as_one():
-    method = entered(interval="1", kimg="0.02")
-    method.judged(torch.tensor([[1.0, 1.0, 1.0, -1.0], [2.0, 2.0, 2.0, 2.0]]))
-    assert method.seen.tolist() == [1.5, 2]
+    method = set_up(interval="1", kimg="0.02")
+    logits = torch.tensor([[1.0, 1.0, 1.0, -1.0], [2.0, 2.0, 2.0, 2.0]])
+    assert method.after_step(SimpleNamespace(real_logits=logits)) == {"ada_p": 0}
+    assert method.buffers["seen"].tolist() == [1.5, 2]
+    method.after_step(SimpleNamespace(real_logits=None))  # a step without D changes nothing
+    assert method.buffers["seen"].tolist() == [1.5, 2]
 
 
 def test_the_published_speed_and_when_a_run_is_too_short_for_it():
-    assert entered(steps=5000).kimg == 100 == entered(steps=50000).kimg
-    assert entered(steps=400).kimg == 8  # p can get to 0.2, as it can in 5,000 steps
-    assert entered(steps=50000, known="").kimg == 500
-    assert entered(steps=400, rule="cdc").kimg == 500 == entered(steps=400, rule="rosinality").kimg
-    assert [entered(rule=rule).interval for rule in ada.RULES] == [4, 256, 64]
-    assert entered(rule="cdc", batch=8).interval == 32
-    method = entered()
-    assert method.chosen() == {"interval": "4", "kimg": "8.0"} and not ADA().chosen()
+    assert set_up(steps=5000).kimg == 100 == set_up(steps=50000).kimg
+    assert set_up(steps=400).kimg == 8  # p can get to 0.2, as it can in 5,000 steps
+    assert set_up(steps=50000, pretrained="").kimg == 500
+    assert set_up(steps=400, rule="cdc").kimg == 500 == set_up(steps=400, rule="rosinality").kimg
+    assert [set_up(rule=rule).interval for rule in ada.RULES] == [4, 256, 64]
+    assert set_up(rule="cdc", batch=8).interval == 32
+    assert (ADA().options.interval, ADA().options.kimg) == ("auto", "auto")
+    assert (set_up().options.interval, set_up().options.kimg) == ("4", "8.0")
+    given = set_up(interval="7", kimg="3").options
+    assert (given.interval, float(given.kimg)) == ("7", 3)
 
 
-def test_at_p_0_pictures_are_left_alone_and_later_shown_alike_for_equal_draws():
-    x, method = torch.randn(4, 3, 24, 24), entered()
-    assert method.view(x, "real", torch.Generator()) is x
-    method.p = torch.tensor(0.9)
-    once, again = (method.view(x, "real", torch.Generator().manual_seed(s)) for s in (1, 1))
+def test_at_p_0_images_are_unchanged_and_later_equal_for_equal_draws():
+    x, method = torch.randn(4, 3, 24, 24), set_up()
+    assert method.augment(x, "real", lambda purpose: torch.Generator()) is x
+    method.buffers["p"] = torch.tensor(0.9)
+    purposes = []
+
+    def rng(purpose: str) -> torch.Generator:
+        purposes.append(purpose)
+        return torch.Generator().manual_seed(1)
+
+    once, again = (method.augment(x, kind, rng) for kind in ("real", "fake_d"))
     assert torch.equal(once, again) and not torch.equal(once, x)
+    assert purposes == ["ada real", "ada fake_d"]  # results depend on these
 
 
 def test_policies_are_the_pipes():
@@ -84,19 +97,18 @@ def test_policies_are_the_pipes():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "named"),
     [
-        ({"interval": "0"}, "--ada-interval 0 is not auto, and no whole number above 0"),
-        ({"interval": "1.5"}, "--ada-interval 1.5 is not auto, and no whole number above 0"),
-        ({"kimg": "none"}, "--ada-kimg none is not auto, and no number above 0"),
-        ({"target": 1.5}, "--ada-target 1.5 is not between -1 and 1"),
-        ({"policy": "bgcf", "side": 16}, "ada's filter needs more than 21 px, and there are 16"),
+        ({"interval": "0"}, Code.OUT_OF_RANGE, ["--ada-interval 0"]),
+        ({"interval": "1.5"}, Code.OUT_OF_RANGE, ["--ada-interval 1.5"]),
+        ({"kimg": "none"}, Code.OUT_OF_RANGE, ["--ada-kimg none"]),
+        ({"target": 1.5}, Code.OUT_OF_RANGE, ["--ada-target 1.5"]),
+        ({"policy": "bgcf", "side": 16}, Code.INCOMPATIBLE, ["--ada-policy", "21 px", "16"]),
     ],
 )
-def test_refusals(options, message):
-    with pytest.raises(FsgenError) as caught:
-        entered(**options)
-    assert caught.value.message == message
+def test_refusals(options, code, named):
+    with refused(code, *named):
+        set_up(**options)
 
 
 def adapt(drawings, out, source, **more):
@@ -106,7 +118,7 @@ def adapt(drawings, out, source, **more):
     )  # fmt: skip
 
 
-def test_a_run_augments_trains_all_and_goes_on_as_if_never_stopped(tmp_path, tiny, drawings):
+def test_a_run_augments_trains_everything_and_resumes_exactly(tmp_path, tiny, drawings):
     whole = adapt(drawings, tmp_path / "whole", tiny)
     left = iter(range(3))
     with pytest.raises(Interrupted):
@@ -119,7 +131,7 @@ def test_a_run_augments_trains_all_and_goes_on_as_if_never_stopped(tmp_path, tin
     assert before.keys() == after.keys()
     assert all(not torch.equal(before[k], after[k]) for k in before if "noise_const" not in k)
     p = [v for k, v in load_file(whole / "state/latest.safetensors").items() if k.endswith("ada.p")]
-    assert len(p) == 1 and p[0] > 0  # the critic was shown something else than pictures as they are
+    assert len(p) == 1 and p[0] > 0  # D has seen augmented images
     assert RunFolder(whole).history()[-1]["ada_p"] > 0
     plain = fsgen.adapt(
         drawings, out=tmp_path / "plain", source=tiny, method="finetune", steps=6, device="cpu"

@@ -1,7 +1,8 @@
-"""AdAM by itself: who is modulated, what moves and what does not, what is folded."""
+"""AdAM: what is modulated, what is trained and what is frozen, what is folded."""
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -41,13 +42,13 @@ def test_the_percentile_splits_each_pool():
 
 
 @pytest.mark.parametrize("name", ["stylegan2", "dcgan"])
-def test_the_probe_trains_what_modulates_and_the_head(name):
+def test_the_probe_trains_the_modulation_and_the_head(name):
     kind, spec = registry.family(name)(), SPECS[name]
     nets, method = kind.build(spec), AdAM()
     method.context = SimpleNamespace(family=kind, spec=spec, seed=0)
     stack = Stack([Probe(method)])
-    stack.fit(*nets)
-    state = loop.begin(kind, *nets, kind.recipe(spec), lambda who, key: stack.trains(kind, spec, who, key))
+    stack.add_modules(*nets)
+    state = loop.begin(kind, *nets, kind.recipe(spec), partial(stack.trains_parameter, kind, spec))
     head = kind.filters(spec).head
     for who, net in zip("gd", nets, strict=True):
         names = dict(net.named_parameters())
@@ -65,7 +66,7 @@ def test_the_probe_trains_what_modulates_and_the_head(name):
 
 @pytest.fixture
 def unfolded(monkeypatch):
-    """What networks were just before they were folded, in the order in which they were."""
+    """Each network's parameters just before it is folded, in that order."""
     seen = []
     fold = modulation.fold
 
@@ -82,7 +83,7 @@ def unfolded(monkeypatch):
     [("stylegan2", {"beta1": 0.9}), ("dcgan", {}), ("fastgan", {})],
     ids=lambda value: str(value),
 )
-def test_kept_filters_are_equal_to_the_bit_and_modulated_the_others_tuned(
+def test_frozen_filters_are_bit_identical_and_modulated_the_others_tuned(
     tmp_path, drawings, unfolded, name, recipe, monkeypatch
 ):
     """Families whose Adam has a beta1 above 0."""

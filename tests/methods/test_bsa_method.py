@@ -1,4 +1,4 @@
-"""Batch statistics adaptation by itself: what is trained, its terms, its rates, what it leaves, refusals."""
+"""Batch statistics adaptation: trained parameters, loss terms, learning rates, finished models, refusals."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import refused
 from safetensors.torch import load_file
 from stand_ins import vgg16_home  # noqa: F401
 from tiny import SPECS, draw_images, make_source
@@ -20,9 +21,9 @@ import fsgen
 from fsgen import registry
 from fsgen.callbacks import Callbacks
 from fsgen.data.images import load_images
-from fsgen.errors import FsgenError, Interrupted
+from fsgen.errors import Code, Interrupted
 from fsgen.families.biggan.layers import ConditionalNorm
-from fsgen.interfaces import Inputs
+from fsgen.interfaces import Inputs, StepContext
 from fsgen.io.run_folder import RunFolder
 from fsgen.methods.bsa import BSA, LAYERS, NOISE, drift, earth_mover, perceptual
 from fsgen.models import model as models
@@ -69,7 +70,7 @@ def test_scales_are_those_of_the_layers_that_scale(name):
     assert trained == {("g", key) for key in found}
 
 
-def test_a_run_moves_scales_and_shifts_and_nothing_else(tmp_path, source, drawings):
+def test_a_run_trains_scales_and_shifts_and_nothing_else(tmp_path, source, drawings):
     run = adapt(tmp_path / "run", source, drawings)
     before, after = load_file(source), load_file(run / "model.safetensors")
     family = models.load(source).family
@@ -79,15 +80,15 @@ def test_a_run_moves_scales_and_shifts_and_nothing_else(tmp_path, source, drawin
     assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items() if k not in extra}
     start = {key.removeprefix("g_ema."): value for key, value in before.items() if key.startswith("g_ema.")}
     scales = {key for key, _ in models.load(source).generator().named_parameters() if family.scales(key)}
-    for network in ("g", "g_ema"):  # both begin as the average, whose filters stay
+    for network in ("g", "g_ema"):  # both start as the moving average
         moved = {key for key, value in start.items() if not torch.equal(value, after[f"{network}.{key}"])}
-        # statistics, noise and singular vectors stay as well: the keys are those of buffers too
+        # the keys include buffers, so statistics, noise and singular vectors are unchanged too
         assert moved <= scales and len(moved) >= 0.8 * len(scales)
     assert all(torch.equal(before[key], after[key]) for key in before if key.startswith("d."))
     assert after["extra.bsa.z"].shape == (5, 6) and after["extra.bsa.z"].abs().min() > 0
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, source, drawings):
+def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path, source, drawings):
     asked = []
     with pytest.raises(Interrupted):
         adapt(
@@ -113,7 +114,7 @@ def test_it_learns_to_rebuild_the_images(tmp_path, tiny, drawings, real_plots):
     assert len(Image.open(run / "plots" / "losses.png").convert("L").getcolors(256)) > 10
 
 
-# ---- its terms -------------------------------------------------------------------------------------------
+# ---- loss terms ------------------------------------------------------------------------------------------
 
 
 def test_terms_are_their_definitions():
@@ -127,13 +128,58 @@ def test_terms_are_their_definitions():
     maps = [{"a": torch.tensor([[1.0, -2.0]]), "b": torch.tensor([4.0])} for _ in range(2)]
     maps[1] = {"a": torch.tensor([[0.0, 1.0]]), "b": torch.tensor([1.0])}
     assert perceptual(*maps) == (1 + 3) / 2 + 3
+    assert perceptual(*maps, "l2") == (1 + 9) / 2 + 9
     assert drift(maps[0], maps[1]) == (1 + 9) / 2 + 9
 
 
-def ready(shots: int = 5, classes: int = 0, family: str = "dcgan", steps: int = 10) -> tuple[BSA, nn.Module]:
-    """The method before its first step, and the network it was fitted into."""
-    kind, method = registry.family(family)(), BSA(BSA.Options(perceptual="0"))
-    g = nn.Linear(1, 1)
+class Images(nn.Module):
+    """A generator whose parameters are its images, [2, 3, 2, 2]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images = nn.Parameter(torch.linspace(-1, 1, 24).reshape(2, 3, 2, 2))
+
+    def forward(self, inputs: Inputs) -> torch.Tensor:
+        return self.images[inputs.rows]
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_normalised_pixel_loss_is_1_and_its_gradient_divided_by_the_loss(normalize):
+    g = Images()
+    method, _ = set_up(shots=2, g=g, normalize_l1=normalize)
+    inputs = Inputs(z=g.bsa["z"], rows=torch.tensor([0, 1]))
+    context = StepContext(g, None, None, torch.full((2, 3, 2, 2), 0.3), inputs, None, None,
+                          lambda purpose: torch.Generator(), {})  # fmt: skip
+    l1 = (g.images - 0.3).abs().mean().item()
+    term = method.loss_terms(context)["l1"]
+    assert term.item() == pytest.approx(1 if normalize else l1)
+    (grad,) = torch.autograd.grad(term, g.images)
+    torch.testing.assert_close(grad, (g.images - 0.3).sign() / 24 / (l1 if normalize else 1))
+
+
+def test_published_variants_are_options_of_a_run(tmp_path, tiny, drawings, vgg16_home, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("FSGEN_HOME", str(vgg16_home))
+    first = {}
+    for name, options in {
+        "plain": {}, "l2": {"perceptual_type": "l2"}, "normalised": {"normalize_l1": True},
+    }.items():  # fmt: skip
+        run = adapt(tmp_path / name, tiny, drawings, options={"bsa": options}, steps=2)
+        assert RunFolder.open(run).config()["method"]["bsa"].items() >= options.items()
+        first[name] = RunFolder(run).history()[0]
+        assert (first[name]["l1"] == 1) == (name == "normalised")
+    assert first["l2"]["perceptual"] != pytest.approx(first["plain"]["perceptual"], rel=1e-3)
+    assert first["normalised"]["perceptual"] == pytest.approx(first["plain"]["perceptual"])
+    with refused(Code.OUT_OF_RANGE, "perceptual_type", "l3"):
+        adapt(tmp_path / "none", tiny, drawings, options={"bsa": {"perceptual_type": "l3"}})
+
+
+def set_up(
+    shots: int = 5, classes: int = 0, family: str = "dcgan", steps: int = 10, g: nn.Module | None = None,
+    **options: object,
+) -> tuple[BSA, nn.Module]:  # fmt: skip
+    """The method before its first step, and the network that it has been added to."""
+    kind, method = registry.family(family)(), BSA(BSA.Options(perceptual="0", **options))
+    g = g or nn.Linear(1, 1)
     spec = {"z_dim": 4, "c_dim": classes, "w_dim": 16}
     method.setup(SimpleNamespace(
         source=g, family=kind, spec=spec, shots=shots, steps=steps, say=lambda line: None
@@ -142,11 +188,11 @@ def ready(shots: int = 5, classes: int = 0, family: str = "dcgan", steps: int = 
     return method, g
 
 
-def test_every_image_is_shown_as_often_as_any_other_with_its_own_latent(drawings):
-    method, g = ready(family="biggan")
+def test_all_images_are_drawn_equally_often_each_with_its_own_latent(drawings):
+    method, g = set_up(family="biggan")
     g.bsa["z"].data = torch.arange(5.0)[:, None].expand(-1, 4).clone()
     rng = torch.Generator().manual_seed(0)
-    drawn = method.draw(g, Inputs(z=torch.zeros(1003, 4)), rng, shown=True)
+    drawn = method.transform_inputs(Inputs(z=torch.zeros(1003, 4)), g, rng, True)
     counts = drawn.rows.bincount(minlength=5)
     assert counts.sum() == 1003 and counts.max() - counts.min() <= 1
     assert all(len(part.unique()) == 5 for part in drawn.rows.split(5)[:-1])
@@ -155,14 +201,14 @@ def test_every_image_is_shown_as_often_as_any_other_with_its_own_latent(drawings
     images = load_images(drawings, 16)
     belonging = real_batches(images, torch.device("cpu"), mirror=False)(1003, rng, drawn)
     assert torch.equal(belonging, images.floats(drawn.rows))
-    all_of_them = method.draw(g, Inputs(z=torch.zeros(5, 4)), rng, shown=True)
+    all_of_them = method.transform_inputs(Inputs(z=torch.zeros(5, 4)), g, rng, True)
     assert all_of_them.rows.tolist() == [0, 1, 2, 3, 4]
     given = Inputs(z=torch.zeros(3, 4), rows=torch.tensor([4, 4, 0]))  # as of instances' neighbours
-    assert torch.equal(method.draw(g, given, rng, shown=True).rows, given.rows)
+    assert torch.equal(method.transform_inputs(given, g, rng, True).rows, given.rows)
 
 
 def test_rates_fall_to_a_fifth_after_each_three_tenths_of_the_steps():
-    method, g = ready(steps=10_000)
+    method, g = set_up(steps=10_000)
     optimiser = torch.optim.Adam(g.parameters(), lr=0.03)
     for step in (0, 2999, 3000, 5999, 6000, 9000, 9999, 3000):  # the last: as after a resume
         method.before_step(SimpleNamespace(opt_g=optimiser, step=step))
@@ -174,52 +220,55 @@ def test_rates_fall_to_a_fifth_after_each_three_tenths_of_the_steps():
     [("fastgan", 0.03, 0.03), ("biggan", 0.0005, 0.05), ("stylegan2", 0.0005 * 16**0.5, 0.05)],
 )
 def test_adam_moves_scales_and_latents_by_their_published_rates(family, rate, latents):
-    method, g = ready(family=family)
+    method, g = set_up(family=family)
     spec = {"z_dim": 4, "w_dim": 16}
     recipe, few = (method.recipe(registry.family(family)(), spec, shots) for shots in (100, 10))
     assert recipe["lr"] == rate and (recipe["batch"], few["batch"]) == (25, 10)
     optimiser = torch.optim.Adam(g.bsa.parameters(), lr=rate)
-    drawn = [method.draw(g, Inputs(z=torch.zeros(5, 4)), torch.Generator().manual_seed(0), True).z]
-    drawn[0].sum().backward()
+
+    def drawn() -> torch.Tensor:
+        rng = torch.Generator().manual_seed(0)
+        return method.transform_inputs(Inputs(z=torch.zeros(5, 4)), g, rng, True).z
+
+    before = drawn()
+    before.sum().backward()
     optimiser.step()
-    drawn.append(method.draw(g, Inputs(z=torch.zeros(5, 4)), torch.Generator().manual_seed(0), True).z)
-    torch.testing.assert_close(drawn[0] - drawn[1], torch.full((5, 4), latents), rtol=1e-4, atol=0)
+    torch.testing.assert_close(before - drawn(), torch.full((5, 4), latents), rtol=1e-4, atol=0)
 
 
 # ---- VGG16 -----------------------------------------------------------------------------------------------
 
 
-def test_vgg16_is_looked_through_where_it_is_here(tmp_path, tiny, drawings, vgg16_home, monkeypatch):  # noqa: F811
+def test_vgg16_is_used_where_its_weights_are_here(tmp_path, tiny, drawings, vgg16_home, monkeypatch):  # noqa: F811
     said = []
     plain = adapt(tmp_path / "a", tiny, drawings, callbacks=Callbacks(say=said.append))
-    why = "VGG16's weights are not on this machine (fsgen pull metrics)"
-    assert f"bsa compares pixels alone: {why}" in said
+    assert any(line.startswith("bsa compares pixels alone") and "fsgen pull metrics" in line for line in said)
     assert RunFolder.open(plain).config()["method"]["bsa"]["perceptual"] == "0.0"
-    with pytest.raises(FsgenError, match="VGG16's weights are not on this machine") as caught:
+    with refused(Code.MISSING_WEIGHTS, "vgg16") as caught:
         adapt(tmp_path / "b", tiny, drawings, options={"bsa": {"perceptual": "0.001"}})
     assert caught.value.hint == "fsgen pull metrics" and caught.value.exit_code == 2
     assert not any((tmp_path / "b").iterdir())
     monkeypatch.setenv("FSGEN_HOME", str(vgg16_home))
-    seen = adapt(tmp_path / "b", tiny, drawings)
-    assert RunFolder.open(seen).config()["method"]["bsa"]["perceptual"] == "0.001"
-    first = RunFolder(seen).history()[0]
+    compared = adapt(tmp_path / "b", tiny, drawings)
+    assert RunFolder.open(compared).config()["method"]["bsa"]["perceptual"] == "0.001"
+    first = RunFolder(compared).history()[0]
     assert 0 < first["perceptual"] < math.inf and first["l1"] == pytest.approx(
         RunFolder(plain).history()[0]["l1"]
     )
-    assert models.load(seen).hash != models.load(plain).hash
+    assert models.load(compared).hash != models.load(plain).hash
     more = adapt(tmp_path / "c", tiny, drawings, options={"bsa": {"perceptual": "0.002"}})
     assert RunFolder(more).history()[0]["perceptual"] == pytest.approx(2 * first["perceptual"], rel=1e-4)
 
 
-def test_vgg16_looks_at_all_images_once_and_at_a_part_of_them_anew():
-    method, _ = ready()
-    looks, real_images = [], torch.arange(5.0)
-    method.vgg = lambda images: looks.append(images) or {"conv1_1": 2 * images}
+def test_vgg16s_maps_of_all_images_are_computed_once_and_those_of_a_part_each_time():
+    method, _ = set_up()
+    calls, real_images = [], torch.arange(5.0)
+    method.vgg = lambda images: calls.append(images) or {"conv1_1": 2 * images}
     first, again = method._maps(real_images, [0, 1, 2, 3, 4]), method._maps(real_images, [0, 1, 2, 3, 4])
-    assert len(looks) == 1 and first["conv1_1"] is again["conv1_1"]
+    assert len(calls) == 1 and first["conv1_1"] is again["conv1_1"]
     assert (
         torch.equal(method._maps(real_images[[3, 1]], [3, 1])["conv1_1"], 2 * real_images[[3, 1]])
-        and len(looks) == 2
+        and len(calls) == 2
     )
 
 
@@ -252,16 +301,16 @@ def test_a_source_with_classes_gets_one_label_for_all(tmp_path, drawings):
     assert torch.equal(loaded.sample(2, label=0), loaded.sample(2, label=2))
 
 
-def test_what_is_trained_is_said_plainly(tmp_path, source, drawings):
+def test_messages_say_what_is_trained(tmp_path, source, drawings):
     said = []
     adapt(tmp_path / "run", source, drawings, steps=1, callbacks=Callbacks(say=said.append))
     line = next(line for line in said if line.startswith("bsa trains"))
     family = models.load(source).family.name
-    plainly = {
+    trains = {
         "stylegan2": "the style affines (the family stylegan2 has no normalisation)",
-        "biggan": "the layers that make the scales and shifts of normalisations",
+        "biggan": "the layers that compute the scales and shifts of normalisations",
     }
-    assert line.startswith(f"bsa trains {plainly.get(family, 'the scales and shifts of normalisations')}, ")
+    assert line.startswith(f"bsa trains {trains.get(family, 'the scales and shifts of normalisations')}, ")
     trained = json.loads((tmp_path / "run" / "report.json").read_text())["run"]["trained_parameters"]
     own = sum(v.numel() for k, v in models.load(tmp_path / "run").extra.items() if k != "bsa.temperature")
     assert f" {trained - own:,} of " in line
@@ -271,33 +320,33 @@ def test_what_is_trained_is_said_plainly(tmp_path, source, drawings):
 
 
 @pytest.mark.parametrize(
-    ("family", "method", "message"),
+    ("family", "method", "named"),
     [
-        ("cgan", "bsa", "bsa needs scales; the family cgan has none"),
-        ("funit", "bsa", "bsa needs latent; the family funit has none"),
-        ("dcgan", "bsa,diffaugment", "diffaugment works on the critic, and bsa trains without one"),
-        ("dcgan", "minegan,bsa", "minegan works on the critic, and bsa trains without one"),
+        ("cgan", "bsa", ["bsa needs scales", "cgan"]),
+        ("funit", "bsa", ["bsa needs latent", "funit"]),
+        ("dcgan", "bsa,diffaugment", ["diffaugment needs a discriminator", "bsa"]),
+        ("dcgan", "minegan,bsa", ["minegan needs a discriminator", "bsa"]),
     ],
 )
-def test_what_does_not_go_with_it(tmp_path, drawings, family, method, message):
+def test_families_and_methods_that_do_not_fit_are_refused(tmp_path, drawings, family, method, named):
     source = make_source(tmp_path / "source.safetensors", name=family)
-    with pytest.raises(FsgenError, match=message):
+    with refused(Code.INCOMPATIBLE, *named):
         adapt(tmp_path / "run", source, drawings, method=method)
     assert not (tmp_path / "run").exists()
 
 
-def test_images_are_not_shown_flipped(tmp_path, tiny, drawings):
-    with pytest.raises(FsgenError, match="bsa rebuilds each image as it is"):
+def test_flipped_images_are_refused(tmp_path, tiny, drawings):
+    with refused(Code.INCOMPATIBLE, "--mirror", "bsa"):
         adapt(tmp_path / "run", tiny, drawings, mirror=True)
 
 
 @pytest.mark.parametrize("weight", ["much", "-1", "nan", "inf"])
-def test_weights_that_are_none(weight):
-    with pytest.raises(FsgenError, match="is not a"):
+def test_weights_that_are_no_numbers_of_at_least_0_are_refused(weight):
+    with refused(Code.OUT_OF_RANGE, f"--bsa-perceptual {weight}"):
         BSA(BSA.Options(perceptual=weight))
 
 
-def test_one_image_is_enough(tmp_path, tiny):
+def test_one_image_will_do(tmp_path, tiny):
     run = adapt(tmp_path / "run", tiny, draw_images(tmp_path / "one", 1), steps=2)
     assert RunFolder.open(run).config()["recipe"]["batch"] == 1
     assert load_file(run / "model.safetensors")["extra.bsa.z"].shape == (1, 6)

@@ -1,4 +1,4 @@
-"""Cross-domain correspondence by itself: its divergences, its patches, its anchors, what it leaves."""
+"""Cross-domain correspondence: divergences, patches, anchors, finished models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from refusals import refused
 from safetensors.torch import load_file
 from tiny import draw_images, make_source
 from torch import Tensor
@@ -16,11 +17,11 @@ import fsgen
 from fsgen import registry
 from fsgen import rng as random
 from fsgen.callbacks import Callbacks
-from fsgen.errors import FsgenError, Interrupted
+from fsgen.errors import Code, Interrupted
 from fsgen.interfaces import Inputs, MethodContext
 from fsgen.io import checkpoint
 from fsgen.io.run_folder import RunFolder
-from fsgen.methods.cdc import CDC, SIDE, divergence, relations
+from fsgen.methods.cdc import CDC, SIDE, divergence, patch_features, relations
 from fsgen.models import model as models
 from fsgen.training.adapt import resume
 
@@ -35,10 +36,11 @@ def adapt(out: Path, source: Path, images: Path, **options: object) -> Path:
 def make_context(
     source: torch.nn.Module, shots: int = 3, seed: int = 0, spec: dict | None = None
 ) -> MethodContext:
-    """What the method asks of the engine before step 0."""
+    """The context of a run, as far as the method uses it."""
     return MethodContext(
-        family=None, spec=spec or {}, source=source, layers={}, recipe=None, steps=1, shots=shots,
-        device=torch.device("cpu"), seed=seed, fisher=None, trial_run=None, information=None, say=None,
+        family=None, spec=spec or {}, source=source, recipe=None, steps=1, shots=shots,
+        device=torch.device("cpu"), seed=seed, fisher=None, trial_run=None, information=None,
+        frozen_network=None, say=None,
     )  # fmt: skip
 
 
@@ -68,7 +70,7 @@ def kl(p: list[float], q: list[float]) -> float:
 
 
 @pytest.mark.parametrize("n", [2, 3, 5])
-def test_both_divergences_are_what_they_say(n):
+def test_both_divergences_are_their_definitions(n):
     rng = torch.Generator().manual_seed(n)
     shapes = [(n, 3, 2, 2), (n, 2, 4, 4), (n, 5, 1, 1)]
     ours, source = (
@@ -116,7 +118,7 @@ def test_the_term_is_zero_at_the_source_and_grows_away_from_it(tmp_path, family,
     assert term.item() > 1e-3
     term.backward()
     assert all(torch.equal(value, buffers[name]) for name, value in g.named_buffers())
-    assert all(module.training for module in g.modules()), "left as it was"
+    assert all(module.training for module in g.modules()), "the mode has changed"
     assert not any(parameter.grad is not None for parameter in method.source.parameters())
 
 
@@ -125,10 +127,10 @@ def test_the_map_of_4_px_is_not_compared(tiny):
     g = model.generator("g")
     method = CDC()
     method.setup(make_context(model.generator("g").requires_grad_(False)))
-    with torch.no_grad():  # of the first map, bias and all, but nothing that the others are made from
+    with torch.no_grad():  # changes the first image, but nothing that the other maps are computed from
         g.synthesis.b4.torgb.weight.mul_(3)
     context = SimpleNamespace(g=g, draw=g.draw, rng=lambda purpose: random.generator(0, purpose))
-    assert method.loss_terms(context)["cdc"].item() == 0  # to-RGB is no feature either
+    assert method.loss_terms(context)["cdc"].item() == 0  # nor is to-RGB a feature
     first, *others = g.taps(g.draw(2, torch.Generator()))
     assert first.shape[2] == 4 and [x.shape[2] for x in others] == [8, 8, 16, 16]
 
@@ -136,7 +138,7 @@ def test_the_map_of_4_px_is_not_compared(tiny):
 # ---- anchors -------------------------------------------------------------------------------------------
 
 
-def test_every_fourth_step_draws_near_anchors_that_the_seed_fixes(tiny):
+def test_every_fourth_step_draws_near_the_seeds_anchors(tiny):
     source = models.load(tiny).generator("g")
     methods = [CDC(CDC.Options(spread=0.01)) for _ in range(3)]
     for method, seed in zip(methods, (7, 7, 8), strict=True):
@@ -146,9 +148,9 @@ def test_every_fourth_step_draws_near_anchors_that_the_seed_fixes(tiny):
     method, free = methods[0], source.draw(64, torch.Generator().manual_seed(0))
     for step in range(9):
         method.before_step(SimpleNamespace(step=step))
-        drawn = method.draw(source, free, random.generator(0, "latents", step), shown=True)
-        beside = method.draw(source, free, random.generator(0, "path", step), shown=False)
-        assert beside is free  # a regulariser's latents are free in every step
+        drawn = method.transform_inputs(free, source, random.generator(0, "latents", step), True)
+        beside = method.transform_inputs(free, source, random.generator(0, "path", step), False)
+        assert beside is free  # a regulariser's latents are drawn freely in every step
         if step % 4:
             assert drawn is free
             continue
@@ -177,8 +179,8 @@ def test_anchors_are_not_mixed_with_other_styles(tiny):
     [("stylegan2", 16, 5), ("stylegan2", 32, 5), ("stylegan2", 64, 12), ("stylegan2", 128, 30),
      ("stylegan2", 256, 66), ("dcgan", 28, 8), ("dcgan", 64, 8), ("dcgan", 128, 18)],
 )  # fmt: skip
-def test_a_patch_is_a_part_of_the_picture(family, px, patch):
-    """How many pixels one logit sees, at every resolution: 26 % of the side at 256 px, never all."""
+def test_a_patch_is_a_part_of_the_image(family, px, patch):
+    """The receptive field of a logit, in pixels a side: 26 % of the side at 256 px, never all of it."""
     kind = registry.family(family)()
     spec = kind.fresh(px, width=16 if family == "stylegan2" else 4)
     d = kind.build(spec).d.eval()
@@ -196,7 +198,7 @@ def test_a_patch_is_a_part_of_the_picture(family, px, patch):
     assert (grad[0].abs().sum(dim=0) > 0).any(dim=1).sum() == patch < px
 
 
-def test_whole_pictures_at_anchors_and_patches_elsewhere(tiny):
+def test_whole_images_at_anchors_and_patches_elsewhere(tiny):
     model = models.load(tiny)
     d = model.discriminator()
     plain = model.discriminator()
@@ -208,12 +210,12 @@ def test_whole_pictures_at_anchors_and_patches_elsewhere(tiny):
     assert torch.equal(method.discriminator(d)(images, None), plain(images))
     method.before_step(SimpleNamespace(step=1))
     patches = method.discriminator(d)(images, None)
-    torch.testing.assert_close(patches, d.cdc(seen(plain, images)))
+    torch.testing.assert_close(patches, d.cdc(patch_features(plain, images)))
     (patches.sum() + 0 * d.cdc.weight.sum()).backward()
     deep = [
         name for name, p in d.named_parameters() if p.grad is not None and not name.startswith(("b16", "cdc"))
     ]
-    assert not deep, "patches have nothing to do with D's other blocks"
+    assert not deep, "patch logits depend on D's other blocks"
 
 
 def test_r1_of_patches_is_that_of_their_mean():
@@ -222,7 +224,7 @@ def test_r1_of_patches_is_that_of_their_mean():
     recipe = SimpleNamespace(r1_gamma=2.0, r1_every=1)
     weight = torch.randn(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     context = SimpleNamespace(
-        recipe=recipe, real_images=torch.randn(2, 3, 4, 4), inputs=None, view=lambda images, who: images,
+        recipe=recipe, real_images=torch.randn(2, 3, 4, 4), inputs=None, augment=lambda images, kind: images,
         d=lambda images, inputs: torch.nn.functional.conv2d(images, weight, stride=2),
     )  # fmt: skip
     found = StyleGAN2().regularise(context, "d", 0)["r1"]
@@ -233,7 +235,7 @@ def test_r1_of_patches_is_that_of_their_mean():
 # ---- runs ----------------------------------------------------------------------------------------------
 
 
-def test_a_run_leaves_the_sources_keys_and_goes_on_as_if_never_stopped(tmp_path, tiny, drawings):
+def test_a_run_keeps_the_sources_keys_and_resumes_exactly(tmp_path, tiny, drawings):
     whole = adapt(tmp_path / "whole", tiny, drawings)
     before, after = load_file(tiny), load_file(whole / "model.safetensors")
     assert {key: value.shape for key, value in before.items()} == {
@@ -255,14 +257,14 @@ def test_a_run_leaves_the_sources_keys_and_goes_on_as_if_never_stopped(tmp_path,
 
 
 @pytest.mark.parametrize("family", ["cgan", "fastgan", "funit", "biggan"])
-def test_families_whose_maps_it_cannot_have_are_refused(tmp_path, family):
+def test_families_without_feature_maps_or_latents_are_refused(tmp_path, family):
     source = make_source(tmp_path / "s.safetensors", name=family)
-    with pytest.raises(FsgenError, match=rf"cdc needs (taps|latent); the family {family} has none"):
+    with refused(Code.INCOMPATIBLE, "cdc needs " + ("latent" if family == "funit" else "taps"), family):
         adapt(tmp_path / "run", source, draw_images(tmp_path / "images", 2))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("options", [{"every": 0}, {"weight": -1.0}, {"spread": float("nan")}])
-def test_options_of_no_sense_are_refused(options):
-    with pytest.raises(FsgenError, match="--cdc-"):
+def test_options_out_of_range_are_refused(options):
+    with refused(Code.OUT_OF_RANGE, *(f"--cdc-{name}" for name in options)):
         CDC(CDC.Options(**options))

@@ -1,15 +1,17 @@
-"""What adam and rick share: filters of the families, lengths of stages, resumed runs, refusals."""
+"""Common to adam and rick: filters of the families, lengths of phases, resumed runs, refusals."""
 
 from __future__ import annotations
 
 import pytest
+from refusals import refused
 from safetensors.torch import load_file
 from tiny import LABELS, SPECS, make_source
 
 import fsgen
 from fsgen import registry
 from fsgen.callbacks import Callbacks
-from fsgen.errors import FsgenError, Interrupted
+from fsgen.errors import Code, Interrupted
+from fsgen.interfaces import Claim
 from fsgen.io import checkpoint
 from fsgen.methods.adam import PROBE, SAMPLES, AdAM
 from fsgen.methods.adam import RUN as ADAM_RUN
@@ -67,33 +69,33 @@ def test_filters_of_stylegan2_are_rosinalitys_convs():
     assert {layer.weight.split(".")[-2] for layer in without} == {"conv0", "conv1"}
 
 
-# ---- lengths of stages ---------------------------------------------------------------------------------
+# ---- lengths of phases ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("method", "option", "published", "of"),
     [
-        (AdAM(), "probe", PROBE, ADAM_RUN), (AdAM(), "samples", SAMPLES, PROBE),
-        (RICK(), "warmup", WARMUP, RICK_RUN), (RICK(), "every", EVERY, RICK_RUN),
+        (AdAM, "probe", PROBE, ADAM_RUN), (AdAM, "samples", SAMPLES, PROBE),
+        (RICK, "warmup", WARMUP, RICK_RUN), (RICK, "every", EVERY, RICK_RUN),
     ],
 )  # fmt: skip
-def test_shorter_runs_have_shorter_stages(method, option, published, of):
+def test_shorter_runs_have_shorter_phases(method, option, published, of):
     lengths = {}
     for steps in (1, of // 2, of, 3 * of):
-        method.lengths[option] = None
-        lengths[steps] = method.settle(option, published, of, steps)
+        some = method()
+        lengths[steps] = some.resolve_length(option, published, of, steps)
+        assert getattr(some.options, option) == str(lengths[steps]) == str(some.lengths[option])
     least = max(1, published // of)
     assert lengths == {1: least, of // 2: published // 2, of: published, 3 * of: published}
-    assert method.chosen()[option] == str(published)
-    asked = type(method)(type(method).Options(**{option: "7"}))
-    assert asked.settle(option, published, of, 10**6) == 7
+    given = method(method.Options(**{option: "7"}))
+    assert given.resolve_length(option, published, of, 10**6) == 7 and getattr(given.options, option) == "7"
 
 
 # ---- resumed runs --------------------------------------------------------------------------------------
 
 
 def stopping(after: int) -> Callbacks:
-    """Asks to stop after so many steps; what comes before step 0 is none."""
+    """Ask to stop after so many steps; calls while preparing do not count."""
     steps, preparing = after, False
 
     def progress(task, done, total):
@@ -112,7 +114,7 @@ def stopping(after: int) -> Callbacks:
 @pytest.mark.parametrize(
     ("method", "family"), [("adam", "stylegan2"), ("rick", "stylegan2"), ("rick", "dcgan")]
 )
-def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, drawings, method, family):
+def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path, drawings, method, family):
     source = make_source(tmp_path / "source.safetensors", name=family)
     whole = adapt(drawings, tmp_path / "whole", source, method)
     for stop in (1, 2, 4):  # rick: before its estimates, at one and between two
@@ -129,30 +131,30 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, drawings, method, fam
 
 @pytest.mark.parametrize("method", ["adam", "rick"])
 def test_refusals(tmp_path, tiny, drawings, method):
-    def refused(source=tiny, name=method, **options):
-        with pytest.raises(FsgenError) as caught:
+    def check(code, *named, source=tiny, name=method, **options):
+        with refused(code, *named) as caught:
             fsgen.adapt(drawings, out=tmp_path / "run", source=source, method=name, steps=2, device="cpu",
                         options={method: options} if options else {})  # fmt: skip
         assert caught.value.exit_code == 2 and not any((tmp_path / "run").glob("*"))
-        return caught.value.message
 
     for family in ("cgan", "funit"):
         source = make_source(tmp_path / f"{family}.safetensors", name=family)
-        assert f"{method} needs" in refused(source)
+        check(Code.INCOMPATIBLE, f"{method} needs", family, source=source)
     alone = make_source(tmp_path / "alone.safetensors", ("g_ema",))
-    assert refused(alone) == f"{method} keeps what the source's discriminator sees, and this source has none"
-    assert refused(name=f"ewc,{method}") == f"ewc and {method} both decide how weights are held"
-    assert refused(name="adam,rick") == "adam and rick both decide how weights are held"
-    assert refused(name=f"freezed,{method}") == f"freezed and {method} both decide which weights of D stay"
-    assert refused(name=f"{method},freezeg") == f"{method} and freezeg both decide which weights of G stay"
+    check(Code.INCOMPATIBLE, method, "discriminator", source=alone)
+    for first, second, claim in (
+        ("ewc", method, Claim.FREEZING), ("adam", "rick", Claim.FREEZING),
+        ("freezed", method, Claim.WEIGHTS_D), (method, "freezeg", Claim.WEIGHTS_G),
+    ):  # fmt: skip
+        check(Code.INCOMPATIBLE, f"{first} and {second}", claim.value, name=f"{first},{second}")
     option = "probe" if method == "adam" else "every"
     for wrong in ("0", "soon", "1.5", "-3"):
-        assert refused(**{option: wrong}) == f"--{method}-{option} cannot be '{wrong}'"
+        check(Code.OUT_OF_RANGE, f"--{method}-{option} {wrong}", **{option: wrong})
     if method == "adam":
-        assert refused(percentile=101.0) == "there is no percentile 101"
+        check(Code.OUT_OF_RANGE, "--adam-percentile 101", percentile=101.0)
     else:
-        assert "cut off up to percentile 50 and frozen above 40" in refused(prune=50.0)
-        assert refused(samples=0) == "nothing can be estimated from 0 samples"
+        check(Code.OUT_OF_RANGE, "--rick-prune", "50", "40", prune=50.0)
+        check(Code.OUT_OF_RANGE, "--rick-samples 0", samples=0)
 
 
 def test_with_augmentation(tmp_path, tiny, drawings):

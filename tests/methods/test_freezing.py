@@ -1,18 +1,20 @@
-"""FreezeD and FreezeG: what stays, to the bit, and what moves; names against published code: tests/parity."""
+"""FreezeD and FreezeG: frozen and trained parameters; names against the published code: tests/parity."""
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+from refusals import refused
 from safetensors.torch import load_file
 from tiny import LABELS, SPECS, make_source
 
 import fsgen
 from fsgen import registry
 from fsgen.callbacks import Callbacks
-from fsgen.errors import FsgenError, Interrupted
+from fsgen.errors import Code, Interrupted
 from fsgen.interfaces import Method
 from fsgen.methods.freezed import FreezeD
 from fsgen.methods.freezeg import FreezeG
@@ -25,20 +27,18 @@ WITH_STAGES = [name for name in registry.families() if "stages" in registry.fami
 WITH_RESOLUTIONS = [name for name in registry.families() if "resolutions" in registry.family(name).traits]
 
 
-def trained(method, name: str, **changes) -> dict[str, set[str]]:
-    """What the loop would train of a small family's networks, and what not: "g", "d", "held"."""
+def split(method, name: str, **changes) -> dict[str, set[str]]:
+    """The parameters of a small family's networks that the loop trains, and the frozen ones."""
     kind, spec = registry.family(name)(), SPECS[name] | changes
     nets = kind.build(spec)
     stack = Stack([method])
     stack.check(kind)
-    state = loop.begin(
-        kind, nets.g, nets.d, kind.recipe(spec), lambda who, key: stack.trains(kind, spec, who, key)
-    )
+    state = loop.begin(kind, nets.g, nets.d, kind.recipe(spec), partial(stack.trains_parameter, kind, spec))
     everything = {
         f"{who}.{key}" for who, net in (("g", nets.g), ("d", nets.d)) for key, _ in net.named_parameters()
     }
-    free = {f"{who}.{key}" for who in ("g", "d") for key in state.trained[who]}
-    return {"free": free, "held": everything - free}
+    trained = {f"{who}.{key}" for who in ("g", "d") for key in state.trained[who]}
+    return {"trained": trained, "frozen": everything - trained}
 
 
 def context(name: str, pretrained: str = "gd", **changes) -> SimpleNamespace:
@@ -50,7 +50,7 @@ def context(name: str, pretrained: str = "gd", **changes) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("name", WITH_STAGES)
-def test_stages_go_from_the_picture_on_and_leave_the_end_out(name):
+def test_stages_go_from_the_image_on_and_leave_out_the_end(name):
     kind, spec = registry.family(name)(), SPECS[name]
     stages = kind.stages(spec)
     keys = [key for stage in stages for key in stage]
@@ -62,7 +62,7 @@ def test_stages_go_from_the_picture_on_and_leave_the_end_out(name):
 
 
 def _first_map(d: torch.nn.Module, spec: dict, stage: list[str]) -> int:
-    """The side of the first map that a layer of ``stage`` makes."""
+    """The side of the first feature map of ``stage``."""
     seen: list[int] = []
     owners = {key.rpartition(".")[0] for key in stage}
     hooks = [
@@ -87,40 +87,41 @@ def _inputs(spec: dict, n: int) -> SimpleNamespace:
     [("resnet", 4, "b16.skip"), ("skip", 4, "b8.fromrgb"), ("orig", 3, "b16.conv1")],
 )
 def test_nvidia_counts_layers_by_architecture(architecture, layers, last):
-    found = trained(FreezeD(FreezeD.Options(layers=str(layers))), "stylegan2", d_architecture=architecture)
-    one_less = trained(
+    found = split(FreezeD(FreezeD.Options(layers=str(layers))), "stylegan2", d_architecture=architecture)
+    one_less = split(
         FreezeD(FreezeD.Options(layers=str(layers - 1))), "stylegan2", d_architecture=architecture
     )
-    assert {key.rpartition(".")[0] for key in found["held"] - one_less["held"]} == {f"d.{last}"}
-    every = trained(FreezeD(FreezeD.Options(layers="99")), "stylegan2", d_architecture=architecture, **LABELS)
-    assert {key.split(".")[1] for key in every["free"] if key.startswith("d.")} == {"b4", "mapping"}
+    assert {key.rpartition(".")[0] for key in found["frozen"] - one_less["frozen"]} == {f"d.{last}"}
+    every = split(FreezeD(FreezeD.Options(layers="99")), "stylegan2", d_architecture=architecture, **LABELS)
+    assert {key.split(".")[1] for key in every["trained"] if key.startswith("d.")} == {"b4", "mapping"}
 
 
 def test_published_defaults():
     assert FreezeD.Options() == FreezeD.Options(stages=3, layers="auto")
     at_256 = registry.family("stylegan2")().fresh(256, width=8)
     kind = registry.family("stylegan2")()
-    held = FreezeD().frozen(kind.stages(at_256))
-    assert {key.split(".")[0] for key in held} == {"b256", "b128", "b64", "b32"}
-    assert held == FreezeD(FreezeD.Options(layers="13")).frozen(kind.stages(at_256))  # NVIDIA's --freezed 13
-    held = FreezeG().frozen(kind, at_256)
-    assert {key.split(".")[1] for key in held if key.startswith("synthesis")} == {"b4", "b8", "b16", "b32"}
-    assert any(key.startswith("mapping.") for key in held)
+    frozen = FreezeD().frozen(kind.stages(at_256))
+    assert {key.split(".")[0] for key in frozen} == {"b256", "b128", "b64", "b32"}
+    nvidia = FreezeD(FreezeD.Options(layers="13"))  # --freezed 13
+    assert frozen == nvidia.frozen(kind.stages(at_256))
+    frozen = FreezeG().frozen(kind, at_256)
+    assert {key.split(".")[1] for key in frozen if key.startswith("synthesis")} == {"b4", "b8", "b16", "b32"}
+    assert any(key.startswith("mapping.") for key in frozen)
 
 
 @pytest.mark.parametrize("name", WITH_RESOLUTIONS)
-def test_the_finest_resolutions_of_g_are_trained_up_to_the_picture(name):
+def test_the_finest_resolutions_of_g_are_trained_up_to_the_image(name):
     kind, spec = registry.family(name)(), SPECS[name]
-    held = trained(FreezeG(FreezeG.Options(resolutions=1)), name)["held"]
+    frozen = split(FreezeG(FreezeG.Options(resolutions=1)), name)["frozen"]
     layers = list(kind.layers(spec).values())
-    assert held == {f"g.{key}" for keys in layers for key in keys if f"g.{key}" in held}  # of G alone
-    assert all(f"g.{key}" in held for key in layers[0]) and not any(f"g.{key}" in held for key in layers[-1])
-    more = trained(FreezeG(FreezeG.Options(resolutions=2)), name)["held"]
-    assert more < held
+    assert frozen == {f"g.{key}" for keys in layers for key in keys if f"g.{key}" in frozen}  # of G alone
+    assert frozen >= {f"g.{key}" for key in layers[0]} and not frozen & {f"g.{key}" for key in layers[-1]}
+    more = split(FreezeG(FreezeG.Options(resolutions=2)), name)["frozen"]
+    assert more < frozen
 
 
 class Alone(Method):
-    """Trains without a critic."""
+    """Trains without a discriminator."""
 
     name, adversarial = "alone", False
 
@@ -129,34 +130,44 @@ class Alone(Method):
 
 
 @pytest.mark.parametrize(
-    ("method", "where", "message"),
+    ("method", "where", "named"),
     [
-        (FreezeD(), context("stylegan2", "g"), "this source has none"),
-        (FreezeD(FreezeD.Options(stages=4)), context("stylegan2"), "this discriminator has 4 stages"),
-        (FreezeD(FreezeD.Options(layers="0")), context("stylegan2"), "freezed would freeze nothing"),
-        (FreezeG(), context("dcgan"), "freezeg would freeze nothing: this generator has 3 resolutions"),
+        (FreezeD(), context("stylegan2", "g"), ["freezed", "discriminator"]),
+        (FreezeD(FreezeD.Options(stages=4)), context("stylegan2"), ["--freezed-stages 3", "4 stages"]),
+        (FreezeD(FreezeD.Options(layers="0")), context("stylegan2"), ["freezed", "freeze nothing"]),
+        (FreezeG(), context("dcgan"), ["--freezeg-resolutions 2", "freeze nothing", "3 resolutions"]),
     ],
 )
-def test_nothing_to_freeze_is_refused(method, where, message):
-    with pytest.raises(FsgenError, match=message):
+def test_nothing_to_freeze_is_refused(method, where, named):
+    with refused(Code.INCOMPATIBLE, *named):
         method.setup(where)
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "named"),
     [
-        (lambda: FreezeD(FreezeD.Options(layers="few")), "--freezed-layers few is not auto"),
-        (lambda: FreezeD(FreezeD.Options(stages=-1)), "--freezed-stages -1 is below 0"),
-        (lambda: FreezeG(FreezeG.Options(resolutions=0)), "--freezeg-resolutions 0 would train nothing"),
-        (lambda: Stack([FreezeD()]).check(registry.family("cgan")()), "freezed needs stages"),
-        (lambda: Stack([FreezeG()]).check(registry.family("funit")()), "freezeg needs resolutions"),
-        (lambda: Stack([FreezeG()]).check(registry.family("stylegan2")(), scratch=True), "needs a source"),
-        (lambda: Stack([FreezeD(), Alone()]).check(registry.family("stylegan2")()), "works on the critic"),
+        (lambda: FreezeD(FreezeD.Options(layers="few")), ["--freezed-layers few"]),
+        (lambda: FreezeD(FreezeD.Options(stages=-1)), ["--freezed-stages -1"]),
+        (lambda: FreezeG(FreezeG.Options(resolutions=0)), ["--freezeg-resolutions 0"]),
     ],
 )
-def test_bad_options_and_families_are_refused(make, message):
-    with pytest.raises(FsgenError, match=message):
+def test_options_out_of_range_are_refused(make, named):
+    with refused(Code.OUT_OF_RANGE, *named):
         make()
+
+
+@pytest.mark.parametrize(
+    ("methods", "family", "scratch", "named"),
+    [
+        ([FreezeD()], "cgan", False, ["freezed needs stages", "cgan"]),
+        ([FreezeG()], "funit", False, ["freezeg needs resolutions", "funit"]),
+        ([FreezeG()], "stylegan2", True, ["freezeg needs a source"]),
+        ([FreezeD(), Alone()], "stylegan2", False, ["freezed needs a discriminator", "alone"]),
+    ],
+)
+def test_families_and_methods_that_do_not_fit_are_refused(methods, family, scratch, named):
+    with refused(Code.INCOMPATIBLE, *named):
+        Stack(methods).check(registry.family(family)(), scratch=scratch)
 
 
 # ---- a run ---------------------------------------------------------------------------------------------
@@ -170,21 +181,21 @@ def adapt(drawings, out, source, method="freezed,freezeg,ada", **more):
     )  # fmt: skip
 
 
-def test_what_is_frozen_stays_to_the_bit_the_rest_moves_and_a_stop_changes_nothing(tmp_path, tiny, drawings):
+def test_a_run_trains_all_but_the_frozen_parameters_and_resumes_exactly(tmp_path, tiny, drawings):
     whole = adapt(drawings, tmp_path / "whole", tiny)
     before, after = load_file(tiny), load_file(whole / "model.safetensors")
     assert before.keys() == after.keys()
     moved = {key for key in before if not torch.equal(before[key], after[key])}
-    held = (
-        trained(FreezeD(), "stylegan2")["held"]
-        | trained(FreezeG(FreezeG.Options(resolutions=2)), "stylegan2")["held"]
+    frozen = (
+        split(FreezeD(), "stylegan2")["frozen"]
+        | split(FreezeG(FreezeG.Options(resolutions=2)), "stylegan2")["frozen"]
     )
     buffers = {key for key in before if key.endswith(("noise_const", "w_avg"))}
     for who in ("g", "d"):
         mine = {key for key in before if key.startswith(f"{who}.")} - buffers
-        assert moved & mine == mine - held
-    for key in held:
-        if key.startswith("g."):  # the average starts at g
+        assert moved & mine == mine - frozen
+    for key in frozen:
+        if key.startswith("g."):  # the moving average starts at g
             assert torch.equal(after["g_ema" + key[1:]], before[key])
     left = iter(range(3))
     with pytest.raises(Interrupted):
@@ -197,6 +208,6 @@ def test_what_is_frozen_stays_to_the_bit_the_rest_moves_and_a_stop_changes_nothi
 
 def test_a_source_without_a_discriminator_is_refused_before_anything_is_written(tmp_path, drawings):
     source = make_source(tmp_path / "source.safetensors", ("g_ema",))
-    with pytest.raises(FsgenError, match="freezed keeps what the source's discriminator sees"):
+    with refused(Code.INCOMPATIBLE, "freezed", "discriminator"):
         adapt(drawings, tmp_path / "run", source, "freezed")
     assert not any((tmp_path / "run").glob("*"))

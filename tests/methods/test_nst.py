@@ -1,4 +1,4 @@
-"""Neural style transfer by itself: Gram matrices and losses, what the pixels come to, what a run leaves."""
+"""Neural style transfer: Gram matrices, losses, optimised pixels, the run folder."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import refused
 from stand_ins import vgg16_home  # noqa: F401
 from tiny import make_source
 
 import fsgen
 from fsgen.callbacks import Callbacks
-from fsgen.errors import FsgenError, Interrupted
+from fsgen.errors import Code, FsgenError, Interrupted
 from fsgen.models import model as models
 from fsgen.training.adapt import resume
 from fsgen.training_free.style_transfer import CONTENT, STYLE, StyleTransfer, content, grams, style
@@ -66,11 +67,11 @@ def test_losses_are_the_papers_with_sums_over_maps_and_positions():
     assert content(f, p).item() == pytest.approx(((f - p).numpy() ** 2).sum() / 2, rel=1e-12)
 
 
-# ---- what the pixels come to -----------------------------------------------------------------------------
+# ---- optimised pixels -------------------------------------------------------------------------------------
 
 
-def alone(steps: int, ratio: float) -> NST:
-    """The method with colours in the place of VGG16's maps."""
+def with_colours(steps: int, ratio: float) -> StyleTransfer:
+    """The method with the images themselves in place of VGG16's maps."""
     method = StyleTransfer(StyleTransfer.Options(steps=steps, ratio=ratio))
     method.vgg = lambda images: {layer: images for layer in (CONTENT, *STYLE)}
     return method
@@ -83,35 +84,35 @@ def pair() -> torch.Tensor:
 
 def test_style_alone_gives_the_targets_gram_matrix(pair):
     image, after = pair
-    redrawn, losses = alone(50, 0.0).redraw(image, after, lambda: None)
+    redrawn, losses = with_colours(50, 0.0).redraw(image, after, lambda: None)
     wanted, had = (grams({layer: x for layer in STYLE})["conv1_1"] for x in (after, image))
     found = grams({layer: redrawn for layer in STYLE})["conv1_1"]
     assert (found - wanted).abs().max() < 1e-3 * (had - wanted).abs().max()
     assert losses["content"] == 0 and losses["style"] < 1e-6
 
 
-def test_content_alone_keeps_the_picture_and_both_lie_between(pair):
+def test_content_alone_keeps_the_image_and_both_terms_lie_between(pair):
     image, after = pair
     changes = []
     for ratio in (1e6, 1e-5, 0.0):
-        redrawn, _ = alone(30, ratio).redraw(image, after, lambda: None)
+        redrawn, _ = with_colours(30, ratio).redraw(image, after, lambda: None)
         changes.append((redrawn - image).abs().mean().item())
     assert changes[0] < 1e-4 < changes[1] < changes[2]
 
 
 def test_the_ratio_is_the_papers_whatever_the_size(pair):
-    """Of pictures of 512 px: sums over positions grow with their number, Gram matrices over it do not."""
+    """Of images of 512 px: sums over positions grow with their number; Gram matrices do not."""
     found = []
     for times in (1, 2):
-        method, seen = alone(1, 0.5), []
-        look = method.vgg
+        method, calls = with_colours(1, 0.5), []
+        vgg = method.vgg
 
-        def later(images, look=look, seen=seen):
-            seen.append(images)  # the picture itself comes third: 0.1 brighter, and not to be moved
-            third = len(seen) > 2
-            return {layer: (x.detach() + 0.1 + 0 * x if third else x) for layer, x in look(images).items()}
+        def brightened(images, vgg=vgg, calls=calls):
+            calls.append(images)  # the optimised image comes third: 0.1 brighter, without a gradient
+            third = len(calls) > 2
+            return {layer: (x.detach() + 0.1 + 0 * x if third else x) for layer, x in vgg(images).items()}
 
-        method.vgg = later
+        method.vgg = brightened
         large = [x.repeat_interleave(times, dim=2).repeat_interleave(times, dim=3) for x in pair]
         found.append(method.redraw(*large, lambda: None)[1])
     assert found[0]["content"] == pytest.approx(0.5 * 64**2 * (0.01 * 3 * 8 * 8) / 2, rel=1e-4)
@@ -121,7 +122,7 @@ def test_the_ratio_is_the_papers_whatever_the_size(pair):
 # ---- a run -----------------------------------------------------------------------------------------------
 
 
-def test_a_run_leaves_pictures_and_no_model(tmp_path, tiny, drawings, weights):
+def test_a_run_writes_images_and_no_model(tmp_path, tiny, drawings, weights):
     said = []
     run = adapt(tmp_path / "run", tiny, drawings, pictures=3, callbacks=Callbacks(say=said.append))
     assert {p.name for p in run.iterdir()} == {
@@ -149,16 +150,16 @@ def test_a_run_leaves_pictures_and_no_model(tmp_path, tiny, drawings, weights):
     assert found.what["kind"] == "images" and found.what["count"] == 3 and found.metrics["diversity"] > 0
 
 
-def test_whoever_takes_it_for_a_model_is_told(tmp_path, tiny, drawings, weights):
+def test_loading_a_run_without_a_model_is_refused(tmp_path, tiny, drawings, weights):
     run = adapt(tmp_path / "a run", tiny, drawings, pictures=1, steps=1)
-    with pytest.raises(FsgenError, match="holds pictures, not a model") as caught:
+    with pytest.raises(FsgenError) as caught:
         fsgen.load(run)
-    assert f"fsgen eval '{run / 'redrawn'}'" in caught.value.hint
+    assert str(run) in caught.value.message and f"fsgen eval '{run / 'redrawn'}'" in caught.value.hint
     fsgen.adapt(drawings, out=run, source=tiny, method="finetune", steps=1, device="cpu", force=True)
     assert fsgen.load(run) and not (run / "redrawn").exists()
 
 
-def test_the_seed_chooses_the_target_and_a_picture_depends_on_nothing_else(tmp_path, tiny, drawings, weights):
+def test_the_seed_chooses_the_target_and_an_image_depends_on_nothing_else(tmp_path, tiny, drawings, weights):
     first = adapt(tmp_path / "a", tiny, drawings)
     more = adapt(tmp_path / "b", tiny, drawings, pictures=3)
     assert np.array_equal(drawn(first), drawn(more)[:2])
@@ -172,12 +173,12 @@ def test_the_seed_chooses_the_target_and_a_picture_depends_on_nothing_else(tmp_p
     assert len({drawn(run).tobytes() for run in (first, longer, firmer)}) == 3
 
 
-def test_a_stopped_run_goes_on_to_the_same_pictures(tmp_path, tiny, drawings, weights):
+def test_an_interrupted_run_resumes_to_the_same_images(tmp_path, tiny, drawings, weights):
     whole, asked = adapt(tmp_path / "a", tiny, drawings, pictures=3), []
-    with pytest.raises(Interrupted, match="stopped at picture 2 of 3") as caught:
+    with pytest.raises(Interrupted, match="2 of 3") as caught:
         callbacks = Callbacks(stop=lambda: asked.append(0) or len(asked) > 4)
         adapt(tmp_path / "b", tiny, drawings, pictures=3, callbacks=callbacks)
-    assert caught.value.hint == f"go on: fsgen adapt --resume {tmp_path / 'b'}"
+    assert f"fsgen adapt --resume {tmp_path / 'b'}" in caught.value.hint
     assert [p.name for p in (tmp_path / "b" / "redrawn").iterdir()] == ["00000.png"]
     first = (tmp_path / "b" / "redrawn" / "00000.png").stat().st_mtime_ns
     resume(tmp_path / "b")
@@ -187,7 +188,7 @@ def test_a_stopped_run_goes_on_to_the_same_pictures(tmp_path, tiny, drawings, we
     assert [line["step"] for line in lines] == [1, 2, 3]
     report = json.loads((tmp_path / "b" / "report.json").read_text())["run"]
     assert report["cost"]["seconds"] == pytest.approx(sum(line["seconds"] for line in lines), abs=0.06)
-    with pytest.raises(FsgenError, match="nst trains nothing, so there are no steps to go on with"):
+    with refused(Code.INCOMPATIBLE, "nst", "--steps"):
         resume(tmp_path / "b", steps=100)
 
 
@@ -200,23 +201,19 @@ def test_grey_sources_are_redrawn_in_grey(tmp_path, drawings, weights):
 # ---- refusals --------------------------------------------------------------------------------------------
 
 
-def test_without_the_weights_it_is_refused_before_anything_is_read(tmp_path, tiny):
-    with pytest.raises(FsgenError, match="VGG16's weights are not on this machine") as caught:
+def test_missing_weights_are_refused_before_anything_is_read(tmp_path, tiny):
+    with refused(Code.MISSING_WEIGHTS, "vgg16") as caught:
         adapt(tmp_path / "run", tiny, tmp_path / "no images")
     assert caught.value.hint == "fsgen pull metrics" and not (tmp_path / "run").exists()
 
 
-def test_what_is_refused(tmp_path, tiny, drawings, weights):
-    for options, message in (
-        ({"pictures": 0}, "at least 1"),
-        ({"steps": 0}, "at least 1"),
-        ({"ratio": -1.0}, "--nst-ratio"),
-    ):
-        with pytest.raises(FsgenError, match=message):
+def test_refusals(tmp_path, tiny, drawings, weights):
+    for options in ({"pictures": 0}, {"steps": 0}, {"ratio": -1.0}):
+        with refused(Code.OUT_OF_RANGE, *(f"--nst-{name}" for name in options)):
             adapt(tmp_path / "run", tiny, drawings, **options)
-    with pytest.raises(FsgenError, match="nst trains nothing, so it goes with no other method"):
+    with refused(Code.INCOMPATIBLE, "nst", "--method"):
         fsgen.adapt(drawings, out=tmp_path / "run", source=tiny, method="nst,ewc")
     small = make_source(tmp_path / "small.safetensors", name="cgan", resolution=8, c_dim=0)
-    with pytest.raises(FsgenError, match="16 px a side"):
+    with refused(Code.INCOMPATIBLE, "16 px"):
         adapt(tmp_path / "run", small, drawings)
     assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())

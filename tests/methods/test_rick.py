@@ -1,4 +1,4 @@
-"""RICK by itself: what is decided of filters, and that frozen ones do not move whatever the optimiser."""
+"""RICK: decisions on filters; frozen ones do not move, whatever the optimiser."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_two_percentiles_of_each_pool():
 
 
 def information(nets, turn: int) -> dict:
-    """A random one: every estimate decides anew."""
+    """Random information, so that every estimate decides otherwise."""
     rng = torch.Generator().manual_seed(turn)
     return {who: {key: torch.rand(p.shape, generator=rng) for key, p in net.named_parameters()}
             for who, net in nets.items()}  # fmt: skip
@@ -78,7 +78,7 @@ def test_frozen_and_pruned_filters_stay_between_estimates(beta1):
     for key in history[0]:
         over_time = torch.stack([some[key][0] for some in history])  # [steps, filters]
         cut = over_time == PRUNED
-        assert (cut[1:] >= cut[:-1]).all()  # what is cut off never comes back
+        assert (cut[1:] >= cut[:-1]).all()  # a pruned filter stays pruned
         assert cut[-1].sum() > cut[0].sum()
         assert ((over_time[3:] == FROZEN) & (over_time[:-3] == TUNED)).any()  # with momentum when it froze
         assert ((over_time[3:] == TUNED) & (over_time[:-3] == FROZEN)).any()
@@ -103,9 +103,9 @@ def test_the_warm_up_trains_the_head_alone_then_the_layers_with_filters(tmp_path
             assert moved == (head if warmup == "4" else head | held)
 
 
-def test_all_of_it_on_stylegan2(tmp_path, tiny, drawings):
-    """Noise strengths and biases of G's layers are trained whatever becomes of filters; its mapping is not,
-    though path lengths are measured behind it."""
+def test_a_run_on_stylegan2(tmp_path, tiny, drawings):
+    """Noise strengths and biases of G's layers are trained whatever is decided on filters; the mapping
+    network is not, although path lengths depend on it."""
     run = fsgen.adapt(drawings, out=tmp_path / "run", source=tiny, method="rick", steps=5, device="cpu",
                       options={"rick": {"warmup": "1", "every": "2", "prune": 20.0}})  # fmt: skip
     before, after = (models.load(path).networks for path in (tiny, run))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -110,11 +111,11 @@ def options_of(case: Case) -> BSA.Options:
 class Step:
     """One step of the method on the case, with the case's draws."""
 
-    def __init__(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, case: Case, monkeypatch: pytest.MonkeyPatch, **variant: object) -> None:
         self.tensors = tensors = case.tensors()
         settings = case.info["config"]["settings"]
         self.g, self.vgg = SNGAN(case), features(case)
-        self.method = method = BSA(options_of(case))
+        self.method = method = BSA(replace(options_of(case), **variant))
         start = {k: torch.full_like(v, k.startswith("gamma")) for k, v in self.g.named_parameters()}
         source = SimpleNamespace(named_parameters=start.items)
         family = SimpleNamespace(
@@ -166,6 +167,24 @@ def test_images_and_terms(case, monkeypatch):
     for name, value in found.items():
         if f"out.{name}" in tensors:
             close(value, tensors[f"out.{name}"])
+
+
+@pytest.mark.parametrize("case", KIND)
+def test_published_variants(case, monkeypatch):
+    """The case's maps compared by squares; the pixel loss divided by its own value."""
+    tensors, settings = case.tensors(), case.info["config"]["settings"]
+    for kind in ("l1", "l2"):
+        term = Step(case, monkeypatch, perceptual_type=kind).terms.get("perceptual")
+        if term is not None and f"out.perceptual_{kind}" in tensors:
+            close(term, settings["l_per"] * tensors[f"out.perceptual_{kind}"].sum())
+    found = []
+    for normalised in (False, True):
+        step = Step(case, monkeypatch, normalize_l1=normalised)
+        (grad,) = torch.autograd.grad(step.terms["l1"], step.g.bsa["z"])
+        found.append((step.terms["l1"].detach(), grad))
+    (l1, grad), (one, scaled) = found
+    close(one, torch.ones([]))
+    close(scaled, grad / l1, grad=True)
 
 
 @pytest.mark.parametrize("case", KIND)
