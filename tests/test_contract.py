@@ -1,6 +1,6 @@
-"""Every family with every method and every two of them: two steps run, or one sentence says why not.
+"""Every family with every method and every two of them: two steps run, or the pair is refused.
 
-In these steps what is frozen stays to the bit, and the rest moves.
+In these steps frozen parameters stay bit-identical, and all others change.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusals import refused
 from safetensors.torch import load_file
 from tiny import SPECS, draw_images, make_source
 
 import fsgen
 from fsgen import registry
-from fsgen.errors import FsgenError
-from fsgen.interfaces import Family, Method
+from fsgen.errors import Code, FsgenError
+from fsgen.interfaces import Family, Method, Technique, TrainingFree, Trait
 from fsgen.methods.filter_selection import FilterSelection
+from fsgen.methods.stack import Stack, check_fits
 from fsgen.models import model as models
 from fsgen.training.adapt import resume, technique_of
 
 pytestmark = pytest.mark.usefixtures("quick")
 PAIRS = [",".join(pair) for pair in combinations(registry.methods(), 2)]
 QUICKEST_FIRST = ("dcgan", "cgan", "stylegan2", "biggan", "funit", "fastgan")
-OPTIONS = {  # what would take long otherwise, or take nothing of networks so small
+OPTIONS = {  # shorter, or fit for networks so small
     "ewc": {"samples": 4}, "freezed": {"stages": 1}, "freezeg": {"resolutions": 1},
 }  # fmt: skip
 
@@ -39,7 +41,7 @@ def source(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory):
-    """Pictures in a sub-folder for each of three classes: what a source that translates learns from."""
+    """Images in a sub-folder for each of three classes, to train a translating source."""
     folder = tmp_path_factory.mktemp("classes")
     for k in range(3):
         draw_images(folder / f"{k}", 2, seed=k)
@@ -48,9 +50,9 @@ def classes(tmp_path_factory):
 
 @pytest.mark.parametrize("method", registry.methods())
 def test_two_steps_run_or_are_refused(tmp_path, source, drawings, classes, method, monkeypatch):
-    by_class = source.stem == "funit" and not registry.method(method).conditions  # those are of one class
+    by_class = source.stem == "funit" and not trains_nothing(method)  # those take images of one class
     ran = two_steps(tmp_path / "run", source, classes if by_class else drawings, method, monkeypatch)
-    assert ran or not takes(method, source.stem) or method in ("embedding", "nst"), "allowed, and yet refused"
+    assert ran or not takes(method, source.stem) or method in ("embedding", "nst"), "it fits, but was refused"
 
 
 @pytest.mark.parametrize("stack", PAIRS)
@@ -58,7 +60,7 @@ def test_stacks_of_two_run_on_the_quickest_family_that_takes_them(tmp_path, draw
     family = next(filter(partial(takes, stack), QUICKEST_FIRST), QUICKEST_FIRST[0])
     source = make_source(tmp_path / "source.safetensors", name=family)
     ran = two_steps(tmp_path / "run", source, drawings, stack, monkeypatch)
-    assert ran or not takes(stack, family) or "embedding" in stack, "allowed, and yet refused"
+    assert ran or not takes(stack, family) or "embedding" in stack, "it fits, but was refused"
 
 
 @pytest.mark.slow
@@ -68,21 +70,30 @@ def test_stacks_of_two_run_on_every_family_or_are_refused(
 ):
     images = classes if source.stem == "funit" else drawings
     ran = two_steps(tmp_path / "run", source, images, stack, monkeypatch)
-    assert ran or not takes(stack, source.stem) or "embedding" in stack, "allowed, and yet refused"
+    assert ran or not takes(stack, source.stem) or "embedding" in stack, "it fits, but was refused"
+
+
+def trains_nothing(name: str) -> bool:
+    return issubclass(registry.method(name), TrainingFree)
 
 
 def takes(stack: str, family: str) -> bool:
-    """Whether the methods go together, and with the family."""
+    """Tell whether the methods fit one another and the family."""
     try:
-        technique_of(stack, {}).check(registry.family(family)())
-    except FsgenError:
+        technique = technique_of(stack, {})
+        if isinstance(technique, Stack):
+            technique.check(registry.family(family)())
+        else:
+            check_fits(technique, registry.family(family)())
+    except FsgenError as error:
+        assert error.code is Code.INCOMPATIBLE
         return False
     return True
 
 
 def two_steps(out: Path, source: Path, drawings: Path, stack: str, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether they ran; if not, they were refused as they should be."""
-    monkeypatch.setattr("fsgen.methods.ewc.PILOT", 2)
+    """Tell whether they ran; if not, they were refused in one line before anything was written."""
+    monkeypatch.setattr("fsgen.methods.ewc.TRIAL", 2)
     options = {name: OPTIONS[name] for name in stack.split(",") if name in OPTIONS}
     try:
         run = fsgen.adapt(
@@ -95,56 +106,56 @@ def two_steps(out: Path, source: Path, drawings: Path, stack: str, monkeypatch: 
             steps=2,
             device="cpu",
         )
-    except FsgenError as refused:
-        assert refused.exit_code == 2 and "\n" not in refused.message
-        assert not any(out.glob("*")), "refused, but only after the run was begun"
+    except FsgenError as error:
+        assert error.exit_code == 2 and error.code is not Code.USAGE and "\n" not in error.message
+        assert not any(out.glob("*")), "refused, but only after the run had begun"
         return False
     before, after = load_file(source), load_file(run / "model.safetensors")
     after = {key: value for key, value in after.items() if not key.startswith("extra.")}
     assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
-    what_is_frozen_stays_and_the_rest_moves(source, run, technique_of(stack, options))
+    check_trained(source, run, technique_of(stack, options))
     loaded = fsgen.load(run, device="cpu")
     if "translation" in loaded.model.family.traits:
         loaded = loaded.translating(drawings)
     assert len(loaded.sample(2)) == 2
     done = fsgen.load(run, device="cpu").model.hash
-    resume(run)  # restores the methods' state
+    resume(run)  # with the methods' buffers
     assert fsgen.load(run, device="cpu").model.hash == done
     return True
 
 
-def what_is_frozen_stays_and_the_rest_moves(source: Path, run: Path, stack: Stack) -> None:
-    """By what the methods say they train. Where they choose filter by filter a layer may be held as a whole:
-    which filters are is looked at in tests/methods."""
+def check_trained(source: Path, run: Path, technique: Stack | TrainingFree) -> None:
+    """Compare what has changed with what the methods say they train. Where filters are selected one by one, a
+    whole layer may be frozen; tests/methods compare filters."""
     model = models.load(source)
-    if stack.conditions:
+    if not isinstance(technique, Stack):
         after = models.load(run).networks
         for network, before in model.networks.items():
             assert all(torch.equal(value, after[network][key]) for key, value in before.items())
         return
     after = load_file(run / "state" / "latest.safetensors")
-    for player, net in model.family.build(model.spec)._asdict().items():
-        before = model.networks[stack.starts if player == "g" else player]
+    for network, net in model.family.build(model.spec)._asdict().items():
+        before = model.networks[technique.starts if network == "g" else network]
         names = [name for name, _ in net.named_parameters()]
-        trained = {name for name in names if stack.trains(model.family, model.spec, player, name)}
-        moved = {name for name in names if not torch.equal(before[name], kept(after, player, name))}
+        trained = {name for name in names if technique.trains(model.family, model.spec, network, name)}
+        moved = {name for name in names if not torch.equal(before[name], weight_of(after, network, name))}
         by_filter = set()
-        if any(isinstance(method, FilterSelection) for method in stack.methods):
-            layers = model.family.filters(model.spec).layers[player]
+        if any(isinstance(method, FilterSelection) for method in technique.methods):
+            layers = model.family.filters(model.spec).layers[network]
             by_filter = {name for layer in layers for name in (layer.weight, *layer.also)}
-        assert moved <= trained, f"frozen, and yet moved: {moved - trained}"
-        assert trained - moved <= by_filter, f"trained, and did not move: {trained - moved - by_filter}"
+        assert moved <= trained, f"frozen, but changed: {moved - trained}"
+        assert trained - moved <= by_filter, f"trained, but unchanged: {trained - moved - by_filter}"
         assert moved or not trained
 
 
-def kept(state: dict[str, torch.Tensor], player: str, name: str) -> torch.Tensor:
-    """The weight ``name`` itself, where a method has given it another parametrisation too."""
-    module, _, leaf = f"{player}.{name}".rpartition(".")
-    return state.get(f"{player}.{name}", state.get(f"{module}.parametrizations.{leaf}.original"))
+def weight_of(state: dict[str, torch.Tensor], network: str, name: str) -> torch.Tensor:
+    """The weight ``name`` itself, also where a method has parametrised it."""
+    module, _, leaf = f"{network}.{name}".rpartition(".")
+    return state.get(f"{network}.{name}", state.get(f"{module}.parametrizations.{leaf}.original"))
 
 
 @pytest.mark.parametrize("name", registry.families())
-def test_families_say_who_they_are(name):
+def test_families_describe_themselves(name):
     family = registry.family(name)
     assert issubclass(family, Family) and family.name == name and family.__doc__
     networks = family().build(SPECS[name])
@@ -154,28 +165,30 @@ def test_families_say_who_they_are(name):
 
 
 @pytest.mark.parametrize("name", registry.methods())
-def test_methods_say_who_they_are(name):
+def test_methods_describe_themselves(name):
     method = registry.method(name)
-    assert issubclass(method, Method) and method.name == name
+    assert issubclass(method, Technique) and method.name == name
     assert method.summary and "\n" not in method.summary and method.paper and method.__doc__
+    assert all(isinstance(trait, Trait) for trait in method.needs)
     traits = {trait for family in registry.families() for trait in registry.family(family).traits}
     assert method.needs <= traits, "no family can run it"
     if method.trained == Method.trained:
-        assert method.trains is Method.trains, "says that it trains everything, and keeps something"
-    assert (method.trained == "nothing") == method.conditions
+        assert method.trains is Method.trains, "it says that it trains everything, but freezes something"
+    assert (method.trained == "nothing") == trains_nothing(name) != issubclass(method, Method)
 
 
 @pytest.mark.parametrize("kind", ["family", "method"])
 def test_unknown_names_get_the_nearest(kind):
     known = next(iter(registry.families() if kind == "family" else registry.methods()))
-    with pytest.raises(FsgenError, match=f"did you mean '{known}'"):
+    with refused(Code.UNKNOWN_NAME, known + "x", f"'{known}'"):
         getattr(registry, kind)(known + "x")
-    with pytest.raises(FsgenError, match="known: "):
+    every = registry.families() if kind == "family" else registry.methods()
+    with refused(Code.UNKNOWN_NAME, "qqqq", *every):
         getattr(registry, kind)("qqqq")
 
 
 def test_a_method_that_a_family_cannot_run_is_refused_first(tmp_path, source, drawings, monkeypatch):
     monkeypatch.setattr(registry.method("finetune"), "needs", frozenset({"norm_scale"}))
-    with pytest.raises(FsgenError, match=r"finetune needs norm_scale; the family .* has none"):
+    with refused(Code.INCOMPATIBLE, "finetune needs norm_scale", source.stem):
         fsgen.adapt(drawings, out=tmp_path / "run", source=source, method="finetune")
     assert not (tmp_path / "run").exists()
