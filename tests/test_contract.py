@@ -27,6 +27,7 @@ from fsgen.training.adapt import resume, technique_of
 pytestmark = pytest.mark.usefixtures("quick")
 PAIRS = [",".join(pair) for pair in combinations(registry.methods(), 2)]
 QUICKEST_FIRST = ("dcgan", "cgan", "stylegan2", "biggan", "funit", "fastgan")
+NEED_MORE = ("embedding", "instances", "nst")  # than the family: classes, features, VGG16's weights
 OPTIONS = {  # shorter, or fit for networks so small
     "ewc": {"samples": 4}, "freezed": {"stages": 1}, "freezeg": {"resolutions": 1},
 }  # fmt: skip
@@ -52,7 +53,7 @@ def classes(tmp_path_factory):
 def test_two_steps_run_or_are_refused(tmp_path, source, drawings, classes, method, monkeypatch):
     by_class = source.stem == "funit" and not trains_nothing(method)  # those take images of one class
     ran = two_steps(tmp_path / "run", source, classes if by_class else drawings, method, monkeypatch)
-    assert ran or not takes(method, source.stem) or method in ("embedding", "nst"), "it fits, but was refused"
+    assert ran or not takes(method, source.stem) or method in NEED_MORE, "it fits, but was refused"
 
 
 @pytest.mark.parametrize("stack", PAIRS)

@@ -122,8 +122,15 @@ class Conditioning:
         )  # fmt: skip
 
     def conditioned_on(self, shots: ImageSet, name: str, request: TrainingRequest) -> TrainingInputs:
-        """Take ``shots``, called ``name``, as the new condition, without training."""
-        raise NotImplementedError
+        """Take ``shots``, called ``name``, as the new condition, without training.
+
+        Raises:
+            FsgenError: the model has no such condition.
+        """
+        raise FsgenError(
+            f"{self.title} is conditioned neither on images nor on their features",
+            code=Code.INCOMPATIBLE, where=self.title, hint="use a method that trains it",
+        )  # fmt: skip
 
 
 class ClassConditioning(Conditioning):

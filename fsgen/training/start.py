@@ -112,7 +112,7 @@ def check_outside(out: Path, *inputs: str | Path) -> None:
 def check_resumable(run: RunFolder, steps: int | None) -> None:
     """Refuse to resume a run without a state, or to fewer steps than it has done."""
     done = run.step
-    if done is None and run.model.exists():
+    if done is None and run.model.exists() and run.config()["run"].get("steps"):  # without steps: no state
         raise FsgenError(
             f"the run in {run.path} is done and its state/ is gone, so it cannot be resumed",
             code=Code.NOT_FOUND, where=run.path,

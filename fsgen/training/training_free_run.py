@@ -42,6 +42,8 @@ def run(job: TrainingFreeJob) -> Path:
     if isinstance(job.technique, StyleTransfer):
         return _style_transfer(job, job.technique)
     assert job.technique is not None
+    if job.resumed and job.folder.model.exists():
+        return job.folder.path
     began = time.perf_counter()
     domain_gap.announce(job.model, job.shots, job.device, job.callbacks.say)
     data = conditioning_of(job.model).conditioned_on(job.shots, Path(job.config.images).stem, job.request())
