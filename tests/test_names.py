@@ -49,7 +49,6 @@ INSTEAD = {  # word -> the term to use; compared with whole words, split at "_" 
 WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 TERMS = ("held_out",)  # terms of the field that contain such a word
 OTHERS_TERMS = {  # terms of other people's formats and libraries: (file, word) -> whose
-    ("importers/restricted_unpickler.py", "mark"): "the MARK opcode of pickle",
     ("training/plots.py", "figure"): "matplotlib's Figure",
 }
 PENDING = {"evaluation", "metrics", "pages"}  # rooms to be done; this set only shrinks

@@ -8,17 +8,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from class_balanced_pairs import draw_pairs_by_class, images_of_class, pairs_by_image
 from refusals import refused
 
 from fsgen.data import neighbours
-from fsgen.data.neighbours import (
-    draw_pairs,
-    draw_pairs_by_class,
-    images_of_class,
-    nearest_neighbours,
-    pairs_by_image,
-    pairs_by_instance,
-)
+from fsgen.data.neighbours import draw_pairs, nearest_neighbours, pairs_by_instance
 from fsgen.errors import Code
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from biggan_cases import Outputs, compared, outputs
 from cases import Case, case_at, cases, skip_unused
+from class_balanced_pairs import images_of_class, pairs_by_image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,8 +45,8 @@ class Set:
             for c in classes
         ]
         within, ranks = torch.tensor(drawn).T
-        images = neighbours.images_of_class(labels, torch.from_numpy(classes), within)
-        return neighbours.pairs_by_image(self.near.images, images, ranks)
+        images = images_of_class(labels, torch.from_numpy(classes), within)
+        return pairs_by_image(self.near.images, images, ranks)
 
     @cached_property
     def real_batch(self) -> neighbours.Pairs:
