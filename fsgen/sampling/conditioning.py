@@ -18,11 +18,13 @@ from fsgen import registry
 from fsgen import rng as random
 from fsgen.data.images import ImageSet, folders_of
 from fsgen.errors import Code, FsgenError
+from fsgen.features import feature_networks
 from fsgen.features.base_extractor import Extractor
 from fsgen.interfaces import Draw, Inputs, Method, Trait
 from fsgen.methods.stack import own_part
 from fsgen.models.classes import drawn_class, names_of
 from fsgen.models.model import Model
+from fsgen.sampling import instances, translation
 
 PREVIEW = 16  # images in the grids of a run
 
@@ -169,6 +171,114 @@ class ClassConditioning(Conditioning):
         return [classes.index(str(name)) for name in folders]
 
 
+class InstanceConditioning(ClassConditioning):
+    """The features of an image and, where the model has classes, labels as well."""
+
+    def _draw(self, g: Any, n: int, rng: torch.Generator, label: int | None) -> Inputs:
+        conditions = self.model.extra.get("conditions")
+        if conditions is None:
+            raise FsgenError(
+                f"{self.title} draws from the features of an image, and holds none",
+                code=Code.INCOMPATIBLE, where=self.title,
+                hint="fsgen adapt IMAGES --source MODEL --method instances",
+            )  # fmt: skip
+        inputs = super()._draw(g, n, rng, label)
+        rows = torch.randint(len(conditions), (n,), generator=rng, device=rng.device)
+        return replace(inputs, h=conditions.to(rng.device)[rows])
+
+    def training_inputs(self, shots: ImageSet, request: TrainingRequest) -> TrainingInputs:
+        assert request.extractor is not None
+        features = instances.features_of(request.extractor, shots.pixels, request.progress)
+        flipped = None
+        if request.mirror:
+            flipped = instances.features_of(request.extractor, shots.pixels.flip(3), request.progress)
+        k = instances.neighbours_for(len(shots), request.neighbours) if len(shots) > 1 else 1
+        found = instances.InstanceSet.of(features, k, self.labels(shots), flipped)
+        after = InstanceConditioning(self._storing(found.stored(request.seed), request))
+        return TrainingInputs(
+            after.model, found.drawing, lambda g: after.inputs(g, range(PREVIEW), request.device),
+            lambda g: after.model.extra,
+        )  # fmt: skip
+
+    def conditioned_on(self, shots: ImageSet, name: str, request: TrainingRequest) -> TrainingInputs:
+        return self.training_inputs(shots, replace(request, mirror=False))
+
+    def extractor(self, name: str, device: torch.device | str, weights_dir: Path | None) -> Extractor | None:
+        name = name or self.model.about.get("features", "")
+        if not name:
+            known = ", ".join(feature_networks.INSTANCE_NAMES)
+            raise FsgenError(
+                f"{self.title} does not say which features it draws from",
+                code=Code.INCOMPATIBLE, where="--features", hint=f"--features: {known}",
+            )  # fmt: skip
+        extractor = feature_networks.build_instance_extractor(name, device=device, weights_dir=weights_dir)
+        if extractor.dim != self.model.spec["h_dim"]:
+            raise FsgenError(
+                f"'{name}' gives {extractor.dim} features, and {self.title} draws from "
+                f"{self.model.spec['h_dim']}",
+                code=Code.INCOMPATIBLE, where="--features", hint="give the features it was trained with",
+            )  # fmt: skip
+        return extractor
+
+    def _storing(self, conditions: Tensor, request: TrainingRequest) -> Model:
+        about = {**self.model.about, "features": request.features or self.model.about["features"]}
+        return replace(self.model, about=about, extra={"conditions": conditions})
+
+
+class TranslationConditioning(ClassConditioning):
+    """Contents from images, and a class code: seed s names the content s, counted round and round."""
+
+    draws_alone = False
+
+    def inputs(
+        self, g: Any, seeds: Sequence[int], device: torch.device | str, label: int | None = None
+    ) -> Inputs:
+        """Contents of ``seeds`` with the code of ``label``, or each with that of a random class."""
+        contents, codes = self.model.extra.get("contents"), self.model.extra.get("conditions")
+        if contents is None:
+            raise FsgenError(
+                f"{self.title} translates images, and was given none",
+                code=Code.INCOMPATIBLE, where="--content", hint="--content PICTURES",
+            )  # fmt: skip
+        if codes is None:
+            raise FsgenError(
+                f"{self.title} redraws images as a class, and holds no class code",
+                code=Code.INCOMPATIBLE, where=self.title,
+                hint="fsgen adapt IMAGES --source MODEL --method classcode",
+            )  # fmt: skip
+        if label is None:
+            rows = [int(torch.randint(len(codes), [], generator=random.generator(s, "class"))) for s in seeds]
+        else:
+            rows = [label] * len(seeds)
+        shown = contents[[seed % len(contents) for seed in seeds]].float() / 127.5 - 1
+        return Inputs(content=shown, h=codes[rows]).to(device)
+
+    def check_images(self, shots: ImageSet) -> None:
+        translation.ClassImages.of(shots, self.labels(shots), self.model)
+
+    def training_inputs(self, shots: ImageSet, request: TrainingRequest) -> TrainingInputs:
+        classes = translation.ClassImages.of(shots, self.labels(shots), self.model)
+        return TrainingInputs(
+            self.model, classes.drawing,
+            preview=lambda g: classes.drawing(g)(PREVIEW, random.generator(request.seed, "shown")),
+            stored=lambda g: {"conditions": classes.codes(g)},
+        )  # fmt: skip
+
+    def conditioned_on(self, shots: ImageSet, name: str, request: TrainingRequest) -> TrainingInputs:
+        code = translation.code_of(self.model.generator(), shots.floats())
+        about = {**self.model.about, "classes": [name]}
+        model = replace(self.model, about=about, extra={"conditions": code})
+        shown = TranslationConditioning(
+            replace(model, extra={**model.extra, "contents": shots.pixels[:PREVIEW]})
+        )
+        return TrainingInputs(
+            model,
+            self.prior,
+            lambda g: shown.inputs(g, range(PREVIEW), request.device),
+            lambda g: model.extra,
+        )
+
+
 def prepared(model: Model, inputs: Inputs) -> Inputs:
     """Change ``inputs`` as the methods that ``model`` was made with do, by the tensors they stored in it."""
     for name in dict.fromkeys(key.split(".")[0] for key in model.extra if "." in key):
@@ -180,9 +290,6 @@ def prepared(model: Model, inputs: Inputs) -> Inputs:
 
 def conditioning_of(model: Model) -> Conditioning:
     """The conditioning of ``model``."""
-    from fsgen.sampling.instances import InstanceConditioning  # both build on this module
-    from fsgen.sampling.translation import TranslationConditioning
-
     if Trait.TRANSLATION in model.family.traits:
         return TranslationConditioning(model)
     if model.spec.get("h_dim"):

@@ -13,71 +13,15 @@ from torch import Tensor, nn
 from fsgen import rng as random
 from fsgen.data import neighbours
 from fsgen.data.decode import Fit
-from fsgen.data.images import ImageSet, load_images
+from fsgen.data.images import load_images
 from fsgen.errors import Code, FsgenError
-from fsgen.features import feature_networks
 from fsgen.features.base_extractor import Extractor
 from fsgen.interfaces import Draw, Inputs
 from fsgen.models.model import Model
-from fsgen.sampling.conditioning import PREVIEW, ClassConditioning, TrainingInputs, TrainingRequest
 
 BATCH = 64
 MANY = 10_000  # images from which on the paper takes 50 neighbours; 5 below
 STORED = 1000  # instances that a model keeps to draw from, as the published ones do
-
-
-class InstanceConditioning(ClassConditioning):
-    """The features of an image and, where the model has classes, labels as well."""
-
-    def _draw(self, g: Any, n: int, rng: torch.Generator, label: int | None) -> Inputs:
-        conditions = self.model.extra.get("conditions")
-        if conditions is None:
-            raise FsgenError(
-                f"{self.title} draws from the features of an image, and holds none",
-                code=Code.INCOMPATIBLE, where=self.title,
-                hint="fsgen adapt IMAGES --source MODEL --method instances",
-            )  # fmt: skip
-        inputs = super()._draw(g, n, rng, label)
-        rows = torch.randint(len(conditions), (n,), generator=rng, device=rng.device)
-        return replace(inputs, h=conditions.to(rng.device)[rows])
-
-    def training_inputs(self, shots: ImageSet, request: TrainingRequest) -> TrainingInputs:
-        assert request.extractor is not None
-        features = features_of(request.extractor, shots.pixels, request.progress)
-        flipped = None
-        if request.mirror:
-            flipped = features_of(request.extractor, shots.pixels.flip(3), request.progress)
-        k = neighbours_for(len(shots), request.neighbours) if len(shots) > 1 else 1
-        found = InstanceSet.of(features, k, self.labels(shots), flipped)
-        after = InstanceConditioning(self._storing(found.stored(request.seed), request))
-        return TrainingInputs(
-            after.model, found.drawing, lambda g: after.inputs(g, range(PREVIEW), request.device),
-            lambda g: after.model.extra,
-        )  # fmt: skip
-
-    def conditioned_on(self, shots: ImageSet, name: str, request: TrainingRequest) -> TrainingInputs:
-        return self.training_inputs(shots, replace(request, mirror=False))
-
-    def extractor(self, name: str, device: torch.device | str, weights_dir: Path | None) -> Extractor | None:
-        name = name or self.model.about.get("features", "")
-        if not name:
-            known = ", ".join(feature_networks.INSTANCE_NAMES)
-            raise FsgenError(
-                f"{self.title} does not say which features it draws from",
-                code=Code.INCOMPATIBLE, where="--features", hint=f"--features: {known}",
-            )  # fmt: skip
-        extractor = feature_networks.build_instance_extractor(name, device=device, weights_dir=weights_dir)
-        if extractor.dim != self.model.spec["h_dim"]:
-            raise FsgenError(
-                f"'{name}' gives {extractor.dim} features, and {self.title} draws from "
-                f"{self.model.spec['h_dim']}",
-                code=Code.INCOMPATIBLE, where="--features", hint="give the features it was trained with",
-            )  # fmt: skip
-        return extractor
-
-    def _storing(self, conditions: Tensor, request: TrainingRequest) -> Model:
-        about = {**self.model.about, "features": request.features or self.model.about["features"]}
-        return replace(self.model, about=about, extra={"conditions": conditions})
 
 
 def features_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,77 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fsgen import rng as random
 from fsgen.data.decode import Fit
 from fsgen.data.images import ImageSet, load_images
 from fsgen.errors import Code, FsgenError
-from fsgen.interfaces import Draw, Inputs
+from fsgen.interfaces import Draw, Inputs, Trait
 from fsgen.models.classes import names_of
 from fsgen.models.model import Model
-from fsgen.sampling.conditioning import (
-    PREVIEW,
-    ClassConditioning,
-    TrainingInputs,
-    TrainingRequest,
-    conditioning_of,
-)
 
 BATCH = 16
 CODED = 64  # images behind the code of a class, after training
-
-
-class TranslationConditioning(ClassConditioning):
-    """Contents from images, and a class code: seed s names the content s, counted round and round."""
-
-    draws_alone = False
-
-    def inputs(
-        self, g: Any, seeds: Sequence[int], device: torch.device | str, label: int | None = None
-    ) -> Inputs:
-        """Contents of ``seeds`` with the code of ``label``, or each with that of a random class."""
-        contents, codes = self.model.extra.get("contents"), self.model.extra.get("conditions")
-        if contents is None:
-            raise FsgenError(
-                f"{self.title} translates images, and was given none",
-                code=Code.INCOMPATIBLE, where="--content", hint="--content PICTURES",
-            )  # fmt: skip
-        if codes is None:
-            raise FsgenError(
-                f"{self.title} redraws images as a class, and holds no class code",
-                code=Code.INCOMPATIBLE, where=self.title,
-                hint="fsgen adapt IMAGES --source MODEL --method classcode",
-            )  # fmt: skip
-        if label is None:
-            rows = [int(torch.randint(len(codes), [], generator=random.generator(s, "class"))) for s in seeds]
-        else:
-            rows = [label] * len(seeds)
-        shown = contents[[seed % len(contents) for seed in seeds]].float() / 127.5 - 1
-        return Inputs(content=shown, h=codes[rows]).to(device)
-
-    def check_images(self, shots: ImageSet) -> None:
-        ClassImages.of(shots, self.labels(shots), self.model)
-
-    def training_inputs(self, shots: ImageSet, request: TrainingRequest) -> TrainingInputs:
-        classes = ClassImages.of(shots, self.labels(shots), self.model)
-        return TrainingInputs(
-            self.model, classes.drawing,
-            preview=lambda g: classes.drawing(g)(PREVIEW, random.generator(request.seed, "shown")),
-            stored=lambda g: {"conditions": classes.codes(g)},
-        )  # fmt: skip
-
-    def conditioned_on(self, shots: ImageSet, name: str, request: TrainingRequest) -> TrainingInputs:
-        code = code_of(self.model.generator(), shots.floats())
-        about = {**self.model.about, "classes": [name]}
-        model = replace(self.model, about=about, extra={"conditions": code})
-        shown = TranslationConditioning(
-            replace(model, extra={**model.extra, "contents": shots.pixels[:PREVIEW]})
-        )
-        return TrainingInputs(
-            model,
-            self.prior,
-            lambda g: shown.inputs(g, range(PREVIEW), request.device),
-            lambda g: model.extra,
-        )
 
 
 @dataclass(frozen=True)
@@ -144,7 +81,7 @@ def translating(model: Model, contents: str | Path, fit: Fit) -> Model:
     Raises:
         FsgenError: it does not translate, or nothing there can be read.
     """
-    if conditioning_of(model).draws_alone:
+    if Trait.TRANSLATION not in model.family.traits:
         title = model.about.get("title", "this model")
         raise FsgenError(
             f"{title} does not translate images",

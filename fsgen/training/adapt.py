@@ -19,6 +19,7 @@ from fsgen.methods.stack import Stack, check_fits, parse
 from fsgen.models import model as models
 from fsgen.sampling.conditioning import conditioning_of
 from fsgen.training import early_stopping, trainer, training_free_run
+from fsgen.training.job import TrainingJob
 from fsgen.training.method_context import vgg16
 from fsgen.training.run_options import AdaptOptions, RunConfig, takes
 from fsgen.training.start import (
@@ -31,7 +32,6 @@ from fsgen.training.start import (
     source_of,
     starting_model,
 )
-from fsgen.training.trainer import TrainingJob
 from fsgen.training.training_free_run import TrainingFreeJob
 from fsgen.training_free.style_transfer import StyleTransfer
 

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,8 @@ from fsgen.models.adapter import Adapter
 from fsgen.models.model import Model
 from fsgen.sampling.conditioning import TrainingInputs, conditioning_of, prepared
 from fsgen.training import plots
+from fsgen.training.job import TrainingJob
 from fsgen.training.run_options import RunConfig
-
-if TYPE_CHECKING:
-    from fsgen.training.trainer import TrainingJob
 
 
 class Preview:

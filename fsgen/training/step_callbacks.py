@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,10 +16,8 @@ from fsgen.errors import Code, FsgenError
 from fsgen.interfaces import TrainingState
 from fsgen.models.model import Model
 from fsgen.training import early_stopping, state_file
-
-if TYPE_CHECKING:
-    from fsgen.training.results import Preview
-    from fsgen.training.trainer import TrainingJob
+from fsgen.training.job import TrainingJob
+from fsgen.training.results import Preview
 
 LOG_EVERY = 10  # steps between lines of log.jsonl
 

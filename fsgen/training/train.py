@@ -20,9 +20,9 @@ from fsgen.methods.stack import Stack
 from fsgen.sampling.instances import neighbours_for
 from fsgen.training import trainer
 from fsgen.training.adapt import technique_of
+from fsgen.training.job import TrainingJob
 from fsgen.training.run_options import RunConfig, TrainOptions, takes
 from fsgen.training.start import check_outside, full_config, read_shots, resolve_recipe, source_of
-from fsgen.training.trainer import TrainingJob
 
 
 @takes(TrainOptions)

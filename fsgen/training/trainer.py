@@ -8,57 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from fsgen.callbacks import Callbacks
-from fsgen.data.images import ImageSet
 from fsgen.errors import FsgenError, Interrupted
 from fsgen.features import weight_files
-from fsgen.features.base_extractor import Extractor
 from fsgen.interfaces import MethodContext, TrainingState, Trait
-from fsgen.io.run_folder import RunFolder
-from fsgen.methods.stack import Stack
-from fsgen.models.model import Model
-from fsgen.sampling.conditioning import TrainingInputs, TrainingRequest, conditioning_of
+from fsgen.sampling.conditioning import TrainingInputs, conditioning_of
 from fsgen.training import domain_gap, loop, results, state_file, step_callbacks
 from fsgen.training.batches import RealBatches, real_batches
+from fsgen.training.job import TrainingJob
 from fsgen.training.method_context import method_context, networks_of
-from fsgen.training.run_options import RunConfig
 from fsgen.training.start import full_config
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """A run with everything checked and nothing trained."""
-
-    config: RunConfig
-    source: Model  # as it was found
-    model: Model  # the starting model, perhaps with one class more
-    shots: ImageSet
-    methods: Stack
-    recipe: Any
-    folder: RunFolder
-    callbacks: Callbacks
-    extractor: Extractor | None = None  # of instance features
-    resumed: bool = False  # from the state in the run folder
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.config.device)
-
-    def training_inputs(self) -> TrainingInputs:
-        """Inputs by the model's conditioning."""
-        return conditioning_of(self.model).training_inputs(self.shots, self.request())
-
-    def request(self) -> TrainingRequest:
-        config = self.config
-        return TrainingRequest(
-            config.seed, self.device, config.mirror, config.neighbours, config.features, self.extractor,
-            partial(self.callbacks.progress, "features"),
-        )  # fmt: skip
 
 
 @dataclass

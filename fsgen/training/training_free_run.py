@@ -24,9 +24,9 @@ from fsgen.sampling.conditioning import PREVIEW, conditioning_of
 from fsgen.sampling.sampler import Loaded, ready
 from fsgen.training import domain_gap, results
 from fsgen.training.batches import real_batches
+from fsgen.training.job import TrainingJob
 from fsgen.training.method_context import method_context
 from fsgen.training.start import full_config
-from fsgen.training.trainer import TrainingJob
 from fsgen.training_free.style_transfer import StyleTransfer
 
 
