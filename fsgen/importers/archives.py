@@ -142,11 +142,12 @@ def _read_funit(runs: Runs, name: str) -> Foreign:
 
 def _read_funit_files(files: dict[str, Path]) -> Foreign:
     """Read the networks of ``gen`` and, if present, of ``dis``."""
-    from fsgen.importers.readers import read_foreign  # its table contains this module
-
-    tensors = dict(read_foreign(files["gen"]).tensors)
-    if "dis" in files:
-        tensors |= {name or "dis": state for name, state in read_foreign(files["dis"]).tensors.items()}
+    found = {}
+    for part, path in files.items():
+        with explain_damage(path):
+            found[part] = read_torch(path).tensors
+    tensors = dict(found["gen"])
+    tensors |= {name or "dis": state for name, state in found.get("dis", {}).items()}
     return Foreign("folder", tensors, extras={"sha256": _hashes(files.values())})
 
 
