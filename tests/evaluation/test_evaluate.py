@@ -183,14 +183,14 @@ def test_a_download_is_used(tiny, real_images, alexnet_file, tmp_path, monkeypat
 
     monkeypatch.setattr(weight_files, "online", lambda **talk: fake)
     monkeypatch.setattr(weight_files, "_search", lambda *args: None)
-    with pytest.raises(FsgenError, match="at least 31 pixels"):  # 16 px: it was fetched, and then of no use
+    with pytest.raises(FsgenError, match="at least 31 px"):  # 16 px: it was fetched, and then of no use
         evaluate(tiny, real=real_images, samples=4, metrics=["lpips"], download=True, weights_dir=tmp_path)
     assert (tmp_path / alexnet_file.name).is_file()
 
 
 def test_pictures_too_small_for_lpips_are_left_out(tiny, real_images, alexnet_file, few):
     report = evaluate(tiny, real=real_images, samples=4, weights_dir=alexnet_file.parent)
-    assert "31 pixels" in report.left_out["lpips"]["why"] and "diversity" in report.metrics
+    assert "31 px" in report.left_out["lpips"]["why"] and "diversity" in report.metrics
 
 
 def test_a_model_and_its_pictures_in_a_folder_or_zip_measure_the_same(
