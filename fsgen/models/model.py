@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fsgen import registry
 from fsgen.errors import Code, FsgenError, suggest
-from fsgen.interfaces import Family, Spec, Trait
+from fsgen.interfaces import Discriminator, Family, Module, Networks, Spec, Trait
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import sources_dir
 from fsgen.io.run_folder import REDRAWN, RUN_MODEL
@@ -54,19 +54,19 @@ class Model:
 
     def generator(self, which: str | None = None, device: torch.device | str = "cpu") -> nn.Module:
         """A generator with the weights ``which`` (default: ``best``), float32, in eval mode."""
-        g = self._bare("g")
+        g = self._on_meta(discriminator=False).g.to_empty(device="cpu")
         _load(g, self.networks[which or self.best], which or self.best)
         return g.eval().to(device)
 
-    def discriminator(self, device: torch.device | str = "cpu") -> nn.Module | None:
+    def discriminator(self, device: torch.device | str = "cpu") -> Discriminator | None:
         """The discriminator, or None if there is none."""
-        if "d" not in self.networks:
+        if "d" not in self.networks or (d := self._on_meta(discriminator=True).d) is None:
             return None
-        d = self._bare("d")
+        d = d.to_empty(device="cpu")
         _load(d, self.networks["d"], "d")
         return d.eval().to(device)
 
-    def fresh_discriminator(self, seed: int, device: torch.device | str = "cpu") -> nn.Module:
+    def fresh_discriminator(self, seed: int, device: torch.device | str = "cpu") -> Discriminator:
         """An untrained discriminator for a model without one."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -88,14 +88,13 @@ class Model:
         about = {"family": self.family.name, "spec": self.spec, **self.about}
         checkpoint.write_file(path, self._tensors(), about)
 
-    def _bare(self, which: str) -> nn.Module:
-        """G or D with uninitialised weights, to be loaded."""
+    def _on_meta(self, *, discriminator: bool) -> Networks:
+        """The networks without memory for their weights."""
         with torch.device("meta"):
-            built = self.family.build(self.spec, discriminator=which == "d")
-        return getattr(built, which).to_empty(device="cpu")
+            return self.family.build(self.spec, discriminator=discriminator)
 
 
-def _load(net: nn.Module, state: Mapping[str, Tensor], which: str) -> None:
+def _load(net: Module, state: Mapping[str, Tensor], which: str) -> None:
     try:
         net.load_state_dict({key: value.float() for key, value in state.items()}, strict=True)
     except RuntimeError as error:
