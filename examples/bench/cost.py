@@ -14,24 +14,23 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from statistics import quantiles
+from tempfile import TemporaryDirectory
 
 import torch
-from fsgen.training.data_source import make_data_source
-from fsgen.training.settings import STEPS, Settings
 
 import fsgen
 from fsgen import rng as random
 from fsgen.callbacks import Callbacks
+from fsgen.io.run_folder import RunFolder
+from fsgen.methods.stack import Stack, parse
 from fsgen.models import model as models
 from fsgen.nn import per_sample_fisher as estimator
 from fsgen.training import fisher as fishers
-from fsgen.training import loop
-from fsgen.training.adapt import technique_of
-from fsgen.training.method_context import make_method_context
-from fsgen.training.trainer import read_shots, resolved, start_of
+from fsgen.training import loop, trainer
+from fsgen.training.run_options import AdaptOptions, RunConfig
+from fsgen.training.start import read_shots, resolve_recipe, starting_model
 
 SHOTS = Path(__file__).parent.parent / "ten_sketches"
 METHODS = "finetune;ewc;diffaugment;ewc,diffaugment"
@@ -39,33 +38,27 @@ BATCH = 16  # of Fisher samples
 
 
 def stepper(
-    model: models.Model, name: str, device: torch.device, batch: int | None
+    model: models.Model, name: str, device: torch.device, batch: int | None, folder: Path
 ) -> tuple[Callable[[], float], int]:
-    """A function that does one more step of a run of its own and tells how long it took; images a step."""
-    methods = technique_of(
-        name, {"ewc": {"lambda": 500, "samples": BATCH}} if "ewc" in name.split(",") else {}
-    )
+    """Prepare a run; return a function that does one step and returns its seconds, and the batch size."""
+    options = {"ewc": {"lambda": 500, "samples": BATCH}} if "ewc" in name.split(",") else {}
+    methods = Stack(parse(name, options))
     methods.check(model.family)
-    model = start_of(model, "", methods)
+    model = starting_model(model, "", methods)
     shots = read_shots(model, SHOTS, "crop", Callbacks())
     usual = methods.recipe(model.family, model.spec, len(shots))
-    recipe = resolved(model, usual | ({"batch": batch} if batch else {}))
-    settings = Settings(images=str(SHOTS), method=methods.name, device=str(device))
-    data = make_data_source(model, shots, settings, methods, device, Callbacks())
-    methods.setup(make_method_context(
-        model, data, recipe=recipe, steps=STEPS, shots=len(shots), seed=0, device=device, weights_dir=None,
-        callbacks=Callbacks(), scratch=False,
+    recipe = resolve_recipe(model, usual | ({"batch": batch} if batch else {}))
+    config = RunConfig.of(AdaptOptions(method=name), images=str(SHOTS), device=str(device), mirror=False)
+    prepared = trainer.prepare(trainer.TrainingJob(
+        config, model, model, shots, methods, recipe, RunFolder.plan(folder, force=False), Callbacks()
     ))  # fmt: skip
-    g, d = model.generator(model.start, device), model.discriminator(device)
-    methods.add_modules(g, d)
-    trains = partial(methods.trains, model.family, model.spec)
-    state = loop.begin(model.family, g, d, recipe, trains)
+    state = prepared.state
 
     def step() -> float:
         began = time.perf_counter()
         loop.train(
-            state, family=model.family, methods=methods, real_batches=data.real_batches, recipe=recipe,
-            steps=state.step + 1, seed=0, draw=data.drawing(g),
+            state, family=model.family, methods=methods, real_batches=prepared.real_batches, recipe=recipe,
+            steps=state.step + 1, seed=0, draw=prepared.data.draw(state.g),
         )  # fmt: skip
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -100,7 +93,11 @@ def main() -> None:
             how(g, score, batch)
             times[name].append((time.perf_counter() - began) / BATCH)
     names = given.methods.split(";")
-    steppers = {name: stepper(model, name, device, given.batch) for name in names}
+    with TemporaryDirectory() as folder:
+        steppers = {
+            name: stepper(model, name, device, given.batch, Path(folder) / str(row))
+            for row, name in enumerate(names)
+        }
     taken: dict[str, list[float]] = {name: [] for name in names}
     for step, _ in steppers.values():
         step()  # warm up

@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 from adaptations import SAMPLES, SIZE, TARGETS, Judge, rows, write
-from fsgen.training.settings import STEPS
 from PIL import Image
 
 import fsgen
@@ -38,9 +37,11 @@ from fsgen.nn.losses import ewc_penalty
 from fsgen.sampling.sampler import ready
 from fsgen.training import early_stopping
 from fsgen.training.fisher import fisher
+from fsgen.training.run_options import AdaptOptions
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 METHODS = ("finetune", "ewc")
+STEPS = AdaptOptions.steps
 
 
 class Judged:
