@@ -71,7 +71,7 @@ def read_archive(path: Path) -> Foreign:
 
 def read_pair(path: Path) -> Foreign:
     """Read FUNIT's ``gen_N.pt`` and the ``dis_N.pt`` beside it, with layout and ``extras`` of a folder."""
-    return _read_funit_files({"gen": path, "dis": _discriminator(path)})
+    return _read_funit({"gen": path, "dis": _discriminator(path)})
 
 
 # ---- folders ----------------------------------------------------------------------------------------------
@@ -136,18 +136,10 @@ def _distance(state: dict[str, Any]) -> float:
     return float(found) if isinstance(found, int | float) and not math.isnan(found) else math.inf
 
 
-def _read_funit(runs: Runs, name: str) -> Foreign:
-    return _read_funit_files(runs[max(runs, key=int)])
-
-
-def _read_funit_files(files: dict[str, Path]) -> Foreign:
+def _read_funit(files: dict[str, Path]) -> Foreign:
     """Read the networks of ``gen`` and, if present, of ``dis``."""
-    found = {}
-    for part, path in files.items():
-        with explain_damage(path):
-            found[part] = read_torch(path).tensors
-    tensors = dict(found["gen"])
-    tensors |= {name or "dis": state for name, state in found.get("dis", {}).items()}
+    found = {part: read_torch(path).tensors for part, path in files.items()}
+    tensors = found["gen"] | {name or "dis": state for name, state in found.get("dis", {}).items()}
     return Foreign("folder", tensors, extras={"sha256": _hashes(files.values())})
 
 
@@ -174,7 +166,7 @@ FolderReader = Callable[[Runs, str], Foreign]
 _FUNIT = re.compile(r"(?P<part>gen|dis)_(?P<run>\d+)\.pt")
 _LAYOUTS: dict[re.Pattern[str], tuple[set[str], FolderReader]] = {  # file names -> generator parts, reader
     re.compile(r"(?P<part>G_ema|state_dict|G|D)(?P<run>_best\d+)?\.pth"): ({"G", "G_ema"}, _read_biggan),
-    _FUNIT: ({"gen"}, _read_funit),
+    _FUNIT: ({"gen"}, lambda runs, name: _read_funit(runs[max(runs, key=int)])),
     re.compile(r"(?P<run>(best-)?network-snapshot(-\d+)?)(?P<part>\.pkl)"): ({".pkl"}, _read_stylegan2),
 }
 

@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fsgen.atomic import FULL
 from fsgen.errors import Code, FsgenError
 from fsgen.importers.layouts import collect_networks
 from fsgen.importers.restricted_unpickler import (
@@ -171,7 +172,8 @@ def explain_damage(path: Path) -> Iterator[None]:
         raise FsgenError(message, code=Code.DAMAGED, where=path, hint=AGAIN) from error
     except OSError as error:
         message = f"cannot read {path}: {error.strerror or printable(error)}"
-        raise FsgenError(message, code=Code.UNSUPPORTED, where=path) from error
+        code = Code.SYSTEM if error.errno in FULL else Code.UNSUPPORTED  # unpacking may fill the disk
+        raise FsgenError(message, code=code, where=path) from error
 
 
 @contextmanager

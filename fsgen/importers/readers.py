@@ -31,10 +31,11 @@ def _is_safetensors(path: Path, head: bytes) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
 
 
+PAIR = Reader(archives.is_pair, archives.read_pair)  # FUNIT's gen_N.pt with dis_N.pt beside it
 READERS = (
-    Reader(archives.is_pair, archives.read_pair),  # FUNIT's gen_N.pt with dis_N.pt beside it
     Reader(lambda path, head: path.is_dir(), archives.read_folder),
     Reader(lambda path, head: _ARCHIVE.match(head), archives.read_archive),
+    PAIR,
     Reader(lambda path, head: _TORCH.match(head), pickles.read_torch),
     Reader(lambda path, head: _PICKLE.match(head), pickles.read_nvidia),
     Reader(_is_safetensors, pickles.read_safetensors),
@@ -55,8 +56,8 @@ def read_foreign(path: str | Path, *, beside: bool = False) -> Foreign:
         if not path.is_dir():
             with path.open("rb") as file:
                 head = file.read(HEAD)
-        for reader in READERS if beside else READERS[1:]:
-            if reader.sniff(path, head):
+        for reader in READERS:
+            if (beside or reader is not PAIR) and reader.sniff(path, head):
                 return reader.read(path)
     what = "a web page" if re.match(rb"\s*<[!?a-zA-Z]", head) else "not a checkpoint" if head else "empty"
     raise FsgenError(

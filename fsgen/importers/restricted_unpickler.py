@@ -211,12 +211,9 @@ class Machine:
     """
 
     def __init__(
-        self,
-        name: str,
-        allowed: Globals,
-        persistent: Callable[[Any], Any] | None = None,
+        self, name: str, allowed: Globals, persistent: Callable[[Any], Any] | None = None,
         steps: Iterator[int] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.name = name
         self.allowed = allowed
         self.persistent = persistent

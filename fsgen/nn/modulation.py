@@ -5,8 +5,7 @@ Implemented as parametrisations: the network's code reads ``weight`` and ``bias`
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import cast
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -98,8 +97,7 @@ def _list(name: str) -> str:
 def fold(net: nn.Module) -> None:
     """Replace modulated parameters by their values."""
     for module in list(net.modules()):
-        if parametrize.is_parametrized(module):
-            changes = cast(Mapping[str, nn.ModuleList], module.parametrizations)
-            for leaf in list(changes):
-                if isinstance(changes[leaf][0], Rank1 | Shift):
-                    parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
+        changes = getattr(module, "parametrizations", {})
+        for leaf in list(changes):
+            if isinstance(changes[leaf][0], Rank1 | Shift):
+                parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)

@@ -268,6 +268,16 @@ def test_the_same_file_twice_is_refused(tmp_path, folder):
         read_foreign(path)
 
 
+@pytest.mark.parametrize("name", ["gen_00000001.pt", "dis_00000001.pt"])
+def test_an_archive_in_place_of_a_file_of_a_folder_is_refused(tmp_path, name):
+    write_snapshot(tmp_path / "run", "00000001", 1)
+    packed(tmp_path / "x.tar.gz", tmp_path / "run").rename(tmp_path / "run" / name)
+    with refused(Code.DAMAGED, name):
+        read_foreign(tmp_path / "run")
+    with refused(Code.DAMAGED, name):
+        read_foreign(packed(tmp_path / "y.tar", tmp_path / "run", "w"))
+
+
 @pytest.mark.parametrize("share", [0.2, 0.9])
 def test_a_truncated_archive_is_refused(tmp_path, folder, share):
     whole = packed(tmp_path / "x.tar.gz", folder).read_bytes()
