@@ -56,6 +56,7 @@ class EWC(Method[EWCOptions]):
         self.penalised: tuple[list[Tensor], ...] = ()  # in a run: G's weights, theta_S, F
         if self.options.lambda_ != "auto":
             self.weight = _number(self.options.lambda_)
+            self.resolve(lambda_=repr(self.weight))
 
     def setup(self, context: MethodContext) -> None:
         """Estimate F and choose lambda, or take both from a saved run."""

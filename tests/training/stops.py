@@ -30,7 +30,7 @@ def adapt(images, out, source, name="finetune", steps=STEPS, **options):
 def outcome(run):
     """Identities of the adapted model and of the state behind it, and what stands in the configuration."""
     model, state = (load_file(run / name) for name in ("model.safetensors", "state/latest.safetensors"))
-    return checkpoint.digest(model), checkpoint.digest(state), RunFolder.open(run).config()
+    return checkpoint.hash_tensors(model), checkpoint.hash_tensors(state), RunFolder.open(run).config()
 
 
 class After:

@@ -11,7 +11,7 @@ from tiny import draw_images
 import fsgen
 from fsgen import registry
 from fsgen.data.images import load_images
-from fsgen.errors import Code, FsgenError
+from fsgen.errors import Code
 from fsgen.interfaces import Inputs
 from fsgen.models import model as models
 from fsgen.training import batches
@@ -34,7 +34,7 @@ def classes(tmp_path_factory):
     return folder
 
 
-def test_a_source_is_made_from_nothing_and_can_be_adapted(tmp_path, drawings):
+def test_a_source_is_trained_from_scratch_and_can_be_adapted(tmp_path, drawings):
     run = train(drawings, out=tmp_path / "run", steps=2, **SMALL)
     model = models.load(run)
     assert model.about["title"].startswith("stylegan2 16 px") and "source" not in model.about
@@ -55,20 +55,21 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, drawings, one_thr
     assert weights(other) != weights(whole)
 
 
-def test_augmentation_helps_and_what_holds_on_to_a_source_is_refused(tmp_path, drawings):
+def test_augmentation_helps_and_methods_that_need_a_source_are_refused(tmp_path, drawings):
     plain = train(drawings, out=tmp_path / "plain", steps=2, **SMALL)
     helped = train(drawings, out=tmp_path / "helped", steps=2, method="diffaugment", **SMALL)
     assert weights(plain) != weights(helped)
-    with pytest.raises(FsgenError, match="ewc needs a source"):
-        train(drawings, out=tmp_path / "run", method="ewc", **SMALL)
+    for method in ("ewc", "classcode"):
+        with refused(Code.INCOMPATIBLE, method, "fsgen adapt --source"):
+            train(drawings, out=tmp_path / "run", method=method, **SMALL)
     with refused(Code.OUT_OF_RANGE, "--size 50"):
         train(drawings, out=tmp_path / "run", size=50)
-    with pytest.raises(FsgenError, match="no family 'stylegan'"):
+    with refused(Code.UNKNOWN_NAME, "'stylegan'", "did you mean 'stylegan2'"):
         train(drawings, out=tmp_path / "run", family="stylegan")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_family_brings_the_help_it_was_published_with(tmp_path, drawings):
+def test_a_family_brings_the_methods_of_its_published_training(tmp_path, drawings):
     config = train(drawings, out=tmp_path / "run", family="fastgan", width=4, dry_run=True)
     assert config["run"]["mirror"] is True
     assert config["method"] == {"diffaugment": {"policy": "color,translation", "where": "all"}}
@@ -86,14 +87,13 @@ def test_a_part_of_the_architecture_can_be_changed(tmp_path, drawings):
     model = models.load(run)
     assert not any("gate" in key for key in model.networks["g"]) and model.spec["sle"] is False
     resume(run, steps=2)
-    with pytest.raises(FsgenError, match="no 'slee'") as refused:
+    with refused(Code.UNKNOWN_NAME, "'slee'", "did you mean 'sle'"):
         train(drawings, out=tmp_path / "x", **changed | {"architecture": {"slee": False}})
-    assert "did you mean 'sle'" in refused.value.hint
-    with pytest.raises(FsgenError, match="'sle' in the architecture of fastgan takes a bool, not 0"):
+    with refused(Code.OUT_OF_RANGE, "'sle'", "fastgan", "bool", "0"):
         train(drawings, out=tmp_path / "x", **changed | {"architecture": {"sle": 0}})
 
 
-def test_a_dry_run_resolves_and_leaves_nothing(tmp_path, drawings):
+def test_a_dry_run_resolves_and_writes_nothing(tmp_path, drawings):
     config = train(drawings, out=tmp_path / "run", dry_run=True, recipe={"lr": 0.5}, **SMALL)
     assert config["run"]["fresh"]["size"] == 16 and config["recipe"]["lr"] == 0.5
     assert not (tmp_path / "run").exists()
@@ -116,9 +116,9 @@ def test_a_class_is_sampled_by_number_or_name(tmp_path, classes, tiny):
     dogs = loaded.sample(4, label="dogs")
     assert torch.equal(dogs, loaded.sample(4, label=1)) and not torch.equal(dogs, loaded.sample(4, label="2"))
     for label in ("dog", 3, "-1"):
-        with pytest.raises(FsgenError, match="no class"):
+        with refused(Code.UNKNOWN_NAME, "--class", f"'{label}'"):
             loaded.sample(1, label=label)
-    with pytest.raises(FsgenError, match="has no classes"):
+    with refused(Code.INCOMPATIBLE, "--class"):
         fsgen.load(tiny, device="cpu").sample(1, label=0)
 
 
@@ -138,20 +138,20 @@ def test_a_batch_holds_images_of_its_labels(classes):
 
 
 def test_folders_that_are_no_classes_are_refused(tmp_path, classes, drawings):
-    with pytest.raises(FsgenError, match="lies in none"):
+    with refused(Code.INCOMPATIBLE, drawings, "0000.png"):
         train(drawings, out=tmp_path / "run", classes=True, **SMALL)
     one = tmp_path / "one"
     shutil.copytree(classes / "cats", one / "cats")
-    with pytest.raises(FsgenError, match="one has one alone, cats"):
+    with refused(Code.INCOMPATIBLE, one, "only cats"):
         train(one, out=tmp_path / "run", classes=True, **SMALL)
     shutil.copytree(classes / "dogs", one / "dogs")
     (one / "empty").mkdir()
-    with pytest.raises(FsgenError, match="empty holds no image"):
+    with refused(Code.TOO_FEW, one / "empty"):
         train(one, out=tmp_path / "run", classes=True, **SMALL)
     shutil.rmtree(one / "empty")
     (one / "torn").mkdir()
     (one / "torn" / "a.png").write_bytes(b"no image")
-    with pytest.raises(FsgenError, match="no image of the class 'torn'"):
+    with refused(Code.TOO_FEW, "'torn'"):
         train(one, out=tmp_path / "run", classes=True, **SMALL)
     for name in registry.families():
         if not registry.family(name).traits & {"classes", "translation"}:
