@@ -21,6 +21,7 @@ from fsgen.models import model as models
 from fsgen.sampling import sheets
 from fsgen.training import fisher, trainer
 from fsgen.training.adapt import resume
+from fsgen.training.run_options import RunConfig
 from fsgen.training.train import train
 
 MODEL = "test_resnet.r160_in1k"  # timm has it for tests: small
@@ -122,7 +123,7 @@ def test_reconstructions_are_compared_by_lpips_if_its_weights_are_there(tmp_path
     asked = SimpleNamespace(
         model=SimpleNamespace(family=SimpleNamespace(traits={"reconstruction"})), device="cpu",
         recipe=SimpleNamespace(reconstruction=1.0), callbacks=Callbacks(),
-        config=SimpleNamespace(weights_dir=str(tmp_path)),
+        config=RunConfig(weights_dir=str(tmp_path)),
     )  # fmt: skip
     trainer._perceptual(asked)
     assert found == []
