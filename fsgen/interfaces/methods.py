@@ -66,7 +66,7 @@ class TrialRuns(Protocol):
 
 class Information(Protocol):
     def __call__(
-        self, g: Any, d: Any, samples: int, seed: int, *, report_progress: bool = False
+        self, g: Generator, d: Discriminator, samples: int, seed: int, *, report_progress: bool = False
     ) -> dict[NetworkName, dict[str, Tensor]]:
         """The diagonal Fisher information of both networks as they are, by parameter name."""
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fsgen import registry
 from fsgen.errors import Code, FsgenError, suggest
-from fsgen.interfaces import Discriminator, Family, Module, Networks, Spec, Trait
+from fsgen.interfaces import Discriminator, Family, Generator, Module, Networks, Spec, Trait
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import sources_dir
 from fsgen.io.run_folder import REDRAWN, RUN_MODEL
@@ -52,7 +52,7 @@ class Model:
         """The network that images are drawn with: the moving average if present, else ``g``."""
         return "g_ema" if "g_ema" in self.networks else "g"
 
-    def generator(self, which: str | None = None, device: torch.device | str = "cpu") -> nn.Module:
+    def generator(self, which: str | None = None, device: torch.device | str = "cpu") -> Generator:
         """A generator with the weights ``which`` (default: ``best``), float32, in eval mode."""
         g = self._on_meta(discriminator=False).g.to_empty(device="cpu")
         _load(g, self.networks[which or self.best], which or self.best)

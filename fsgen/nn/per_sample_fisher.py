@@ -8,13 +8,13 @@ batch, found in public code, is a different quantity that shrinks with the batch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from fsgen.interfaces import Inputs
+from fsgen.interfaces import Generator, Inputs, Module
 
 Likelihood = Callable[[Tensor, Inputs, Any], Tensor]
 """(image [1, C, H, W], its inputs, the sample's draw or None) -> scalar whose gradient is squared."""
@@ -24,7 +24,7 @@ Score = Callable[[Callable[..., Tensor], Inputs, Any], Tensor]
 
 
 def diagonal(
-    g: nn.Module, likelihood: Likelihood, batches: Iterable[tuple[Inputs, Tensor | None]]
+    g: Generator, likelihood: Likelihood, batches: Iterable[tuple[Inputs, Tensor | None]]
 ) -> dict[str, Tensor]:
     """Estimate the diagonal by parameter name, vectorised over the samples of each batch.
 
@@ -41,7 +41,7 @@ def diagonal(
 
 
 def diagonal_of_network(
-    net: nn.Module, score: Score, batches: Iterable[tuple[Inputs, Tensor | None]]
+    net: Module, score: Score, batches: Iterable[tuple[Inputs, Tensor | None]]
 ) -> dict[str, Tensor]:
     """``diagonal`` for any network and a scalar ``score`` of each sample."""
     params = {name: p.detach() for name, p in net.named_parameters()}
@@ -49,7 +49,9 @@ def diagonal_of_network(
 
     def scored(params: dict[str, Tensor], parts: dict[str, Tensor], draw: Tensor | None) -> Tensor:
         inputs = Inputs(**{name: part[None] for name, part in parts.items()})
-        return score(lambda *args: functional_call(net, (params, buffers), args), inputs, draw)
+        return score(
+            lambda *args: functional_call(cast(nn.Module, net), (params, buffers), args), inputs, draw
+        )
 
     total = {name: torch.zeros_like(p) for name, p in params.items()}
     count = 0
@@ -63,7 +65,7 @@ def diagonal_of_network(
 
 
 def diagonal_by_loop(
-    g: nn.Module, likelihood: Likelihood, batches: Iterable[tuple[Inputs, Tensor | None]]
+    g: Generator, likelihood: Likelihood, batches: Iterable[tuple[Inputs, Tensor | None]]
 ) -> dict[str, Tensor]:
     """Reference for ``diagonal``: one backward pass per sample."""
     params = dict(g.named_parameters())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from fsgen.data.images import ImageSet, folders_of
 from fsgen.errors import Code, FsgenError
 from fsgen.features import feature_networks
 from fsgen.features.base_extractor import Extractor
-from fsgen.interfaces import Draw, Inputs, Method, Trait
+from fsgen.interfaces import Draw, Generator, Inputs, Method, Trait
 from fsgen.methods.stack import own_part
 from fsgen.models.classes import drawn_class, names_of
 from fsgen.models.model import Model
@@ -34,9 +34,9 @@ class TrainingInputs:
     """The inputs of a run, those of its grids, and the conditions that the finished model stores."""
 
     model: Model  # the starting model, with the conditions it draws from
-    draw: Callable[[Any], Draw]  # G -> inputs for training
-    preview: Callable[[Any], Inputs]  # G -> the inputs of the grids
-    stored: Callable[[Any], dict[str, Tensor]]  # the trained G -> ``Model.extra``
+    draw: Callable[[Generator], Draw]  # G -> inputs for training
+    preview: Callable[[Generator], Inputs]  # G -> the inputs of the grids
+    stored: Callable[[Generator], dict[str, Tensor]]  # the trained G -> ``Model.extra``
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Conditioning:
 
     # ---- sampling ------------------------------------------------------------------------------------
 
-    def prior(self, g: Any, label: int | None = None) -> Draw:
+    def prior(self, g: Generator, label: int | None = None) -> Draw:
         """Inputs as images of the finished model are drawn from; ``label``: the class of all of them."""
         return lambda n, rng: prepared(self.model, self._draw(g, n, rng, label))
 
@@ -75,11 +75,11 @@ class Conditioning:
         """
         return None
 
-    def _draw(self, g: Any, n: int, rng: torch.Generator, label: int | None) -> Inputs:
+    def _draw(self, g: Generator, n: int, rng: torch.Generator, label: int | None) -> Inputs:
         return g.draw(n, rng)
 
     def inputs(
-        self, g: Any, seeds: Sequence[int], device: torch.device | str, label: int | None = None
+        self, g: Generator, seeds: Sequence[int], device: torch.device | str, label: int | None = None
     ) -> Inputs:
         """The inputs of ``seeds``, each drawn on the CPU by a generator of its own: a seed names one image,
         whatever the batch and the device."""
@@ -88,7 +88,7 @@ class Conditioning:
         return Inputs(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]}).to(device)
 
     @torch.no_grad()
-    def draw_images(self, g: Any, n: int, purpose: str) -> Tensor:
+    def draw_images(self, g: Generator, n: int, purpose: str) -> Tensor:
         """Draw n images [n, C, H, W] with the generator ``g``, on the CPU; ``purpose`` names the latents."""
         device = next(g.parameters()).device
         rng, draw = random.generator(0, purpose), self.prior(g)
@@ -138,7 +138,7 @@ class Conditioning:
 class ClassConditioning(Conditioning):
     """Labels: the model's own class where it stands for one, else any."""
 
-    def _draw(self, g: Any, n: int, rng: torch.Generator, label: int | None) -> Inputs:
+    def _draw(self, g: Generator, n: int, rng: torch.Generator, label: int | None) -> Inputs:
         inputs = super()._draw(g, n, rng, label)
         label = drawn_class(self.model) if label is None else label
         if label is None or inputs.y is None:
@@ -174,7 +174,7 @@ class ClassConditioning(Conditioning):
 class InstanceConditioning(ClassConditioning):
     """The features of an image and, where the model has classes, labels as well."""
 
-    def _draw(self, g: Any, n: int, rng: torch.Generator, label: int | None) -> Inputs:
+    def _draw(self, g: Generator, n: int, rng: torch.Generator, label: int | None) -> Inputs:
         conditions = self.model.extra.get("conditions")
         if conditions is None:
             raise FsgenError(
@@ -231,7 +231,7 @@ class TranslationConditioning(ClassConditioning):
     draws_alone = False
 
     def inputs(
-        self, g: Any, seeds: Sequence[int], device: torch.device | str, label: int | None = None
+        self, g: Generator, seeds: Sequence[int], device: torch.device | str, label: int | None = None
     ) -> Inputs:
         """Contents of ``seeds`` with the code of ``label``, or each with that of a random class."""
         contents, codes = self.model.extra.get("contents"), self.model.extra.get("conditions")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from fsgen.data.decode import Fit
 from fsgen.data.images import load_images
 from fsgen.errors import Code, FsgenError
 from fsgen.features.base_extractor import Extractor
-from fsgen.interfaces import Draw, Inputs
+from fsgen.interfaces import Draw, Generator, Inputs
 from fsgen.models.model import Model
 
 BATCH = 64
@@ -80,7 +79,7 @@ class InstanceSet:
         order = torch.randperm(len(self.features), generator=random.generator(seed, "stored instances"))
         return self.features[order[:STORED].sort().values]
 
-    def drawing(self, g: Any) -> Draw:
+    def drawing(self, g: Generator) -> Draw:
         """Inputs for training: an instance, and one of its neighbours as its real image.
 
         With classes the label is the neighbour's (the paper's section 3.2). Where images are mirrored, half
@@ -100,6 +99,7 @@ class InstanceSet:
             if self.flipped is not None:
                 turned = torch.rand(n, 1, generator=own) < 0.5
                 h = torch.where(turned, self.flipped[pairs.instances], h)
+            assert inputs.z is not None
             return replace(inputs, y=y, h=h.to(inputs.z.device), rows=pairs.images)
 
         return draw

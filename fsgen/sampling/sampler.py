@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from fsgen.data.decode import Fit
 from fsgen.data.image_output import to_uint8
 from fsgen.errors import Code, FsgenError
 from fsgen.features.base_extractor import Extractor
-from fsgen.interfaces import Inputs
+from fsgen.interfaces import Generator, Inputs
 from fsgen.models import model as models
 from fsgen.models.adapter import Adapter
 from fsgen.models.model import Model
@@ -33,7 +32,7 @@ class Loaded:
     """A model with its generator, ready to draw images."""
 
     model: Model
-    g: Any
+    g: Generator
     device: torch.device
     extractor: Extractor | None = None  # of instance features, once needed
 

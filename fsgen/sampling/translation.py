@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from fsgen.data.decode import Fit
 from fsgen.data.images import ImageSet, load_images
 from fsgen.errors import Code, FsgenError
-from fsgen.interfaces import Draw, Inputs, Trait
+from fsgen.interfaces import Draw, Generator, Inputs, Trait, Translator
 from fsgen.models.classes import names_of
 from fsgen.models.model import Model
 
@@ -44,7 +43,7 @@ class ClassImages:
             )  # fmt: skip
         return cls(images, torch.tensor(labels), len(names))
 
-    def drawing(self, g: Any) -> Draw:
+    def drawing(self, g: Generator) -> Draw:
         """Contents, and independently one image of a class for each (the paper trains with K = 1).
 
         Both may be any image, as published, so that some contents are redrawn as their own class.
@@ -61,15 +60,16 @@ class ClassImages:
 
         return draw
 
-    def codes(self, g: Any) -> Tensor:
+    def codes(self, g: Generator) -> Tensor:
         """The mean code of each class over its first images: [classes, latent_dim]."""
         rows = [(self.labels == k).nonzero().flatten()[:CODED] for k in range(self.count)]
         return torch.cat([code_of(g, self.images.floats(some)) for some in rows])
 
 
 @torch.no_grad()
-def code_of(g: Any, images: Tensor) -> Tensor:
+def code_of(g: Generator, images: Tensor) -> Tensor:
     """The mean class code [1, latent_dim] of float images [k, C, H, W] (the paper's equation 2)."""
+    assert isinstance(g, Translator)
     device = next(g.parameters()).device
     parts = [g.class_code(Inputs(style=part[:, None].to(device))).cpu() for part in images.split(BATCH)]
     return torch.cat(parts).mean(dim=0, keepdim=True)

@@ -12,7 +12,6 @@ whose samples vary little.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from torch import Tensor
 from fsgen.data.images import ImageSet
 from fsgen.errors import Code, FsgenError
 from fsgen.features.discriminator_features import embed
-from fsgen.interfaces import TrainingState
+from fsgen.interfaces import Discriminator, Generator, TrainingState
 from fsgen.methods.stack import Stack
 from fsgen.metrics.energy import energy_distance
 from fsgen.models.model import Model
@@ -63,8 +62,10 @@ class EarlyStopping:
         self.model, self.images, self.methods, self.device = model, shots, methods, device
 
     @cached_property
-    def discriminator(self) -> Any:
-        return self.model.discriminator(self.device)
+    def discriminator(self) -> Discriminator:
+        found = self.model.discriminator(self.device)
+        assert found is not None, "checked before step 0"
+        return found
 
     @cached_property
     def shots(self) -> Tensor:
@@ -91,6 +92,6 @@ class EarlyStopping:
             return f"ended at step {step}: {found}"
         return f"all {step} steps done: {found}; early stopping is at {BUDGET:.0%}"
 
-    def _distance(self, model: Model, g: Any) -> float:
+    def _distance(self, model: Model, g: Generator) -> float:
         drawn = embed(self.discriminator, conditioning_of(model).draw_images(g, SAMPLES, "stop"))
         return energy_distance(drawn, self.shots)

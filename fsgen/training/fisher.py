@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fsgen import device as devices
 from fsgen import rng as random
 from fsgen.errors import Code, FsgenError
-from fsgen.interfaces import Family, Inputs, NetworkName
+from fsgen.interfaces import Discriminator, Family, Generator, Inputs, Module, NetworkName
 from fsgen.io.cache_folders import make_folder
 from fsgen.models import model as models
 from fsgen.models.fisher_cache import Fisher, plan, read, write
@@ -91,7 +91,7 @@ def of_model(
 
 
 def of_both(
-    family: Family, g: Any, d: Any, batches: Iterable[tuple[Inputs, Tensor]]
+    family: Family, g: Generator, d: Discriminator, batches: Iterable[tuple[Inputs, Tensor]]
 ) -> dict[NetworkName, dict[str, Tensor]]:
     """The diagonal for both networks, of their own adversarial losses per sample (Zhao et al. 2022, section
     4; Zhao et al. 2023, section 3.2).
@@ -108,22 +108,26 @@ def of_both(
         return family.loss_d(net(pair[:1], one), net(pair[1:], one))
 
     totals: dict[NetworkName, dict[str, Tensor]] = {"g": {}, "d": {}}
-    name: NetworkName
     count = 0
     for inputs, real_images in batches:
         with torch.no_grad():
             pairs = torch.stack([real_images, g(inputs)], dim=1)
-        for name, net, score, draws in (("g", g, of_g, None), ("d", d, of_d, pairs)):
+        n = len(real_images)
+        both: list[tuple[NetworkName, Module, Any, Tensor | None]] = [
+            ("g", g, of_g, None),
+            ("d", d, of_d, pairs),
+        ]
+        for name, net, score, draws in both:
             size = _together(net, real_images.device)
             some = ((inputs[i : i + size], None if draws is None else draws[i : i + size])
-                    for i in range(0, len(real_images), size))  # fmt: skip
+                    for i in range(0, n, size))  # fmt: skip
             for key, value in estimator.diagonal_of_network(net, score, some).items():
-                totals[name][key] = totals[name].get(key, torch.zeros([])) + len(real_images) * value
-        count += len(real_images)
+                totals[name][key] = totals[name].get(key, torch.zeros([])) + n * value
+        count += n
     return {name: {key: value / count for key, value in found.items()} for name, found in totals.items()}
 
 
-def _together(net: nn.Module, device: torch.device) -> int:
+def _together(net: Module, device: torch.device) -> int:
     """The number of samples whose gradients are in memory at a time."""
     parameters = sum(p.numel() for p in net.parameters())
     return max(1, min(32, CHUNK * (32 if device.type == "cuda" else 1) // parameters))
@@ -171,7 +175,7 @@ class Gaussian:
 
 
 def _batches(
-    g: Any, drawn: Inputs, proxy: str, seed: int, device: torch.device, score: Any, progress: Progress
+    g: Generator, drawn: Inputs, proxy: str, seed: int, device: torch.device, score: Any, progress: Progress
 ) -> Iterator[tuple[Inputs, Tensor | None]]:
     """Inputs and, for a Gaussian, eps of each sample."""
     samples = len(drawn)
@@ -188,7 +192,7 @@ def _batches(
     progress(samples, samples)
 
 
-def _draw_shape(g: nn.Module, one: Inputs, proxy: str, score: Any) -> tuple[int, ...]:
+def _draw_shape(g: Generator, one: Inputs, proxy: str, score: Any) -> tuple[int, ...]:
     if proxy == "adversarial":
         return ()
     with torch.no_grad():

@@ -5,17 +5,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fsgen import rng as random
 from fsgen.interfaces import (
+    Discriminator,
     Draw,
     Family,
+    Generator,
     ImageKind,
     Inputs,
+    Module,
     NetworkName,
     StepContext,
     TrainingRecipe,
@@ -28,7 +30,7 @@ NETWORKS: tuple[NetworkName, NetworkName] = ("g", "d")
 
 
 def begin(
-    family: Family, g: Any, d: Any, recipe: TrainingRecipe,
+    family: Family, g: Generator, d: Discriminator, recipe: TrainingRecipe,
     trains: Callable[[NetworkName, str], bool] = lambda network, name: True,
 ) -> TrainingState:  # fmt: skip
     """The state before step 0. ``g`` and ``d`` are trained in place.
@@ -50,12 +52,12 @@ def begin(
     return TrainingState(g, d, g_ema, opt_g, opt_d, trained)
 
 
-def _freeze_others(net: nn.Module, trains: Callable[[str], bool]) -> dict[str, nn.Parameter]:
+def _freeze_others(net: Module, trains: Callable[[str], bool]) -> dict[str, nn.Parameter]:
     """The trained parameters of ``net``; modules without any are left in evaluation mode."""
     trained = {name: p for name, p in net.requires_grad_(False).named_parameters() if trains(name)}
     known = {id(p) for p in trained.values()}
 
-    def set_mode(module: nn.Module, training: bool) -> None:
+    def set_mode(module: Module, training: bool) -> None:
         """A module without parameters, such as a normalisation without scales, takes its parent's mode."""
         own = list(module.parameters())
         module.training = any(id(p) in known for p in own) if own else training
@@ -134,7 +136,7 @@ def _generator(seed: int, step: int, device: torch.device, purpose: str) -> torc
 
 
 def _draw_inputs(
-    methods: Stack, g: Any, draw: Draw, n: int, rng: torch.Generator, shown: bool = True
+    methods: Stack, g: Generator, draw: Draw, n: int, rng: torch.Generator, shown: bool = True
 ) -> Inputs:
     return methods.transform_inputs(draw(n, rng), g, rng, shown)
 
@@ -180,7 +182,7 @@ def ema_decay(recipe: TrainingRecipe, step: int) -> float:
 
 
 @torch.no_grad()
-def update_average(g_ema: nn.Module, g: nn.Module, decay: float) -> None:
+def update_average(g_ema: Module, g: Module, decay: float) -> None:
     """Exponential moving average of G's parameters (Karras et al. 2018, section 2). Buffers are copied, as
     NVIDIA's are; in rosinality's code those of the average never change."""
     torch._foreach_lerp_(list(g_ema.parameters()), list(g.parameters()), 1 - decay)

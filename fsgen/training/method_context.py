@@ -17,7 +17,17 @@ from fsgen.callbacks import Callbacks
 from fsgen.errors import Code, FsgenError, Interrupted
 from fsgen.features.vgg import Vgg
 from fsgen.features.weight_files import locate_file
-from fsgen.interfaces import Family, Inputs, Method, MethodContext, NetworkName, TrainingState, TrialRun
+from fsgen.interfaces import (
+    Discriminator,
+    Family,
+    Generator,
+    Inputs,
+    Method,
+    MethodContext,
+    NetworkName,
+    TrainingState,
+    TrialRun,
+)
 from fsgen.methods.stack import Stack
 from fsgen.models.classes import with_class_fisher
 from fsgen.models.model import Model
@@ -86,7 +96,7 @@ class _Sources:
         )  # fmt: skip
 
     def information(
-        self, g: Any, d: Any, samples: int, seed: int, *, report_progress: bool = False
+        self, g: Generator, d: Discriminator, samples: int, seed: int, *, report_progress: bool = False
     ) -> dict[NetworkName, dict[str, Tensor]]:
         """The diagonal Fisher information of both networks as they are, by parameter name."""
         draw = self.data.draw(g)
@@ -100,7 +110,7 @@ class _Sources:
                 yield inputs, self.real_batches(min(TOGETHER, samples - done), rng, inputs)
 
         # In training mode normalisations would use, and keep, the statistics of single samples.
-        frozen_g, frozen_d = (copy.deepcopy(net).eval() for net in (g, d))
+        frozen_g, frozen_d = copy.deepcopy(g).eval(), copy.deepcopy(d).eval()
         return fisher.of_both(self.family, frozen_g, frozen_d, batches())
 
     def frozen_network(self, name: str, **options: Any) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -140,7 +150,7 @@ def method_context(
     )  # fmt: skip
 
 
-def networks_of(model: Model, seed: int, device: torch.device) -> tuple[Any, Any]:
+def networks_of(model: Model, seed: int, device: torch.device) -> tuple[Generator, Discriminator]:
     """G at theta_S and D; a fresh D where the model has none."""
     d = model.discriminator(device)
     return model.generator(model.start, device), d or model.fresh_discriminator(seed, device)

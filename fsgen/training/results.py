@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import fsgen
 from fsgen.data import image_output
-from fsgen.interfaces import Inputs, TrainingState
+from fsgen.interfaces import Generator, Inputs, Module, TrainingState
 from fsgen.io import report_json
 from fsgen.methods.stack import Stack
 from fsgen.models.adapter import Adapter
@@ -55,11 +55,11 @@ def write_grid(above: Tensor | None, images: Tensor, path: Path, step: int, sour
 
 
 @torch.no_grad()
-def _images(g: Any, inputs: Inputs) -> Tensor:
+def _images(g: Generator, inputs: Inputs) -> Tensor:
     return g(inputs).cpu()
 
 
-def model_if_ended(model: Model, methods: Stack, state: TrainingState) -> tuple[Model, Any]:
+def model_if_ended(model: Model, methods: Stack, state: TrainingState) -> tuple[Model, Generator]:
     """``model`` and its generator, the moving average, as they would be if the run ended here."""
     g = copy.deepcopy(state.g_ema)
     model = dataclasses.replace(model, extra=model.extra | methods.export_from(g))
@@ -67,7 +67,7 @@ def model_if_ended(model: Model, methods: Stack, state: TrainingState) -> tuple[
     return model, g
 
 
-def _refresh(model: Model, g: Any, state: TrainingState, methods: Stack) -> None:
+def _refresh(model: Model, g: Generator, state: TrainingState, methods: Stack) -> None:
     """Refresh statistics derived from the weights, if weights other than embeddings were trained."""
     trained = [name for name in source_parameters(state, methods) if name not in model.family.embeddings]
     if trained and not methods.frozen_statistics:
@@ -81,7 +81,7 @@ def source_parameters(state: TrainingState, methods: Stack) -> list[str]:
 
 
 def write(
-    job: TrainingJob, data: TrainingInputs, state: TrainingState, *, source_g: Any, ended_early: bool,
+    job: TrainingJob, data: TrainingInputs, state: TrainingState, *, source_g: Generator, ended_early: bool,
     seconds: float, grid: Path,
 ) -> None:  # fmt: skip
     """Write model, adapter, plots and report.json; removes added modules from the networks of ``state``."""
@@ -165,7 +165,7 @@ def about_of(source: Model, config: RunConfig, options: dict[str, Any]) -> dict[
 
 
 @torch.no_grad()
-def rate_of_change(before: nn.Module, after: nn.Module, layers: dict[str, list[str]]) -> dict[str, float]:
+def rate_of_change(before: Module, after: Module, layers: dict[str, list[str]]) -> dict[str, float]:
     """Mean |theta - theta_S| over mean |theta_S| per layer, first to last (Li et al. 2020, figure 1)."""
     old, new = dict(before.named_parameters()), dict(after.named_parameters())
     out = {}
