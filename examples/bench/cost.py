@@ -24,7 +24,7 @@ import fsgen
 from fsgen import rng as random
 from fsgen.callbacks import Callbacks
 from fsgen.io.run_folder import RunFolder
-from fsgen.methods.stack import Stack, parse
+from fsgen.methods.stack import Stack, parse_methods
 from fsgen.models import model as models
 from fsgen.nn import per_sample_fisher as estimator
 from fsgen.training import fisher as fishers
@@ -42,7 +42,7 @@ def stepper(
 ) -> tuple[Callable[[], float], int]:
     """Prepare a run; return a function that does one step and returns its seconds, and the batch size."""
     options = {"ewc": {"lambda": 500, "samples": BATCH}} if "ewc" in name.split(",") else {}
-    methods = Stack(parse(name, options))
+    methods = Stack(parse_methods(name, options))
     methods.check(model.family)
     model = starting_model(model, "", methods)
     shots = read_shots(model, SHOTS, "crop", Callbacks())
@@ -56,7 +56,7 @@ def stepper(
 
     def step() -> float:
         began = time.perf_counter()
-        loop.train(
+        loop.train_steps(
             state, family=model.family, methods=methods, real_batches=prepared.real_batches, recipe=recipe,
             steps=state.step + 1, seed=0, draw=prepared.data.draw(state.g),
         )  # fmt: skip

@@ -130,7 +130,7 @@ def trained(
     networks = family.build(spec)
     state = loop.begin(family, networks.g, networks.d, recipe)
     dealer = Dealer(pictures, vectors, spec["z_dim"])
-    loop.train(
+    loop.train_steps(
         state, family=family, methods=Stack([Blur()]), real_batches=dealer.real_images, recipe=recipe,
         steps=steps, seed=0, draw=dealer.draw, after=lambda state, losses: after(state),
     )  # fmt: skip

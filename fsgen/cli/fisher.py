@@ -34,7 +34,7 @@ def fisher(
     from fsgen.training import plots
 
     if plot is not None:
-        plots.check(plot)
+        plots.check_file(plot)
     with common.watching() as callbacks:
         result = engine.fisher(
             source, samples=samples, proxy=proxy, seed=seed, device=device, weights_dir=weights_dir,

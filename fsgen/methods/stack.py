@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def parse(names: str, options: Mapping[str, Mapping[str, Any]]) -> list[Technique]:
+def parse_methods(names: str, options: Mapping[str, Mapping[str, Any]]) -> list[Technique]:
     """The techniques in ``"ewc,diffaugment"`` with, by name, the options that differ from the defaults.
 
     Raises:

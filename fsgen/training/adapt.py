@@ -15,7 +15,7 @@ from fsgen.features import weight_files
 from fsgen.interfaces import Method, Technique, TrainingFree
 from fsgen.io.cache_folders import make_folder
 from fsgen.io.run_folder import RunFolder
-from fsgen.methods.stack import Stack, check_fits, parse
+from fsgen.methods.stack import Stack, check_fits, parse_methods
 from fsgen.models import model as models
 from fsgen.sampling.conditioning import conditioning_of
 from fsgen.training import early_stopping, trainer, training_free_run
@@ -29,7 +29,7 @@ from fsgen.training.start import (
     full_config,
     read_shots,
     resolve_recipe,
-    source_of,
+    source_of_run,
     starting_model,
 )
 from fsgen.training.training_free_run import TrainingFreeJob
@@ -91,7 +91,7 @@ def adapt(
         conditioning_of(model).check_images(shots)
         usual = technique.recipe(found.family, model.spec, len(shots))
         if asked.stop == "auto":
-            early_stopping.check(model, shots)
+            early_stopping.check_supported(model, shots)
             usual |= early_stopping.RECIPE
         changes = usual | changes
     elif asked.stop == "auto":
@@ -138,7 +138,7 @@ def resume(run: str | Path, *, steps: int | None = None, callbacks: Callbacks | 
             f"the folder {config.weights_dir}, from which this run has its weight files, is gone",
             code=Code.NOT_FOUND, where=config.weights_dir, hint="restore it, or start a new run",
         )  # fmt: skip
-    source = source_of(config)
+    source = source_of_run(config)
     if source.hash != config.source_hash:
         raise FsgenError(
             f"the source {config.source} is not the one this run was begun with",
@@ -171,7 +171,7 @@ def resume(run: str | Path, *, steps: int | None = None, callbacks: Callbacks | 
 
 def technique_of(names: str, options: Mapping[str, Mapping[str, Any]]) -> Stack | TrainingFree:
     """The stack of methods, or the one training-free technique, called ``names``."""
-    found: list[Technique] = parse(names, options)
+    found: list[Technique] = parse_methods(names, options)
     free = [each for each in found if isinstance(each, TrainingFree)]
     if free and len(found) > 1:
         raise FsgenError(

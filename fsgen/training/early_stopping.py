@@ -34,7 +34,7 @@ BUDGET = 0.15
 RECIPE = {"ema_rampup": 0.5}  # the average's half-life is half of the steps so far, not a quarter
 
 
-def check(model: Model, shots: ImageSet) -> None:
+def check_supported(model: Model, shots: ImageSet) -> None:
     """Refuse ``--stop auto`` for a model or images that it cannot measure."""
     title = model.about.get("title", "this source")
     why, hint = "", "leave --stop out and look at the samples yourself"

@@ -57,13 +57,13 @@ def fisher(
         about, path = plan(found, samples, proxy, seed)
         likelihood(found, proxy, target, weights_dir)
         return {**about, "source": str(source), "device": str(target), "cached": path.is_file()}
-    return of_model(
+    return fisher_of_model(
         found, samples=samples, proxy=proxy, seed=seed, device=target, weights_dir=weights_dir,
         progress=progress,
     )  # fmt: skip
 
 
-def of_model(
+def fisher_of_model(
     source: Model,
     *,
     samples: int,

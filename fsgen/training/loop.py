@@ -68,7 +68,7 @@ def _freeze_others(net: Module, trains: Callable[[str], bool]) -> dict[str, nn.P
     return trained
 
 
-def train(
+def train_steps(
     state: TrainingState,
     *,
     family: Family,

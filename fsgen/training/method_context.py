@@ -62,7 +62,7 @@ class _Sources:
 
     def fisher(self, samples: int, proxy: str) -> dict[str, Tensor]:
         """The diagonal Fisher information of the source; a new class has none."""
-        found: Mapping[str, Tensor] = fisher.of_model(
+        found: Mapping[str, Tensor] = fisher.fisher_of_model(
             self.source, samples=samples, proxy=proxy, seed=self.config.seed, device=self.device,
             weights_dir=self.weights_dir, progress=partial(self.progress, "Fisher"),
         ).diagonal  # fmt: skip
@@ -83,7 +83,7 @@ class _Sources:
             self.progress("trial run", state.step, steps)
             return False
 
-        loop.train(
+        loop.train_steps(
             state, family=model.family, methods=methods, real_batches=self.real_batches, recipe=self.recipe,
             steps=steps, seed=self.config.seed, draw=self.data.draw(g), after=report,
         )  # fmt: skip

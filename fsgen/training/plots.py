@@ -11,7 +11,7 @@ from fsgen.errors import Code, FsgenError
 from fsgen.io.cache_folders import make_folder
 
 
-def check(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Refuse a file name that no plot can be written to; called before the work.
 
     Raises:
@@ -74,7 +74,7 @@ def _line(axes: Any, history: Sequence[Mapping[str, float]], name: str, label: s
 
 
 def _save(canvas: Any, path: Path) -> None:
-    check(path)
+    check_file(path)
     make_folder(path.parent)
     with atomic(path) as temporary:
         canvas.savefig(temporary)

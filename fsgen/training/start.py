@@ -21,7 +21,7 @@ from fsgen.models.model import Model
 from fsgen.training.run_options import RunConfig
 
 
-def source_of(config: RunConfig) -> Model:
+def source_of_run(config: RunConfig) -> Model:
     """The source of a run, or the untrained model it starts from."""
     if config.fresh is None:
         return models.load(config.source)

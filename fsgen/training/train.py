@@ -22,7 +22,7 @@ from fsgen.training import trainer
 from fsgen.training.adapt import technique_of
 from fsgen.training.job import TrainingJob
 from fsgen.training.run_options import RunConfig, TrainOptions, takes
-from fsgen.training.start import check_outside, full_config, read_shots, resolve_recipe, source_of
+from fsgen.training.start import check_outside, full_config, read_shots, resolve_recipe, source_of_run
 
 
 @takes(TrainOptions)
@@ -79,7 +79,7 @@ def train(
         weights_dir=str(weights_dir or ""), device=str(device),
         mirror=family.mirrors if asked.mirror is None else asked.mirror,
     )  # fmt: skip
-    model = source_of(config)
+    model = source_of_run(config)
     trained = resolve_recipe(model, asked.recipe | dict(recipe or {}))
     shots = read_shots(model, images, asked.fit, callbacks)
     _check_classes(shots, names)

@@ -43,7 +43,7 @@ def run(job: TrainingJob) -> Path:
         Interrupted: ``callbacks.stop`` returned True; the state is saved.
     """
     prepared = prepare(job)
-    train(prepared)
+    train_run(prepared)
     finish(prepared)
     return job.folder.path
 
@@ -91,7 +91,7 @@ def prepare(job: TrainingJob) -> Prepared:
     return prepared
 
 
-def train(prepared: Prepared) -> None:
+def train_run(prepared: Prepared) -> None:
     """Run the loop with its callbacks; save the state at the end.
 
     Raises:
@@ -116,7 +116,7 @@ def train(prepared: Prepared) -> None:
 
     if not job.resumed or not state.step:
         save.write(state)
-    loop.train(
+    loop.train_steps(
         state, family=model.family, methods=job.methods, real_batches=prepared.real_batches,
         recipe=job.recipe, steps=state.step if prepared.ended else job.config.steps, seed=job.config.seed,
         draw=prepared.data.draw(state.g), perceptual=_perceptual(job), after=after,

@@ -169,7 +169,7 @@ def test_training_that_stops_and_goes_on_equals_training_at_one_go():
         return pictures[torch.randint(8, (n,), generator=source)]
 
     train = partial(
-        loop.train, family=FAMILY, methods=Stack(), real_batches=real_images, recipe=recipe, seed=3
+        loop.train_steps, family=FAMILY, methods=Stack(), real_batches=real_images, recipe=recipe, seed=3
     )  # fmt: skip
     whole, parts = loop.begin(FAMILY, *nets(), recipe), loop.begin(FAMILY, *nets(), recipe)
     start = weights(whole)

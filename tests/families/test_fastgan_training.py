@@ -179,7 +179,7 @@ def test_a_run_cut_in_two_is_the_run_in_one_piece(one_thread, cut):
             for name in ("g", "d", "g_ema", "opt_g", "opt_d"):
                 getattr(state, name).load_state_dict(getattr(start, name).state_dict())
             state.step = start.step
-        loop.train(
+        loop.train_steps(
             state, family=FAMILY, methods=technique_of("diffaugment", {}), recipe=Recipe(batch=2), seed=0,
             real_batches=lambda n, rng, inputs: torch.rand(n, 3, 64, 64, generator=rng) * 2 - 1, steps=steps,
         )  # fmt: skip
