@@ -28,9 +28,11 @@ class Code(StrEnum):
     SYSTEM = "system"  # a full disk, too little memory
     GATE = "gate"  # a bound of --fail-if is exceeded
     INTERRUPTED = "interrupted"
+    INTERNAL = "internal"  # an error in fsgen itself
 
 
-FAILURES = {Code.DOWNLOAD, Code.DIVERGED, Code.SYSTEM, Code.GATE}  # not the user's doing: exit code 1
+# Exit code 1: not refused input.
+FAILURES = {Code.DOWNLOAD, Code.DIVERGED, Code.SYSTEM, Code.GATE, Code.INTERNAL}
 
 
 class FsgenError(Exception):

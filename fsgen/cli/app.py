@@ -61,37 +61,49 @@ def root(
 def main() -> None:
     """Run the command line. Exit codes: 0, 1 failure, 2 refused input or usage, 130 interrupted."""
     try:
-        app()
-    except FsgenError as error:
-        if _debugging():
-            raise
-        _report(error)
-        sys.exit(error.exit_code)
+        # With --json, Typer raises its usage errors, so that they are written as JSON like all others.
+        sys.exit(app(standalone_mode=not _as_json()) or 0)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has exited
+    except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         sys.exit(1)
     except Exception as error:
-        if _debugging():
+        if "--debug" in sys.argv or "-v" in sys.argv:
             raise
-        if getattr(error, "errno", None) == errno.ENOSPC:
-            message, hint = f"the disk is full ({error})", "free some space and try again"
-        else:
-            message, hint = f"{type(error).__name__}: {error}", "this is a bug of fsgen: --debug shows where"
-        _report(FsgenError(message, code=Code.SYSTEM, hint=hint))
-        sys.exit(1)
+        refusal = error if isinstance(error, FsgenError) else _explain(error)
+        _print_error(refusal)
+        sys.exit(refusal.exit_code)
 
 
-def _debugging() -> bool:
-    return "--debug" in sys.argv or "-v" in sys.argv
+def _as_json() -> bool:
+    return "--json" in sys.argv
 
 
-def _report(error: FsgenError) -> None:
-    """Print an error and its hint on stderr, as JSON with --json."""
-    if "--json" in sys.argv:
-        told = {"error": error.message, "code": error.code, "where": error.where, "hint": error.hint}
-        sys.stderr.write(json.dumps(told) + "\n")
+def _explain(error: Exception) -> FsgenError:
+    """Turn an exception of Typer or of the system into an error for the user."""
+    if format_message := getattr(error, "format_message", None):  # of a usage error of Typer
+        param = getattr(error, "param", None)
+        option = getattr(error, "option_name", param and param.opts[0])
+        return FsgenError(format_message(), where=option or "")
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        return FsgenError(
+            f"the disk is full ({error})", code=Code.SYSTEM, hint="free some space and try again"
+        )
+    hint = "this is an error in fsgen: --debug shows where"
+    return FsgenError(f"{type(error).__name__}: {error}", code=Code.INTERNAL, hint=hint)
+
+
+def _print_error(error: FsgenError) -> None:
+    """Write an error to stderr: for people, or with --json as one line of JSON."""
+    if _as_json():
+        fields = {
+            "code": error.code.value,
+            "message": error.message,
+            "where": error.where,
+            "hint": error.hint,
+        }
+        print(json.dumps({"error": fields}), file=sys.stderr)
         return
     console = common.stderr()
     console.print(f"[red]error:[/red] {escape(error.message)}", soft_wrap=True)

@@ -156,9 +156,10 @@ def test_refused_in_one_sentence(cli, place, what):
     check(cli(*line.split()), 2, *named)
     if code is not None:
         result = cli(*line.split(), "--json")
-        told = json.loads(result.err.splitlines()[-1])
+        told = json.loads(result.err.splitlines()[-1])["error"]
         assert result.code == 2 and result.out == "" and told["code"] == code
-        assert told["error"] and "\n" not in told["error"] and set(told) == {"error", "code", "where", "hint"}
+        assert told["message"] and "\n" not in told["message"]
+        assert set(told) == {"message", "code", "where", "hint"}
     after = snapshot(place)
     for path in [p for p in after if p.parts[0] == "run" and not after[p]]:
         del after[path]  # an empty folder may stay
