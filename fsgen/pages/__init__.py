@@ -1,1 +1,1 @@
-"""The pages people read: one HTML file each, from plain data, that opens from disk and loads nothing."""
+"""HTML pages from plain data: one file each that opens from disk and loads nothing."""

@@ -1,128 +1,138 @@
-"""Line and bar charts as inline SVG: drawn in the colours of the page around them, with words for readers.
+"""Line and bar charts drawn by matplotlib: SVG images in light or dark colours, with a text alternative.
 
-A chart is as wide as a telephone, so that its letters are letters there too; wide screens show several
-side by side.
+A chart is as wide as a telephone, so that its text keeps its size there; wide screens show several in a row.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import base64
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
 
+import numpy as np
 from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 Points = Sequence[tuple[float, float]]
 
-WIDTH = 400  # of every chart, in units of its view box, which are CSS pixels where there is room
-_HEIGHT = 232
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 40  # margins around the plot of lines
-_MOST = 100  # points of a line; longer ones are averaged
-_ROW = 18  # height of a bar's row
-_TINY, _HUGE = 1e-250, 1e250  # what lies beyond is drawn as nothing at all
-_NAMES = 118  # width of the bars' names
-_VALUES = 58  # width of the bars' values
+WIDTH = 400  # of a chart, CSS pixels
+HEIGHT = 232  # of the plot of a line chart
+MOST = 100  # points of a line; longer ones are averaged
+ROW = 18  # height of a bar or of a line of the legend
+TINY, HUGE = 1e-250, 1e250  # values beyond are not drawn
+DASHES = ("-", (0, (4, 2.5)), (0, (1, 2.5)), (0, (6, 2.5, 1.2, 2.5)), (0, (9, 3)))
+SETTINGS = {
+    "svg.fonttype": "none",  # text stays text, in the reader's font
+    "svg.hashsalt": "fsgen",  # equal charts are equal files
+    "text.parse_math": False,
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 11,
+    "axes.autolimit_mode": "round_numbers",
+    "axes.xmargin": 0,
+    "axes.ymargin": 0,
+    "figure.constrained_layout.h_pad": 2 / 72,
+    "figure.constrained_layout.w_pad": 2 / 72,
+}
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """Values to positions along one side."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-
-    def at(self, value: float) -> float:
-        low, high = self._place(self.low), self._place(self.high)
-        return round(self.start + (self._place(value) - low) / (high - low) * (self.end - self.start), 1)
-
-    def _place(self, value: float) -> float:
-        return math.log10(value) if self.log else value
-
-    def ticks(self) -> list[float]:
-        """About five round values between the ends."""
-        if self.log:
-            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-            every = max(1, math.ceil((last - first) / 5))
-            decades = [10.0**power for power in range(first, last + 1, every)]
-            return [tick for tick in decades if self.low <= tick <= self.high]
-        step = _round_step((self.high - self.low) / 4)
-        first = math.ceil(self.low / step - 1e-9)
-        return [index * step for index in range(first, math.floor(self.high / step + 1e-9) + 1)]
-
-
-def lines(series: Mapping[str, Points], *, title: str, x: str, y: str, log: bool = False) -> Markup:
-    """Lines over a common axis; long ones as means, in the range of their values if there are but two lines.
+def line_chart(series: Mapping[str, Points], *, title: str, x: str, y: str, log: bool = False) -> Markup:
+    """Draw lines; long ones are averaged, with a band of their range if there are at most two lines.
 
     Args:
-        series: name -> points (x, y) in the order of x. Points that are not finite are left out, and with
-            ``log`` those that are not above 0.
-        title: what the chart shows.
-        x, y: what the axes show, with units.
+        series: name -> points (x, y) in the order of x. Points that are not finite, and with ``log`` those
+            that are not above 0, are left out.
+        title: of the chart.
+        x, y: axis labels, with units.
         log: a logarithmic y axis.
 
     Returns:
-        A ``figure``, or nothing where there is no point to draw.
+        A ``figure`` element; empty if there is no point to draw.
     """
-    kept = {name: _kept(points, log) for name, points in series.items()}
-    kept = {name: points for name, points in kept.items() if points}
+    kept = {name: _drawable(points, log) for name, points in series.items()}
+    kept = {name: points for name, points in kept.items() if len(points)}
     if not kept:
         return Markup("")
-    every = [point for points in kept.values() for point in points]
-    across = _Axis(*_span([px for px, _ in every]), _LEFT, WIDTH - _RIGHT)
-    values = [py for _, py in every]
-    ends = _decades(values) if log else _rounded(*_span(values))
-    up = _Axis(*ends, _HEIGHT - _BOTTOM, _TOP, log)
-    drawn = Markup("").join(
-        _line(points, across, up, index, banded=len(kept) < 3) for index, points in enumerate(kept.values())
-    )
-    label = "; ".join(f"{name}: {_told(points)}" for name, points in kept.items())
-    legend = _legend(list(kept)) if len(kept) > 1 else Markup("")
-    return _figure(_HEIGHT, title, f"{y} over {x}. {label}", _frame(across, up, x, y) + drawn, legend)
+    from matplotlib import style
+
+    with style.context(SETTINGS):
+        height = HEIGHT + (ROW * len(kept) if len(kept) > 1 else 0)
+        figure, axes = _axes(height, x, f"{y} (logarithmic)" if log else y)
+        if log:
+            axes.set_yscale("log")
+        _set_ticks(axes.yaxis, log)
+        _set_ticks(axes.xaxis, False)
+        for index, (name, points) in enumerate(kept.items()):
+            _draw_line(axes, points, name, index, banded=len(kept) < 3)
+        values = np.concatenate([points[:, 1] for points in kept.values()])
+        if not log and 0 < values.min() < values.max() / 3:
+            axes.update_datalim([(next(iter(kept.values()))[0, 0], 0)])  # 0 is near: start the axis there
+            axes.autoscale_view()
+        axes.grid(axis="y", color=_palette()["rule"], linewidth=0.8)
+        axes.spines["left"].set_visible(False)
+        if len(kept) > 1:
+            figure.legend(loc="outside lower left", frameon=False, fontsize=11, labelcolor=_palette()["ink"])
+        described = "; ".join(f"{name}: {_range_text(points[:, 1])}" for name, points in kept.items())
+        return _element(figure, title, f"{y} over {x}. {described}")
 
 
-def bars(values: Mapping[str, float], *, title: str, x: str, log: bool = False) -> Markup:
-    """One horizontal bar a name, in the order given, each with its value.
+def bar_chart(values: Mapping[str, float], *, title: str, x: str, log: bool = False) -> Markup:
+    """Draw one horizontal bar a name, in the order given, each with its value.
 
     Args:
-        values: name -> value, at least 0; what is not finite has no bar.
-        title: what the chart shows.
-        x: what the bars' lengths show, with units.
+        values: name -> value, at least 0; values that are not finite get no bar.
+        title: of the chart.
+        x: label of the bars' lengths, with units.
         log: a logarithmic axis that starts at the decade below the smallest value above 0.
 
     Returns:
-        A ``figure``, or nothing where there are no values.
+        A ``figure`` element; empty if there are no values.
     """
-    lengths = [value for value in values.values() if _drawable(value, log)]
-    if not lengths:
+    least = TINY if log else 0
+    drawn = {name: value for name, value in values.items() if least <= value < HUGE}
+    if not drawn:
         return Markup("")
-    top = max(lengths)
-    low, high = _decades(lengths) if log else _rounded(0.0, top if top > _TINY else 1.0)
-    across = _Axis(low, high, _NAMES, WIDTH - _VALUES, log)
-    bottom = len(values) * _ROW + 4
-    rows = Markup("").join(_bar(*pair, index, across) for index, pair in enumerate(values.items()))
-    mark = Markup('<path class="grid" d="M{0} 0V{1}"/><text class="tick mid" x="{0}" y="{2}">{3}</text>')
-    ticks = Markup("").join(
-        mark.format(across.at(tick), bottom, bottom + 15, number(tick)) for tick in across.ticks()
-    )
-    axis = Markup('<text class="axis mid" x="{}" y="{}">{}</text>').format(
-        (_NAMES + WIDTH - _VALUES) / 2, bottom + 33, x + (" (logarithmic)" if log else "")
-    )
-    most = max(values, key=lambda name: values[name] if _drawable(values[name], log) else -math.inf)
-    described = f"{x} of {len(values)} layers; the largest is {most} with {number(values[most])}"
-    return _figure(bottom + 42, title, described, ticks + rows + axis)
+    from matplotlib import style
+
+    with style.context(SETTINGS):
+        figure, axes = _axes(len(values) * ROW + 42, f"{x} (logarithmic)" if log else x, "")
+        low = 10.0 ** np.floor(np.log10(min(drawn.values())) - 1e-9) if log else 0.0
+        if log:
+            axes.set_xscale("log")
+            axes.set_xlim(low, max(drawn.values()))
+        lengths = [drawn.get(name, low) - low for name in values]
+        bars = axes.barh(range(len(values)), lengths, 0.6, low, color=_palette()["ink0"], gid="bar")
+        labels = [short_number(value) if np.isfinite(value) else "not finite" for value in values.values()]
+        axes.bar_label(bars, labels, padding=4, color=_palette()["soft"])
+        axes.set_yticks(range(len(values)), [_short_name(name, 24) for name in values])
+        axes.tick_params(axis="y", colors=_palette()["ink"])
+        axes.set_ylim(len(values) - 0.5, -0.5)
+        _set_ticks(axes.xaxis, log)
+        axes.grid(axis="x", color=_palette()["rule"], linewidth=0.8)
+        axes.set_axisbelow(True)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        most = max(drawn, key=lambda name: drawn[name])
+        described = f"{x} of {len(values)} layers; the largest is {most} with {short_number(drawn[most])}"
+        return _element(figure, title, described)
 
 
-def spread(values: Sequence[float]) -> bool:
-    """Whether ``values`` are all above 0 and so far apart that a logarithmic axis shows them better."""
+def spans_decades(values: Sequence[float]) -> bool:
+    """True if all ``values`` are above 0 and the largest is over 100 times the smallest."""
     return bool(values) and min(values) > 0 and max(values) > 100 * min(values)
 
 
-def number(value: float) -> str:
-    """A short label: ``0.25``, ``1,200``, ``3×10⁻⁵``."""
+def short_number(value: float) -> str:
+    """``0.25``, ``1,200``, ``3×10⁻⁵``."""
     if value == 0 or 1e-3 <= abs(value) < 1e6:
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     mantissa, power = f"{value:.1e}".split("e")
@@ -131,145 +141,99 @@ def number(value: float) -> str:
     return ten if mantissa == "1" else f"{mantissa}×{ten}"
 
 
-# ---- lines ---------------------------------------------------------------------------------------------
+def _drawable(points: Points, log: bool) -> np.ndarray:
+    """The points that can be drawn, float64 [n, 2]."""
+    found = np.array(points, dtype=np.float64).reshape(-1, 2)
+    kept = (np.abs(found) < HUGE).all(axis=1) & ((found[:, 1] > TINY) | (not log))
+    return found[kept]
 
 
-def _kept(points: Points, log: bool) -> list[tuple[float, float]]:
-    return [(px, py) for px, py in points if abs(px) < _HUGE and abs(py) < _HUGE and (py > _TINY or not log)]
-
-
-def _line(points: list[tuple[float, float]], across: _Axis, up: _Axis, index: int, *, banded: bool) -> Markup:
-    """A path, or for many points the path of their means, ``banded`` by their least and largest."""
-    mean, low, high = [], [], []
-    for part in _parts(points):
-        middle = sum(px for px, _ in part) / len(part)
-        heights = [py for _, py in part]
-        mean.append((middle, sum(heights) / len(heights)))
-        low.append((middle, min(heights)))
-        high.append((middle, max(heights)))
-    if len(mean) == 1:
-        spot = Markup('<circle class="dot {}" cx="{}" cy="{}" r="3"/>')
-        return spot.format(_ink(index), across.at(mean[0][0]), up.at(mean[0][1]))
-    band = Markup("")
-    if banded and len(mean) < len(points):
-        band = Markup('<path class="band {}" d="{}Z"/>').format(
-            _ink(index), _path([*high, *low[::-1]], across, up)
+def _draw_line(axes: Axes, points: np.ndarray, name: str, index: int, *, banded: bool) -> None:
+    """Draw one line, or of many points their means; ``banded`` adds the range of what is averaged."""
+    parts = np.array_split(points, min(len(points), MOST))
+    x, mean = np.array([part.mean(axis=0) for part in parts]).T
+    colour = _palette()[f"ink{index % 6}"]  # 6 colours and 5 dashes: 30 different lines
+    axes.plot(
+        x, mean, label=_short_name(name, 56), color=colour, linestyle=DASHES[index % 5], linewidth=1.6,
+        marker="o" if len(x) == 1 else "", markersize=6, gid=f"line{index}",
+    )  # fmt: skip
+    if banded and len(parts) < len(points):
+        low, high = ([edge(part[:, 1]) for part in parts] for edge in (np.min, np.max))
+        axes.fill(
+            [*x, *x[::-1]], [*high, *low[::-1]], color=colour, alpha=0.16, linewidth=0, gid=f"band{index}"
         )
-    return band + Markup('<path class="line {}" d="{}"/>').format(_ink(index), _path(mean, across, up))
 
 
-def _ink(index: int) -> str:
-    """Classes of the ``index``-th line: 6 colours and 5 patterns of dashes repeat together after 30 lines."""
-    return f"ink{index % 6} dash{index % 5}"
+def _axes(height: float, x: str, y: str) -> tuple[Figure, Axes]:
+    # The object interface: no global state, no window system.
+    from matplotlib.figure import Figure
+
+    figure = Figure(
+        figsize=(WIDTH / 72, height / 72), layout="constrained", facecolor="none"
+    )  # 72 px an inch
+    axes = figure.add_subplot(facecolor="none")
+    soft = _palette()["soft"]
+    axes.set_xlabel(_short_name(x, 64), color=soft)
+    axes.set_ylabel(_short_name(y, 36), color=soft)
+    axes.tick_params(length=0, colors=soft)
+    axes.spines["bottom"].set_color(soft)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
 
 
-def _parts(points: list[tuple[float, float]]) -> Iterator[list[tuple[float, float]]]:
-    """``points`` in at most ``_MOST`` runs of nearly the same length."""
-    count = min(len(points), _MOST)
-    for index in range(count):
-        yield points[index * len(points) // count : (index + 1) * len(points) // count]
+def _set_ticks(axis: Axis, log: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(numticks=6) if log else MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
 
 
-def _path(points: list[tuple[float, float]], across: _Axis, up: _Axis) -> str:
-    return "M" + "L".join(f"{across.at(px):g} {up.at(py):g}" for px, py in points)
+def _range_text(values: np.ndarray) -> str:
+    first, last, low, high = map(short_number, (values[0], values[-1], values.min(), values.max()))
+    return f"from {first} to {last}, between {low} and {high}"
 
 
-def _told(points: list[tuple[float, float]]) -> str:
-    values = [py for _, py in points]
-    ends = f"from {number(values[0])} to {number(values[-1])}"
-    return f"{ends}, between {number(min(values))} and {number(max(values))}"
+def _short_name(name: str, most: int) -> str:
+    """Cut a long name at its start, as runs and layers differ at the end; drop what XML cannot hold."""
+    name = "".join(letter if letter.isprintable() else "?" for letter in name)
+    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
-def _frame(across: _Axis, up: _Axis, x: str, y: str) -> Markup:
-    """Grid lines, ticks and the axes' names."""
-    bottom, right = _HEIGHT - _BOTTOM, WIDTH - _RIGHT
-    parts = []
-    for tick in up.ticks():
-        grid = Markup('<path class="grid" d="M{} {}H{}"/>').format(_LEFT, up.at(tick), right)
-        text = Markup('<text class="tick end" x="{}" y="{}">{}</text>')
-        parts += [grid, text.format(_LEFT - 6, up.at(tick) + 4, number(tick))]
-    for tick in across.ticks():
-        text = Markup('<text class="tick mid" x="{}" y="{}">{}</text>')
-        parts.append(text.format(across.at(tick), bottom + 16, number(tick)))
-    parts.append(Markup('<path class="base" d="M{} {}H{}"/>').format(_LEFT, bottom, right))
-    name = Markup('<text class="axis end" x="{}" y="{}">{}</text>')
-    parts.append(name.format(right, _HEIGHT - 6, x))
-    upright = Markup('<text class="axis mid" transform="translate(11 {}) rotate(-90)">{}</text>')
-    parts.append(upright.format((bottom + _TOP) / 2, y + (" (logarithmic)" if up.log else "")))
-    return Markup("").join(parts)
-
-
-def _legend(names: list[str]) -> Markup:
-    """Below the chart, each name beside a piece of its line: dashes tell them apart where colours do not."""
-    entry = Markup(
-        '<li><svg viewBox="0 0 28 8" width="28" height="8" aria-hidden="true">'
-        '<path class="line {}" d="M1 4H27"/></svg>{}</li>'
-    )
-    return Markup('<ul class="legend">{}</ul>').format(
-        Markup("").join(entry.format(_ink(index), name) for index, name in enumerate(names))
-    )
-
-
-# ---- bars ----------------------------------------------------------------------------------------------
-
-
-def _bar(name: str, value: float, index: int, across: _Axis) -> Markup:
-    top = index * _ROW
-    text = Markup('<text class="name end" x="{}" y="{}">{}<title>{}</title></text>').format(
-        _NAMES - 8, top + 14, name if len(name) <= 18 else f"{name[:17]}…", name
-    )
-    drawn = _drawable(value, across.log)
-    shown = number(value) if math.isfinite(value) else "not finite"
-    end = across.at(value) if drawn else across.start
-    bar = Markup('<path class="bar" d="M{} {}h{}v{}h-{}z"/>').format(
-        _NAMES, top + 4, f"{end - _NAMES:.1f}", _ROW - 7, f"{end - _NAMES:.1f}"
-    )
-    label = Markup('<text class="tick" x="{}" y="{}">{}</text>').format(end + 5, top + 14, shown)
-    return text + (bar if drawn else Markup("")) + label
-
-
-def _drawable(value: float, log: bool) -> bool:
-    return (_TINY if log else 0) <= value < _HUGE
-
-
-# ---- axes ----------------------------------------------------------------------------------------------
-
-
-def _figure(
-    height: float, title: str, described: str, content: Markup, legend: Markup | None = None
-) -> Markup:
+def _element(drawing: Figure, title: str, described: str) -> Markup:
+    """The chart as an ``img`` with its caption; its colours follow the reader's scheme."""
+    text = io.StringIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a glyph missing here may be in the reader's font
+        drawing.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = text.getvalue()
+    for name, colour in _palette().items():
+        svg = svg.replace(f": {colour}", f": var(--{name})")
+    style = f"<style>{_palette_css()}</style>"
+    svg = re.sub(r"(<svg [^>]*>)", lambda found: found[1] + style, svg, count=1)
+    svg = svg.replace("'DejaVu Sans', sans-serif", "system-ui, sans-serif")
+    svg = re.sub(
+        r' d="[^"]*"', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), svg
+    )  # to a tenth of a pixel
+    width, height = (round(72 * side) for side in drawing.get_size_inches())
     return Markup(
         '<figure class="chart"><figcaption>{title}</figcaption>'
-        '<svg role="img" viewBox="0 0 {width} {height}" aria-label="{title}: {described}">'
-        "<desc>{described}</desc>{content}</svg>{legend}</figure>"
+        '<img src="data:image/svg+xml;base64,{data}" alt="{title}: {described}" width="{width}" '
+        'height="{height}"></figure>'
     ).format(
-        title=title, described=described, width=WIDTH, height=height, content=content, legend=legend or ""
-    )
+        title=title, described=described, width=width, height=height,
+        data=base64.b64encode(svg.encode()).decode("ascii"),
+    )  # fmt: skip
 
 
-def _span(values: Sequence[float]) -> tuple[float, float]:
-    """Least and largest, a little apart where they are equal."""
-    low, high = min(values), max(values)
-    size = max(abs(low), abs(high), 1e-12)
-    apart = size * 0.5 if high - low <= size * 1e-9 else 0.0
-    return low - apart, high + apart
+@cache
+def _palette_css() -> str:
+    """The colours of all pages as CSS variables, light and dark."""
+    return (files("fsgen.pages") / "templates" / "palette.css").read_text(encoding="utf-8")
 
 
-def _rounded(low: float, high: float) -> tuple[float, float]:
-    """``low`` and ``high`` moved outwards to round values; 0 where it is near."""
-    if 0 < low < high / 3:
-        low = 0.0
-    step = _round_step((high - low) / 4)
-    return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
-
-
-def _decades(values: Sequence[float]) -> tuple[float, float]:
-    """The powers of ten around ``values``, all above 0."""
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    return 10.0**low, 10.0 ** max(high, low + 1)
-
-
-def _round_step(rough: float) -> float:
-    """1, 2 or 5 times a power of ten, the next one above ``rough`` > 0."""
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= rough * (1 - 1e-9))
+@cache
+def _palette() -> dict[str, str]:
+    """Name -> colour of the light scheme, which charts are drawn in."""
+    light = _palette_css().split("@media")[0]
+    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", light))

@@ -1,4 +1,4 @@
-"""The pictures of one page, as data URIs that together keep the page below its size."""
+"""Encode the images of one page as data URIs that together stay within a size limit."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from PIL import Image
 from torch import Tensor
 
 from fsgen.data.image_output import picture
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 
-BUDGET = 2_500_000  # characters of all pictures of a page, which itself stays below 3 MB
+BUDGET = 2_500_000  # characters of all images of a page; the page itself stays below 3 MB
 
 
 @dataclass(frozen=True)
-class _Rung:
-    """One way to encode all pictures of a page."""
+class _Encoding:
+    """One way to encode all images of a page."""
 
-    scale: float  # of the longest side, which stays at least _LEAST pixels
+    scale: float  # of the longest side, which keeps at least _LEAST pixels
     quality: int | None  # of WebP; None: lossless
 
 
 _LEAST = 64
-# Pictures of 64 px are shown as they are, some hundred of 1024 px as thumbnails.
-_RUNGS = (
-    _Rung(1, None), _Rung(1, 92), _Rung(1, 80), _Rung(0.75, 80), _Rung(0.5, 80), _Rung(0.25, 70),
+# Images of 64 px are embedded unchanged, a hundred images of 1024 px as thumbnails.
+_ENCODINGS = (
+    _Encoding(1, None), _Encoding(1, 92), _Encoding(1, 80), _Encoding(0.75, 80), _Encoding(0.5, 80),
+    _Encoding(0.25, 70),
 )  # fmt: skip
 
 
-class Thumb:
-    """A picture of a page. ``uri`` is there once its album is settled."""
+class EmbeddedImage:
+    """An image of a page; ``uri`` is set by ``EmbeddedImages.encode``."""
 
     def __init__(self, image: Image.Image) -> None:
         self.image = image
@@ -39,7 +40,7 @@ class Thumb:
 
     @property
     def width(self) -> int:
-        """Pixels it is made of, before the album may shrink it."""
+        """Pixels, before encoding may shrink it."""
         return self.image.width
 
     @property
@@ -47,57 +48,55 @@ class Thumb:
         return self.image.height
 
 
-class Album:
-    """Collects the pictures of a page, then encodes all of them alike: the best that fits into the budget."""
+class EmbeddedImages:
+    """Collects the images of a page, then encodes all of them in the best way that fits the budget."""
 
     def __init__(self, budget: int = BUDGET) -> None:
         self.budget = budget
-        self._thumbs: list[Thumb] = []
+        self._images: list[EmbeddedImage] = []
 
-    def add(self, image: Tensor, side: int) -> Thumb:
-        """An image, uint8 [C, H, W] with C = 1 or 3, no larger than ``side`` pixels; small ones stay."""
+    def add(self, image: Tensor, side: int) -> EmbeddedImage:
+        """Add an image, uint8 [C, H, W] with C = 1 or 3, shrunk to at most ``side`` pixels."""
         shown = picture(image).convert("RGB")
         shown.thumbnail((side, side), Image.Resampling.LANCZOS)
-        self._thumbs.append(Thumb(shown))
-        return self._thumbs[-1]
+        self._images.append(EmbeddedImage(shown))
+        return self._images[-1]
 
-    def all(self, images: Tensor | None, side: int, most: int) -> list[Thumb]:
-        """The first ``most`` of images uint8 [n, C, H, W], as ``add`` takes them."""
+    def add_all(self, images: Tensor | None, side: int, most: int) -> list[EmbeddedImage]:
+        """Add the first ``most`` of images uint8 [n, C, H, W]."""
         return [] if images is None else [self.add(image, side) for image in images[:most]]
 
-    def settle(self) -> None:
-        """Encode the pictures.
+    def encode(self) -> None:
+        """Encode all images.
 
         Raises:
-            FsgenError: there are so many that they do not fit however small.
+            FsgenError: they do not fit the budget at any size.
         """
-        for rung in _RUNGS:
-            if self._encode(rung):
-                return
-        raise FsgenError(
-            f"{len(self._thumbs)} pictures do not fit on one page",
-            hint="show fewer runs or fewer rounds on it",
-        )
+        if not any(self._fits(encoding) for encoding in _ENCODINGS):
+            raise FsgenError(
+                f"{len(self._images)} images do not fit on one page",
+                code=Code.OUT_OF_RANGE, where=len(self._images), hint="show fewer runs or fewer rounds on it",
+            )  # fmt: skip
 
-    def _encode(self, rung: _Rung) -> bool:
-        """Whether all pictures fit."""
+    def _fits(self, encoding: _Encoding) -> bool:
+        """Encode all images; False as soon as they exceed the budget."""
         spent = 0
-        for thumb in self._thumbs:
-            thumb.uri = _uri(thumb.image, rung)
-            spent += len(thumb.uri)
+        for image in self._images:
+            image.uri = _data_uri(image.image, encoding)
+            spent += len(image.uri)
             if spent > self.budget:
                 return False
         return True
 
 
-def _uri(image: Image.Image, rung: _Rung) -> str:
-    side = max(_LEAST, round(max(image.size) * rung.scale))
+def _data_uri(image: Image.Image, encoding: _Encoding) -> str:
+    side = max(_LEAST, round(max(image.size) * encoding.scale))
     if side < max(image.size):
         image = image.copy()
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
     data = io.BytesIO()
-    if rung.quality is None:
+    if encoding.quality is None:
         image.save(data, format="WEBP", lossless=True, method=2)
     else:
-        image.save(data, format="WEBP", quality=rung.quality, method=2)
+        image.save(data, format="WEBP", quality=encoding.quality, method=2)
     return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode("ascii")

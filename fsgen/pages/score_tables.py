@@ -1,4 +1,4 @@
-"""From the rows of a report to tables and sentences."""
+"""Turn the rows of a report into tables and sentences."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from fsgen.measures import MEASURES, Measure, format_value
-from fsgen.pages.html import is_number, listed, part
+from fsgen.pages.html import is_number, sublist, subtree
 
-DISTANCES = (
-    "fid",
-    "kid",
-    "clip_fid",
-    "fd_dinov2",
-)  # to the reals, in the order in which they speak for a run
+DISTANCES = ("fid", "kid", "clip_fid", "fd_dinov2")  # to the real images, the preferred one first
 VARIETY = ("intra_lpips", "lpips", "diversity")
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One value and its interval, for people."""
+class Score:
+    """One value with its interval, as text."""
 
     value: float
     text: str
@@ -27,78 +22,74 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What was measured of one set of images."""
+class ScoreRow:
+    """The scores of one set of images."""
 
     name: str
     kind: str  # subject, source or real
     n: int | None
-    figures: dict[str, Figure]
-    bounds: dict[str, tuple[float, float]]  # of the figures that have an interval
+    scores: dict[str, Score]
+    bounds: dict[str, tuple[float, float]]  # of the scores that have an interval
 
 
-def rows(report: dict[str, Any]) -> list[Row]:
-    """The rows of a report; the first is what was evaluated."""
-    return [_row(row) for row in listed(part(report, "evaluation"), "rows") if isinstance(row, dict)]
+def score_rows(report: dict[str, Any]) -> list[ScoreRow]:
+    """The rows of a report; the first is of the evaluated set."""
+    rows = sublist(subtree(report, "evaluation"), "rows")
+    return [_row(row) for row in rows if isinstance(row, dict)]
 
 
-def of_kind(kind: str, found: list[Row]) -> Row | None:
-    """The first row of that kind."""
-    return next((row for row in found if row.kind == kind), None)
+def metric_names(found: list[ScoreRow]) -> list[str]:
+    """The metrics of any row: known ones first, in the order of ``MEASURES``."""
+    names = dict.fromkeys(name for row in found for name in row.scores)
+    return [name for name in MEASURES if name in names] + [name for name in names if name not in MEASURES]
 
 
-def names(found: list[Row]) -> list[str]:
-    """The metrics of any of the rows: those known first, in the order of ``MEASURES``."""
-    there = dict.fromkeys(name for row in found for name in row.figures)
-    return [name for name in MEASURES if name in there] + [name for name in there if name not in MEASURES]
-
-
-def measure(name: str) -> Measure:
-    """What is known of a metric; a report of a later fsgen may have others."""
+def describe_metric(name: str) -> Measure:
+    """The entry of ``MEASURES``; a stub for metrics of a later fsgen."""
     return MEASURES.get(name) or Measure(name, name, "number", "", "", "unknown to this version of fsgen")
 
 
-def text(name: str, value: float) -> str:
-    """``value`` as people read it."""
+def format_score(name: str, value: float) -> str:
+    """``value`` in the style of its metric."""
     return format_value(name, value) if name in MEASURES else f"{value:.3g}"
 
 
-def title(report: dict[str, Any]) -> str:
-    """What the report is called."""
-    evaluation = part(report, "evaluation")
-    named = report.get("title") or evaluation.get("path") or part(evaluation, "what").get("title")
+def report_title(report: dict[str, Any]) -> str:
+    """The title of a report, else the path or the model's title."""
+    evaluation = subtree(report, "evaluation")
+    named = report.get("title") or evaluation.get("path") or subtree(evaluation, "what").get("title")
     return str(named or "unnamed")
 
 
-def verdict(report: dict[str, Any]) -> str:
-    """One sentence of figures: how far from the reals, how varied, how many repeat a training image."""
-    found = rows(report)
-    if not found or not found[0].figures:
-        return "Nothing was measured."
-    subject, source, real = found[0], of_kind("source", found[1:]), of_kind("real", found[1:])
+def summarise(report: dict[str, Any]) -> str:
+    """One sentence: distance to the real images, variety, share of near copies."""
+    found = score_rows(report)
+    if not found or not found[0].scores:
+        untested = report.get("run") and "evaluation" not in report
+        return "Not evaluated yet: fsgen eval adds scores." if untested else "Nothing was measured."
+    subject, source, real = found[0], _first("source", found), _first("real", found)
     said = []
-    for candidates, other, whose in ((DISTANCES, source, "the source's"), (VARIETY, real, "the reals'")):
-        name = next((name for name in candidates if name in subject.figures), None)
+    for candidates, other, whose in (
+        (DISTANCES, source, "the source's"), (VARIETY, real, "the real images'"),
+    ):  # fmt: skip
+        name = next((name for name in candidates if name in subject.scores), None)
         if name is not None:
-            said.append(_said(name, subject, other, whose))
-    copies = subject.figures.get("near_copies")
+            said.append(_phrase(name, subject, other, whose))
+    copies = subject.scores.get("near_copies")
     if copies is not None:
         share = copies.text if copies.value > 0 else "none"
         said.append(f"{share} of the samples repeat{'' if copies.value else 's'} a training image")
     if not said:
-        name = names([subject])[0]
-        chance = of_kind("chance", found[1:])
-        said = [
-            _said(name, subject, chance, "chance") if chance else _said(name, subject, source, "the source's")
-        ]
+        name, chance = metric_names([subject])[0], _first("chance", found)
+        said = [_phrase(name, subject, chance or source, "chance" if chance else "the source's")]
     sentence = "; ".join(said)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def cost(report: dict[str, Any]) -> dict[str, float]:
-    """Seconds, peak memory in MB, trained parameters and steps of the run, as far as they are known."""
-    run = part(report, "run")
-    spent = part(run, "cost")
+def run_cost(report: dict[str, Any]) -> dict[str, float]:
+    """Seconds, peak memory in MB, trained parameters and steps of the run, those that are recorded."""
+    run = subtree(report, "run")
+    spent = subtree(run, "cost")
     known = {
         "seconds": spent.get("seconds"), "memory": spent.get("peak_rss_mb"),
         "parameters": run.get("trained_parameters"), "steps": run.get("steps"),
@@ -106,29 +97,35 @@ def cost(report: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in known.items() if is_number(value)}
 
 
-def _row(row: dict[str, Any]) -> Row:
-    figures: dict[str, Figure] = {}
+def _first(kind: str, found: list[ScoreRow]) -> ScoreRow | None:
+    """The first row of that kind besides the evaluated set's."""
+    return next((row for row in found[1:] if row.kind == kind), None)
+
+
+def _row(row: dict[str, Any]) -> ScoreRow:
+    scores: dict[str, Score] = {}
     bounds: dict[str, tuple[float, float]] = {}
-    for name, entry in part(row, "metrics").items():
+    for name, entry in subtree(row, "metrics").items():
         entry = entry if isinstance(entry, dict) else {"value": entry}
-        value, low, high = (entry.get(key) for key in ("value", "low", "high"))
+        value, low, high = entry.get("value"), entry.get("low"), entry.get("high")
         if not is_number(value):
             continue
         interval = ""
         if is_number(low) and is_number(high):
             bounds[name] = (low, high)
-            interval = f"{text(name, low)} to {text(name, high)}"
-        figures[name] = Figure(value, text(name, value), interval)
+            interval = f"{format_score(name, low)} to {format_score(name, high)}"
+        scores[name] = Score(value, format_score(name, value), interval)
     n = row.get("n")
-    return Row(
-        str(row.get("name") or "unnamed"), str(row.get("kind")), n if is_number(n) else None, figures, bounds
-    )
+    return ScoreRow(
+        str(row.get("name") or "unnamed"), str(row.get("kind")), n if isinstance(n, int) else None, scores,
+        bounds,
+    )  # fmt: skip
 
 
-def _said(name: str, subject: Row, other: Row | None, whose: str) -> str:
+def _phrase(name: str, subject: ScoreRow, other: ScoreRow | None, whose: str) -> str:
     """``FID is 61.2 (58.0 to 64.1), the source's 112.0``."""
-    figure = subject.figures[name]
-    between = f" ({figure.interval})" if figure.interval else ""
-    beside = other.figures.get(name) if other is not None else None
+    score = subject.scores[name]
+    between = f" ({score.interval})" if score.interval else ""
+    beside = other.scores.get(name) if other is not None else None
     against = f", {whose} {beside.text}" if beside is not None else ""
-    return f"{measure(name).title} is {figure.text}{between}{against}"
+    return f"{describe_metric(name).title} is {score.text}{between}{against}"

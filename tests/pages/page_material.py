@@ -1,4 +1,4 @@
-"""Reports and exhibits for the tests of the pages, small and made up."""
+"""Small made-up reports and page contents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import torch
 from torch import Tensor
 
-from fsgen.pages.contents import Cluster, Exhibits, Neighbour
+from fsgen.pages.contents import Cluster, Neighbour, PageContents
 
 LAYERS = ("mapping.fc0", "b4.conv1", "b8.conv0", "b8.torgb")
 VOID = {"meta", "img", "link", "br", "hr", "input", "path", "circle"}
@@ -21,8 +21,8 @@ def images(n: int, side: int = 16, seed: int = 0, channels: int = 3) -> Tensor:
 
 
 def report(title: str = "runs/sketches", fid: float = 61.2, half: float = 3.0) -> dict:
-    """A report with everything in it."""
-    figures = {
+    """A report with every part."""
+    scores = {
         "fid": {"value": fid, "low": fid - half, "high": fid + half},
         "kid": {"value": 0.0412, "low": 0.0387, "high": 0.0444},
         "diversity": {"value": 0.41, "low": 0.39, "high": 0.43},
@@ -56,7 +56,7 @@ def report(title: str = "runs/sketches", fid: float = 61.2, half: float = 3.0) -
             },
             "near_copy": {"space": "the discriminator of peeps64", "threshold": 0.41, "percentile": 5},
             "rows": [
-                {"name": title, "kind": "subject", "n": 1000, "metrics": figures},
+                {"name": title, "kind": "subject", "n": 1000, "metrics": scores},
                 {"name": "source", "kind": "source", "n": 1000, "metrics": source},
                 {"name": "real", "kind": "real", "n": 5000, "metrics": real},
             ],
@@ -68,8 +68,8 @@ def report(title: str = "runs/sketches", fid: float = 61.2, half: float = 3.0) -
     })  # fmt: skip
 
 
-def exhibits(side: int = 16, n: int = 12) -> Exhibits:
-    """Everything there can be."""
+def contents(side: int = 16, n: int = 12) -> PageContents:
+    """Contents with every part."""
     samples, shots = images(n, side, 1), images(10, side, 2)
     neighbours = [
         Neighbour(s, shots[i % 10], 0.1 * i, i < 4, i if i else None) for i, s in enumerate(samples)
@@ -78,15 +78,15 @@ def exhibits(side: int = 16, n: int = 12) -> Exhibits:
     history = [{"step": s, "d": 1.4, "g": 0.7 + s / 100, "ewc": float(s - 1)} for s in range(1, 9)]
     history[0]["r1"] = 0.25
     layers = {name: 10.0**-i for i, name in enumerate(LAYERS)}
-    return Exhibits(
+    return PageContents(
         samples, shots, images(n, side, 3), (images(8, side, 4), images(8, side, 5)), neighbours, clusters,
         history, layers, {name: 0.02 for name in LAYERS},
-        (images(4, side, 6), images(4, side, 7), images(4, side, 8)),
+        (images(4, side, 6), images(4, side, 7), images(4, side, 8)), images(1, 4 * side, 9)[0],
     )  # fmt: skip
 
 
 class Page(HTMLParser):
-    """A page taken apart; fails where tags are not closed in turn."""
+    """A parsed page; fails if tags are not closed in turn."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -118,8 +118,18 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        """What is there to read, with single spaces."""
+        """The text, with single spaces."""
         return " ".join(" ".join(self.words).split())
+
+    @property
+    def images(self) -> list[dict[str, str]]:
+        """Attributes of every image but charts."""
+        return [each for each in self.all("img") if each["src"].startswith("data:image/webp")]
+
+    @property
+    def charts(self) -> list[dict[str, str]]:
+        """Attributes of every chart."""
+        return [each for each in self.all("img") if each["src"].startswith("data:image/svg+xml")]
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         """Attributes of every ``tag``."""

@@ -16,12 +16,11 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from page_material import Page, exhibits, images, report
+from page_material import Page, contents, images, report
 from test_pages import HOSTILE, PAGES, decoded
 
-from fsgen.pages import comparison_page, study_page
-from fsgen.pages import report_page as reports
-from fsgen.pages.contents import Exhibits
+from fsgen.pages import comparison_page, report_page, study_page
+from fsgen.pages.contents import PageContents
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDTHS = (400, 1400)
@@ -113,10 +112,10 @@ def test_pages_hold_at_any_width_with_every_picture_and_no_complaint(tmp_path):
         row["name"] = "z" * 120
     pages = {
         **PAGES,
-        "bare": reports.render({}, Exhibits()),
-        "long": reports.render(long, exhibits()),
-        "long-comparison": comparison_page.render([long, report("runs/b", 80)] * 4, [exhibits()] * 8),
-        "hostile": reports.render(report(HOSTILE), exhibits()),
+        "bare": report_page.render({}, PageContents()),
+        "long": report_page.render(long, contents()),
+        "long-comparison": comparison_page.render([long, report("runs/b", 80)] * 4, [contents()] * 8),
+        "hostile": report_page.render(report(HOSTILE), contents()),
     }
     pages["long"] = pages["long"].replace("<details", "<details open")
     found, console = measure(tmp_path, pages)
@@ -205,7 +204,7 @@ def test_a_study_is_played_through(tmp_path):
     assert [each["fooled"] for each in answers["rounds"]] == [index in wrong for index in range(8)]
     assert all(each["milliseconds"] >= 0 for each in answers["rounds"])
     assert (answers["fooled"], answers["fooling_rate"]) == (3, 0.375)
-    assert answers["interval"] == pytest.approx(study_page.intervals(8)[3])
+    assert answers["interval"] == pytest.approx(study_page.exact_intervals(8)[3])
     assert "Fooling rate 38%" in result["said"] and "9% to 76%" in result["said"]
     assert result["focus"] == "outcome-title"
     for left, right in result["places"]:  # large, of one size, side by side, on the first screen
@@ -227,4 +226,4 @@ def test_a_study_at_either_end(tmp_path, fooled, said):
     left = [byte.bit_count() % 2 == 1 for byte in base64.b64decode(key)]
     result = played(tmp_path, text, [("left" if each != fooled else "right", "key") for each in left])
     assert said in result["said"]
-    assert result["answers"]["interval"] == pytest.approx(study_page.intervals(2)[2 if fooled else 0])
+    assert result["answers"]["interval"] == pytest.approx(study_page.exact_intervals(2)[2 if fooled else 0])

@@ -13,14 +13,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from page_material import Page, exhibits, images, report
+from page_material import Page, contents, images, report
 from PIL import Image
+from refusals import refused
 
-from fsgen.errors import FsgenError
-from fsgen.pages import comparison_page, score_tables, study_page
-from fsgen.pages import report_page as reports
-from fsgen.pages.contents import Exhibits, Neighbour
-from fsgen.pages.embedded_images import Album
+from fsgen.errors import Code
+from fsgen.pages import comparison_page, report_page, score_tables, study_page
+from fsgen.pages.contents import Neighbour, PageContents
+from fsgen.pages.embedded_images import EmbeddedImages
 
 HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror='alert(1)'>\"'&{{ 7*7 }}"
 
@@ -28,8 +28,8 @@ HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror='alert(1
 def everything() -> dict[str, str]:
     """One page of each kind."""
     return {
-        "report": reports.render(report(), exhibits()),
-        "comparison": comparison_page.render([report(), report("runs/b", 80)], [exhibits(), exhibits()]),
+        "report": report_page.render(report(), contents()),
+        "comparison": comparison_page.render([report(), report("runs/b", 80)], [contents(), contents()]),
         "study": study_page.render(images(12), images(12, seed=1), title="runs/sketches"),
     }
 
@@ -72,7 +72,8 @@ def test_headings_follow_one_another_and_pictures_have_words(kind):
     assert page.all("img") and all(
         each["alt"] and each["width"] and each["height"] for each in page.all("img")
     )
-    assert all(each["aria-label"] for each in page.all("svg") if each.get("role") == "img")
+    assert len(page.images) + len(page.charts) == len(page.all("img"))
+    assert (len(page.charts) > 3) == (kind != "study")
 
 
 @pytest.mark.parametrize("kind", PAGES)
@@ -102,7 +103,7 @@ def hostile(tree):
 
 
 def test_names_are_words_and_never_markup():
-    shown = exhibits()
+    shown = contents()
     bad = replace(
         shown,
         history=[
@@ -114,14 +115,14 @@ def test_names_are_words_and_never_markup():
     attacked = hostile(report())
     other = hostile(report("runs/b", 80))
     texts = {
-        "report": reports.render(attacked, bad),
+        "report": report_page.render(attacked, bad),
         "comparison": comparison_page.render([attacked, other], [bad, bad]),
         "study": study_page.render(images(3), images(3, seed=1), title=HOSTILE, rounds=3),
     }
     for kind, text in texts.items():
         page, clean = Page(text), Page(PAGES[kind])
         assert {tag for tag, _ in page.tags} <= {tag for tag, _ in clean.tags}
-        assert kind == "study" or len(page.all("img")) == len(clean.all("img"))
+        assert kind == "study" or len(page.images) == len(clean.images)
         assert len(page.all("script")) == len(clean.all("script")) == (2 if kind == "study" else 0)
         assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
         assert "{{ 7*7 }}" in page.text
@@ -135,28 +136,28 @@ def test_large_pictures_keep_a_page_below_three_megabytes():
     many, middling = large[torch.arange(40) % 10], noise.to(torch.uint8)
     pairs = [Neighbour(a, b, 0.1, False, None) for a, b in zip(many, large, strict=False)]
     shown = replace(
-        exhibits(), samples=many, shots=large, real_images=large, pairs=(large, large), neighbours=pairs
+        contents(), samples=many, shots=large, real_images=large, pairs=(large, large), neighbours=pairs
     )
-    seen = replace(exhibits(), pairs=(middling, middling))
+    seen = replace(contents(), pairs=(middling, middling))
     for text in (
-        reports.render(report(), shown),
+        report_page.render(report(), shown),
         comparison_page.render([report(f"run {i}") for i in range(9)], [seen] * 9),
         study_page.render(large, large, title="large", rounds=10),
     ):
         assert len(text.encode()) < 3_000_000
-        sizes = [decoded(each["src"]).shape[0] for each in Page(text).all("img")]
+        sizes = [decoded(each["src"]).shape[0] for each in Page(text).images]
         assert min(sizes) >= 16 and max(sizes) >= 64
 
 
 def test_a_page_that_would_be_too_large_is_refused():
     told = report()
     told["evaluation"]["warnings"] = ["x" * 3_000_000]
-    with pytest.raises(FsgenError, match=r"3\.0 MB, more than 3"):
-        reports.render(told, Exhibits())
+    with refused(Code.OUT_OF_RANGE, "3.0 MB", "3 MB"):
+        report_page.render(told, PageContents())
 
 
 def test_a_name_that_is_no_text_can_still_be_written():
-    text = reports.render(report("runs/\udcff"), Exhibits())
+    text = report_page.render(report("runs/\udcff"), PageContents())
     assert text.encode("utf-8") and "runs/?" in text
 
 
@@ -165,27 +166,27 @@ def test_a_name_that_is_no_text_can_still_be_written():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_small_pictures_are_shown_bit_by_bit(channels):
-    album, image = Album(), images(1, 64, channels=channels)[0]
-    thumb = album.add(image, 256)
-    album.settle()
+    album, image = EmbeddedImages(), images(1, 64, channels=channels)[0]
+    embedded = album.add(image, 256)
+    album.encode()
     expected = image.expand(3, -1, -1).permute(1, 2, 0).numpy()
-    assert (decoded(thumb.uri) == expected).all()
-    assert (thumb.width, thumb.height) == (64, 64)
+    assert (decoded(embedded.uri) == expected).all()
+    assert (embedded.width, embedded.height) == (64, 64)
 
 
 def test_an_album_gives_way_step_by_step():
     spent = []
     for budget in (300_000, 60_000, 12_000):
-        album = Album(budget)
-        thumbs = album.all(images(4, 128), 128, 4)
-        album.settle()
-        spent.append(sum(len(thumb.uri) for thumb in thumbs))
+        album = EmbeddedImages(budget)
+        thumbs = album.add_all(images(4, 128), 128, 4)
+        album.encode()
+        spent.append(sum(len(embedded.uri) for embedded in thumbs))
         assert spent[-1] <= budget
     assert spent[0] > spent[1] > spent[2]
-    full = Album(100)
-    full.all(images(4), 64, 4)
-    with pytest.raises(FsgenError, match="4 pictures do not fit"):
-        full.settle()
+    full = EmbeddedImages(100)
+    full.add_all(images(4), 64, 4)
+    with refused(Code.OUT_OF_RANGE, "4 images"):
+        full.encode()
 
 
 # ---- the report ----------------------------------------------------------------------------------------
@@ -194,7 +195,8 @@ def test_an_album_gives_way_step_by_step():
 def test_a_report_says_all_it_knows():
     text = Page(PAGES["report"]).text
     for said in (
-        "FID is 61.2 (58.2 to 64.2), the source's 112.0; diversity is 0.41 (0.39 to 0.43), the reals' 0.523; "
+        "FID is 61.2 (58.2 to 64.2), the source's 112.0; diversity is 0.41 (0.39 to 0.43), "
+        "the real images' 0.523; "
         "97.0% of the samples repeat a training image.",
         "97% of the samples repeat a picture", "1,000 samples against 5,000 real images", "58.2 to 64.2",
         "Protocol cdc", "not stated", "Fisher information", "Rate of change", "EWC penalty", "ewc.lambda 967",
@@ -230,21 +232,44 @@ def test_a_report_does_without_any_part(keys, absent):
     else:
         del tree[keys[-1]]
     for text in (
-        reports.render(told, Exhibits()), comparison_page.render([told, report()], [Exhibits(), Exhibits()])
+        report_page.render(told, PageContents()),
+        comparison_page.render([told, report()], [PageContents(), PageContents()]),
     ):  # fmt: skip
         said = Page(text).text
         assert "None" not in said and "Undefined" not in said
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Exhibits)])
+@pytest.mark.parametrize("name", [field.name for field in fields(PageContents)])
 def test_a_report_does_without_any_exhibit(name):
-    text = reports.render(report(), replace(exhibits(), **{name: getattr(Exhibits(), name)}))
+    text = report_page.render(report(), replace(contents(), **{name: getattr(PageContents(), name)}))
     assert len(text) < len(PAGES["report"])
     Page(text)
 
 
+def test_a_run_that_was_not_evaluated_has_a_page():
+    told = report()
+    del told["evaluation"]
+    full = contents()
+    page = Page(
+        report_page.render(told, PageContents(history=full.history, change=full.change, grid=full.grid))
+    )
+    assert [each["alt"] for each in page.images] == ["grid of samples"]
+    assert decoded(page.images[0]["src"]).shape == (64, 64, 3) and len(page.charts) == 4
+    for said in (
+        "runs/sketches",
+        "peeps64",
+        "CC0-1.0",
+        "c" * 64,
+        "ewc.lambda 967",
+        "1 min 49 s",
+        "Not evaluated",
+    ):
+        assert said in page.text, said
+    assert "near copies" not in page.text
+
+
 def test_a_report_of_nothing_says_so():
-    page = Page(reports.render({}, Exhibits()))
+    page = Page(report_page.render({}, PageContents()))
     assert "Nothing was measured." in page.text and "unnamed" in page.text
     assert not page.all("section")
 
@@ -252,23 +277,24 @@ def test_a_report_of_nothing_says_so():
 def test_a_metric_of_a_later_version_is_shown():
     told = report()
     told["evaluation"]["rows"][0]["metrics"]["vendi"] = {"value": 12.3456, "low": None, "high": None}
-    text = Page(reports.render(told, Exhibits())).text
+    text = Page(report_page.render(told, PageContents())).text
     assert "vendi" in text and "12.3" in text
 
 
 def test_what_is_no_number_is_not_shown_as_one():
     told = report()
     told["evaluation"]["rows"][0]["metrics"] = {"fid": {"value": float("nan")}, "kid": {"value": None}}
-    assert score_tables.verdict(told) == "Nothing was measured."
+    assert score_tables.summarise(told) == "Nothing was measured."
     history = [{"step": 1, "d": float("nan"), "g": float("inf")}, {"step": 2, "d": 1.0, "g": None}]
-    text = reports.render(told, Exhibits(history=history, fisher={"b4": float("nan"), "b8": 1.0}))
-    assert not re.search(r'\sd="[^"]*(nan|inf)', text)
+    text = report_page.render(told, PageContents(history=history, fisher={"b4": float("nan"), "b8": 1.0}))
+    charts = [base64.b64decode(each["src"].split(",")[1]).decode() for each in Page(text).charts]
+    assert len(charts) == 2 and not any(re.search(r'\sd="[^"]*(nan|inf)', chart) for chart in charts)
 
 
 def test_the_verdict_counts_no_copies_as_none():
     told = report()
     told["evaluation"]["rows"][0]["metrics"]["near_copies"]["value"] = 0.0
-    assert score_tables.verdict(told).endswith("; none of the samples repeats a training image.")
+    assert score_tables.summarise(told).endswith("; none of the samples repeats a training image.")
 
 
 # ---- the comparison ------------------------------------------------------------------------------------
@@ -276,37 +302,36 @@ def test_the_verdict_counts_no_copies_as_none():
 
 def rows_of(*pairs):
     """Rows with an FID and half the width of its interval."""
-    return [score_tables.rows(report("x", fid, half))[0] for fid, half in pairs]
+    return [score_tables.score_rows(report("x", fid, half))[0] for fid, half in pairs]
 
 
 def test_the_best_is_marked_and_what_may_be_as_good():
-    assert comparison_page.marks("fid", rows_of((60, 3), (64, 3), (70, 3))) == {0: "best", 1: "level"}
-    assert comparison_page.marks("fid", rows_of((60, 3), (60, 3), (70, 3))) == {0: "best", 1: "best"}
-    assert comparison_page.marks("fid", rows_of((60, 3), (60, 3))) == {}
-    assert comparison_page.marks("fid", rows_of((60, 3))) == {}
-    assert comparison_page.marks("coverage", rows_of((60, 3), (70, 3))) == {}
+    assert comparison_page.best_rows("fid", rows_of((60, 3), (64, 3), (70, 3))) == {0: "best", 1: "level"}
+    assert comparison_page.best_rows("fid", rows_of((60, 3), (60, 3), (70, 3))) == {0: "best", 1: "best"}
+    assert comparison_page.best_rows("fid", rows_of((60, 3), (60, 3))) == {}
+    assert comparison_page.best_rows("fid", rows_of((60, 3))) == {}
+    assert comparison_page.best_rows("coverage", rows_of((60, 3), (70, 3))) == {}
     higher = rows_of((60, 3), (70, 3))
-    higher[1].figures["diversity"] = replace(higher[1].figures["diversity"], value=0.9)
+    higher[1].scores["diversity"] = replace(higher[1].scores["diversity"], value=0.9)
     higher[1].bounds["diversity"] = (0.8, 1.0)
-    assert comparison_page.marks("diversity", higher) == {1: "best"}
+    assert comparison_page.best_rows("diversity", higher) == {1: "best"}
 
 
 def test_a_comparison_shows_runs_their_cost_and_what_they_share():
     page = Page(PAGES["comparison"])
     for said in ("runs/sketches, runs/b", "1 min 49 s", "1,100 MB", "1,000,000", "source", "61.2", "★"):
         assert said in page.text, said
-    alts = [each["alt"] for each in page.all("img")]
+    alts = [each["alt"] for each in page.images]
     assert alts[0] == "peeps64, the source, latent 1"
     assert len([alt for alt in alts if "the source" in alt]) == 8  # one strip for both runs
     assert len(alts) == 3 * 8
 
 
 def test_sources_that_differ_have_a_strip_each():
-    shown = exhibits()
+    shown = contents()
     other = replace(shown, pairs=(images(8, seed=9), images(8, seed=8)))
     alts = [
-        each["alt"]
-        for each in Page(comparison_page.render([report(), report("b")], [shown, other])).all("img")
+        each["alt"] for each in Page(comparison_page.render([report(), report("b")], [shown, other])).images
     ]
     assert len(alts) == 4 * 8
 
@@ -314,9 +339,9 @@ def test_sources_that_differ_have_a_strip_each():
 def test_what_has_no_source_shows_its_samples():
     folder = report("folder")
     folder["evaluation"]["what"] = {"kind": "images", "count": 12}
-    alone = replace(exhibits(), pairs=None)
-    text = comparison_page.render([report(), report("the source"), folder], [exhibits(), alone, alone])
-    alts = [each["alt"] for each in Page(text).all("img")]
+    alone = replace(contents(), pairs=None)
+    text = comparison_page.render([report(), report("the source"), folder], [contents(), alone, alone])
+    alts = [each["alt"] for each in Page(text).images]
     assert len(alts) == 4 * 8
     assert "the source, latent 1" in alts and "folder, images of no latents, 1" in alts
 
@@ -339,7 +364,7 @@ def test_figures_measured_otherwise_are_not_ranked(keys, value, what):
         tree = tree[key]
     tree[keys[-1]] = value
     assert [found for found, _ in comparison_page.differences([report(), other])] == [what]
-    page = Page(comparison_page.render([report(), other], [Exhibits(), Exhibits()]))
+    page = Page(comparison_page.render([report(), other], [PageContents(), PageContents()]))
     assert "Not comparable" in page.text and what in page.text and "★" not in page.text
 
 
@@ -350,10 +375,10 @@ def test_runs_measured_alike_may_do_without_some_weights():
 
 
 def test_runs_of_one_name_are_numbered_and_exhibits_counted():
-    text = Page(comparison_page.render([report(), report()], [Exhibits(), Exhibits()])).text
+    text = Page(comparison_page.render([report(), report()], [PageContents(), PageContents()])).text
     assert "runs/sketches (1), runs/sketches (2)" in text
-    for told, shown in (([], []), ([report()], [])):
-        with pytest.raises(FsgenError, match="make no comparison"):
+    for told, shown, named in (([], [], 0), ([report()], [], 1)):
+        with refused(Code.USAGE, f"{named} reports", "0"):
             comparison_page.render(told, shown)
 
 
@@ -369,7 +394,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_everything_is_legible(theme):
-    css = (files("fsgen.pages") / "templates" / "page.css").read_text(encoding="utf-8")
+    css = (files("fsgen.pages") / "templates" / "palette.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root \{(.*?)\}", css, re.S)
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", blocks[theme]))
     assert len(colours) == 14

@@ -6,9 +6,9 @@
   const outcome = document.getElementById("outcome");
   const answers = [];
   let current = -1; // the round on the screen
-  let since = 0; // when it came
+  let since = 0; // when it was shown
 
-  // One byte a round; an odd number of bits: the generated picture is on the left.
+  // One byte a round; an odd number of bits: the generated image is on the left.
   const truths = [...atob(facts.key)].map((letter) => {
     let odd = 0;
     for (let bits = letter.charCodeAt(0); bits; bits >>= 1) odd ^= bits & 1;
@@ -52,7 +52,7 @@
     const heading = document.getElementById("outcome-title");
     heading.textContent = `Fooling rate ${percent(found.fooling_rate)}`;
     document.getElementById("interval").textContent =
-      `In ${found.fooled} of ${answers.length} rounds the generated picture was taken for real. ` +
+      `In ${found.fooled} of ${answers.length} rounds the generated image was taken for real. ` +
       `The exact binomial 95% interval is ${percent(low)} to ${percent(high)}.`;
     document.getElementById("review").append(...answers.map(reviewed));
     outcome.hidden = false;
@@ -96,7 +96,7 @@
   document.getElementById("start").addEventListener("click", next);
   document.getElementById("save").addEventListener("click", save);
   for (const button of document.querySelectorAll(".choices button")) {
-    // The second half of a double click would answer the next round unseen.
+    // The second half of a double click would answer the next round before it is seen.
     button.addEventListener("click", (event) => event.detail > 1 || choose(button.dataset.side));
   }
   document.addEventListener("keydown", (event) => {
