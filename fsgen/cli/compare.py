@@ -2,67 +2,64 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
 from fsgen.cli import common, terminal_tables
+from fsgen.cli.eval import evaluate
+
+NOT_SHARED = {"path", "real", "out", "fail_if", "study"}  # of ``fsgen eval``: its own
 
 
+def with_eval_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command``, which takes ``**options``, the options of ``fsgen eval``; None if not given."""
+    own = inspect.signature(command, eval_str=True).parameters
+    shared = inspect.signature(evaluate, eval_str=True).parameters
+    parameters = [p for p in own.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    parameters += [p.replace(default=None) for name, p in shared.items() if name not in {*NOT_SHARED, *own}]
+    vars(command)["__signature__"] = inspect.Signature(parameters)
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+@with_eval_options
 def compare(
     paths: Annotated[list[str], typer.Argument(help="Runs, models, or folders of images; two or more.")],
     real: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Evaluate all now, alike, against these. (default: as fsgen eval left them)"),
+        Path | None,
+        typer.Option(help="Evaluate all now against these. (default: use the reports of fsgen eval)"),
     ] = None,
-    out: Annotated[
-        Optional[Path], typer.Option(help="Folder for comparison.html and comparison.json.")  # noqa: UP045
-    ] = None,
-    protocol: Annotated[
-        Optional[str], typer.Option(help="With --real: as a paper measures.")  # noqa: UP045
-    ] = None,
-    metrics: Annotated[
-        Optional[str], typer.Option(help="With --real: some of fsgen info metrics.")  # noqa: UP045
-    ] = None,
-    samples: Annotated[
-        Optional[int], typer.Option(help="With --real: how many pictures of each.")  # noqa: UP045
-    ] = None,
-    source: Annotated[
-        Optional[str], typer.Option(help="With --real: the source, where none is recorded.")  # noqa: UP045
-    ] = None,
-    shots: Annotated[
-        Optional[Path], typer.Option(help="With --real: the training images, where none are recorded.")  # noqa: UP045
-    ] = None,
-    weights_dir: Annotated[
-        Optional[Path], typer.Option(help="With --real: a folder with weight files.")  # noqa: UP045
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for comparison.html and comparison.json.")] = None,
+    dry_run: common.DryRun = False,
     device: common.Device = "auto",
-    seed: common.Seed = 0,
     as_json: common.Json = False,
     debug: common.Debug = False,
+    **options: Any,
 ) -> None:
-    """Put runs side by side: figures, cost, pictures from the same latents.
+    """Put runs side by side: scores, cost, samples of the same latents.
 
     [dim]fsgen compare runs/ewc runs/finetune --real sketches.zip --out compared[/dim]
     """
     common.setup(debug)
     from fsgen.evaluation.compare import compare as run
 
-    options: dict[str, Any] = {}
-    if real is not None:
-        options = {
-            "real": real, "protocol": protocol, "samples": samples, "source": source, "shots": shots,
-            "metrics": common.listed(metrics),
-            "weights_dir": weights_dir, "seed": seed,
-        }  # fmt: skip
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
+    if "metrics" in given:
+        given["metrics"] = common.listed(given["metrics"])
     with common.watching() as callbacks:
-        found = run(paths, device=device, callbacks=callbacks, **options)
+        found = run(paths, real=real, device=device, dry_run=dry_run, callbacks=callbacks, **given)
+    if isinstance(found, dict):
+        common.show_config(found, as_json)
+        return
     files = [] if out is None else found.write(out)
     if as_json:
         common.emit(found.plain())
         return
     screen = common.stdout()
-    screen.print(terminal_tables.compared(found.reports))
+    screen.print(terminal_tables.comparison(found.reports))
     for file in files:
         screen.print(f"{file.name}: {common.path_text(file)}", soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,64 +19,61 @@ def evaluate(
         Path, typer.Option(help="Real images of the target: a folder or zip, the more the better.")
     ],
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Folder for report.json and report.html. (default: a run's own folder)"),
     ] = None,
     shots: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="The training images. (default: those the run records)"),
+        Path | None, typer.Option(help="The training images. (default: those the run records)")
     ] = None,
     source: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The source it came from. (default: the one the run records)"),
+        str | None, typer.Option(help="The source model. (default: the one the run records)")
     ] = None,
     content: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="With --protocol funit: what is translated, a sub-folder for each class."),
+        Path | None,
+        typer.Option(help="With --protocol funit: images to translate, one sub-folder per class."),
     ] = None,
     protocol: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="As a paper measures: cdc, adam, wedit, lfs, crdi, diffaugment, funit."),
+        str | None,
+        typer.Option(help="A paper's protocol: cdc, adam, wedit, lfs, crdi, diffaugment, funit."),
     ] = None,
     fid: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="clean, legacy_pytorch, legacy_tensorflow or torchvision. (default: clean)"),
     ] = None,
     metrics: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Some of those of fsgen info metrics. (default: all that can be computed here)"),
+        str | None,
+        typer.Option(help="Metrics of fsgen info metrics, separated by commas. (default: all possible here)"),
     ] = None,
     samples: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
-            help="How many pictures. (default: 1000 of a model, all images of a folder; funit: 100)"
+            help="Number of samples. (default: 1000 of a model, all images of a folder; funit: 100)"
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="How many sets of pictures to take the mean over.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Number of sets of samples; scores are means over them.")] = 1,
     truncation: Annotated[float, typer.Option(help="1: as trained; below: nearer to the mean.")] = 1.0,
-    fit: Annotated[str, typer.Option(help="How other images become square: crop or pad.")] = "crop",
+    fit: Annotated[str, typer.Option(help="How images become square: crop or pad.")] = "crop",
     fail_if: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Exit with 1 beyond a bound, as in 'near_copies>0.05'; may be repeated."),
+        list[str] | None,
+        typer.Option(help="Exit with 1 if a score is beyond a bound: 'near_copies>0.05'; may be repeated."),
     ] = None,
     study: Annotated[
-        bool, typer.Option("--study", help="Also write study.html: which picture is real? Ten rounds.")
+        bool, typer.Option("--study", help="Also write study.html: ten rounds of real or generated.")
     ] = False,
     weights_dir: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="A folder with the weight files of Inception, AlexNet and the others."),
+        Path | None, typer.Option(help="A folder with the weight files of Inception, AlexNet and others.")
     ] = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch weight files that are absent (fsgen pull metrics).")
+        bool, typer.Option("--download", help="Fetch absent weight files (as fsgen pull metrics).")
     ] = False,
-    batch: Annotated[int, typer.Option(help="Pictures at a time.")] = 32,
+    batch: Annotated[int, typer.Option(help="Images at a time.")] = 32,
     dry_run: common.DryRun = False,
     device: common.Device = "auto",
     seed: common.Seed = 0,
     as_json: common.Json = False,
     debug: common.Debug = False,
 ) -> None:
-    """Measure a model, or images made by anything, against real images.
+    """Measure a model or a set of images against real images.
 
     [dim]fsgen eval runs/sketches --real sketches.zip[/dim]
     [dim]fsgen eval runs/animals --protocol funit --real unseen/ --content seen/[/dim]
@@ -85,8 +82,8 @@ def evaluate(
     from fsgen.evaluation import gate, report
     from fsgen.evaluation.evaluate import evaluate as run
 
-    bounds = gate.parse(fail_if or [])
-    folder = report.folder(path, out, study=study)
+    bounds = gate.parse_bounds(fail_if or [])
+    folder = report.report_folder(path, out, study=study)
     with common.watching() as callbacks:
         found = run(
             path, real=real, shots=shots, source=source, content=content, protocol=protocol, fid=fid,
@@ -95,29 +92,26 @@ def evaluate(
             weights_dir=weights_dir, download=download, device=device, batch=batch, dry_run=dry_run,
             callbacks=callbacks,
         )  # fmt: skip
-    if dry_run:
+    if isinstance(found, dict):
         common.show_config(found, as_json)
         return
-    files = [] if folder is None else report.write(found, folder, study=study)
+    files = [] if folder is None else report.write_report(found, folder, study=study)
     if as_json:
         common.emit(found.plain())
     else:
         show(found, files)
-    gate.check(bounds, found.metrics)
+    gate.check_bounds(bounds, found.metrics)
 
 
 def show(found: Evaluation, files: list[Path]) -> None:
-    """The table, what nobody should overlook, and where the pages are."""
+    """Print the table, the flags and the paths of the pages."""
     out = common.stdout()
-    out.print(
-        terminal_tables.evaluated(found.rows)
-        if found.content is None
-        else terminal_tables.translated(found.rows)
-    )
+    table = terminal_tables.evaluation if found.content is None else terminal_tables.translations
+    out.print(table(found.rows))
     for name, judge in found.settings.get("classifiers", {}).items():
         out.print(
-            f"the classifier ({name}) tells {judge['classes']} classes apart: {judge['accuracy']:.1%} of "
-            f"{judge['held_out']:,} pictures it was not trained on, {judge['chance']:.1%} by chance",
+            f"accuracy of the classifier ({name}) of {judge['classes']} classes: {judge['accuracy']:.1%} of "
+            f"{judge['held_out']:,} held-out images, chance {judge['chance']:.1%}",
             soft_wrap=True,
         )
     for flag in found.flags:

@@ -1,16 +1,19 @@
-"""Format scores as terminal tables: a row for each metric, a column for each image set."""
+"""Score tables for the terminal: one line a metric, one column a set of images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fsgen.cli import common
 from fsgen.measures import MEASURES, format_value
 
+if TYPE_CHECKING:
+    from rich.table import Table
 
-def evaluated(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Scores of the model, its source and the real images."""
+
+def evaluation(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The evaluated set, its source and the real images."""
     table = _table([row["name"] for row in rows])
     table.add_row("images", *(f"{row['n']:,}" for row in rows))
     for name in _known([row["metrics"] for row in rows]):
@@ -18,8 +21,8 @@ def evaluated(rows: Sequence[Mapping[str, Any]]) -> Any:
     return table
 
 
-def translated(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Scores of translations from K shots: a row for each K, a column for each metric."""
+def translations(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Translations from K shots: one line a K, one column a metric."""
     names = _known([row["metrics"] for row in rows])
     table = _table([MEASURES[name].title for name in names])
     for row in rows:
@@ -27,8 +30,8 @@ def translated(rows: Sequence[Mapping[str, Any]]) -> Any:
     return table
 
 
-def compared(reports: Sequence[Mapping[str, Any]]) -> Any:
-    """Scores and costs of several runs."""
+def comparison(reports: Sequence[Mapping[str, Any]]) -> Table:
+    """Several reports, and the cost of each run."""
     table = _table([report["title"] for report in reports])
     rows = [report["evaluation"]["rows"][0] for report in reports]
     table.add_row("images", *(f"{row['n']:,}" for row in rows))
@@ -47,7 +50,7 @@ def compared(reports: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def cell(name: str, score: Mapping[str, Any] | None, *, below: bool = False) -> str:
-    """``61.2 (58.0-64.1)``, or the interval ``below`` the score."""
+    """``61.2 (58.0-64.1)``, or with the interval ``below``."""
     if score is None:
         return "[dim]-[/dim]"
     text = format_value(name, score["value"])
@@ -61,7 +64,7 @@ def _known(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in MEASURES if any(name in some for some in metrics)]
 
 
-def _table(columns: Sequence[str]) -> Any:
+def _table(columns: Sequence[str]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

@@ -1,35 +1,38 @@
-"""What is kept of images that pass by once: each keeper takes every batch and holds what its metrics need."""
+"""Streaming accumulators: one pass over a set of images; each collects what its metrics need."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fsgen.evaluation.discriminator_judge import DiscriminatorJudge
+from fsgen.features.base_extractor import Extractor
+from fsgen.features.lpips_network import Lpips
 from fsgen.metrics.pairwise_lpips import Clusters, Spread
 
-THUMBNAIL = 128  # px: larger pictures are kept at this size for a page
+T = TypeVar("T")
+THUMBNAIL = 128  # px: larger images are stored at this size for a page
 
 
 class Accumulator(Protocol):
     """Takes batches of one set of images, in order."""
 
-    def take(self, images: Tensor) -> None:
-        """A batch, uint8 [n, C, H, W]."""
+    def add(self, images: Tensor) -> None:
+        """Take a batch, uint8 [n, C, H, W]."""
 
 
 @dataclass
-class Features:
-    """All features of one network."""
+class AllFeatures:
+    """All features of one extractor."""
 
-    network: Any  # of metrics.backbones
+    network: Extractor
     parts: list[Tensor] = field(default_factory=list)
 
-    def take(self, images: Tensor) -> None:
-        self.parts.append(self.network(colour(images)))
+    def add(self, images: Tensor) -> None:
+        self.parts.append(self.network(as_rgb(images)))
 
     @property
     def value(self) -> Tensor:
@@ -38,45 +41,43 @@ class Features:
 
 
 @dataclass
-class Distances:
-    """Sums from which all mean LPIPS distances follow, of the first ``most`` images."""
+class PairwiseLpips:
+    """Sums that give all mean LPIPS distances of the first ``most`` images."""
 
-    lpips: Any
+    lpips: Lpips
     most: int
     spread: Spread = field(default_factory=Spread)
 
-    def take(self, images: Tensor) -> None:
+    def add(self, images: Tensor) -> None:
         if (room := self.most - self.spread.n) > 0:
-            self.spread.add(embedded(self.lpips, images[:room]))
+            self.spread.add(lpips_points(self.lpips, images[:room]))
 
 
 @dataclass
-class Groups:
-    """The first ``most`` samples, each with the training image that it is most like by LPIPS."""
+class ShotClusters:
+    """The first ``most`` samples, clustered by the training image nearest in LPIPS."""
 
-    lpips: Any
+    lpips: Lpips
     most: int
     clusters: Clusters
-    n: int = 0
 
-    def take(self, images: Tensor) -> None:
-        if (room := self.most - self.n) > 0:
-            self.clusters.add(embedded(self.lpips, images[:room]))
-            self.n += len(images[:room])
+    def add(self, images: Tensor) -> None:
+        if (room := self.most - self.clusters.n) > 0:
+            self.clusters.add(lpips_points(self.lpips, images[:room]))
 
 
 @dataclass
-class Judged:
-    """As the discriminator sees them: ``diverse`` of them as points, ``most`` of them beside the shots."""
+class DiscriminatorPoints:
+    """Discriminator features: points of ``diverse`` images, distances to the shots of ``most`` images."""
 
     discriminator: DiscriminatorJudge
     diverse: int
-    most: int  # 0: the training images are not known, or not asked about
+    most: int  # 0: the training images are unknown or not needed
     n: int = 0
     parts: list[Tensor] = field(default_factory=list)
-    copies: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    nearest: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
-    def take(self, images: Tensor) -> None:
+    def add(self, images: Tensor) -> None:
         images = images[: max(self.diverse, self.most) - self.n]
         if not len(images):
             return
@@ -84,7 +85,7 @@ class Judged:
         if (room := self.diverse - self.n) > 0:
             self.parts.append(self.discriminator.points([part[:room] for part in maps]))
         if (room := self.most - self.n) > 0:
-            self.copies.append(self.discriminator.nearest([part[:room] for part in maps]))
+            self.nearest.append(self.discriminator.nearest([part[:room] for part in maps]))
         self.n += len(images)
 
     @property
@@ -94,23 +95,23 @@ class Judged:
 
     @property
     def distances(self) -> Tensor:
-        """To the nearest training image, [min(n, most)]."""
-        return torch.cat([distances for distances, _ in self.copies])
+        """Distance to the nearest training image, [min(n, most)]."""
+        return torch.cat([distances for distances, _ in self.nearest])
 
     @property
     def shots(self) -> Tensor:
-        """Which training image that is, int64 [min(n, most)]."""
-        return torch.cat([shots for _, shots in self.copies])
+        """Index of the nearest training image, int64 [min(n, most)]."""
+        return torch.cat([shots for _, shots in self.nearest])
 
 
 @dataclass
-class Album:
+class Thumbnails:
     """Thumbnails of the first ``most`` images."""
 
     most: int
     parts: list[Tensor] = field(default_factory=list)
 
-    def take(self, images: Tensor) -> None:
+    def add(self, images: Tensor) -> None:
         if (room := self.most - sum(map(len, self.parts))) > 0:
             self.parts.append(thumbnails(images[:room]))
 
@@ -120,18 +121,36 @@ class Album:
         return torch.cat(self.parts)
 
 
-def embedded(lpips: Any, images: Tensor) -> Tensor:
-    """LPIPS points [n, D] of uint8 images."""
-    return lpips.embed(colour(images).float() / 127.5 - 1)
+@dataclass
+class Collected:
+    """Everything the metrics need of one set of images."""
+
+    thumbnails: Thumbnails
+    n: int = 0
+    features: dict[str, Tensor] = field(default_factory=dict)  # space -> [n, d]
+    lpips: PairwiseLpips | None = None
+    clusters: ShotClusters | None = None
+    discriminator: DiscriminatorPoints | None = None
 
 
-def colour(images: Tensor) -> Tensor:
-    """Grey as RGB, as a PNG reader would hand it to the networks."""
+def required(value: T | None) -> T:
+    """Return ``value``, which is not None: the metrics asked for need it, so it was set up."""
+    assert value is not None
+    return value
+
+
+def lpips_points(lpips: Lpips, images: Tensor) -> Tensor:
+    """LPIPS points [n, D] of uint8 images [n, C, H, W]."""
+    return lpips.embed(as_rgb(images).float() / 127.5 - 1)
+
+
+def as_rgb(images: Tensor) -> Tensor:
+    """Repeat a grey channel three times, as a PNG reader does for the networks."""
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """uint8 [n, C, H, W] at no more than ``THUMBNAIL`` px a side."""
+    """Shrink uint8 [n, C, H, W] to at most ``THUMBNAIL`` px a side."""
     if max(images.shape[2:]) <= THUMBNAIL:
         return images.clone()
     small = nn.functional.interpolate(images.float(), (THUMBNAIL, THUMBNAIL), mode="area")

@@ -1,99 +1,116 @@
-"""One pass over a set of images for all metrics at once; features of networks are kept in a cache."""
+"""Pass over a set of images once for all metrics; features of networks are cached on disk."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fsgen.callbacks import Callbacks
-from fsgen.data.images import ImageSet
-from fsgen.evaluation import accumulators
-from fsgen.evaluation.extractors import Networks
-from fsgen.evaluation.image_sets import Subject
+from fsgen.evaluation.accumulators import (
+    Accumulator,
+    AllFeatures,
+    Collected,
+    DiscriminatorPoints,
+    PairwiseLpips,
+    ShotClusters,
+    Thumbnails,
+    required,
+)
+from fsgen.evaluation.image_sets import EvaluationSet
+from fsgen.evaluation.metric_networks import MetricNetworks
 from fsgen.evaluation.protocols import Protocol
-from fsgen.evaluation.scores import Seen
 from fsgen.io import feature_cache
 from fsgen.metrics.pairwise_lpips import Clusters
 
-DIVERSE = 500  # images whose mutual distances are taken in the discriminator's features; bounds the memory
-SHOWN = 64  # thumbnails of a set that is not what is evaluated
+DIVERSE = 500  # images whose pairwise distances are taken in the discriminator's features; bounds the memory
+SHOWN = 64  # thumbnails of a set that is not evaluated itself
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What looks at sets of images, and for which metrics."""
+class Collector:
+    """The networks and metrics of one evaluation, applied to each of its image sets."""
 
-    networks: Networks
-    resolution: int  # px, of what is evaluated: LPIPS compares pictures of one size only
+    networks: MetricNetworks
+    resolution: int  # px, of what is evaluated: LPIPS compares images of one size only
     metrics: list[str]
     protocol: Protocol
-    training: ImageSet | None
     batch: int
     callbacks: Callbacks
 
-    def look(self, subject: Subject, *, most: int | None = None, shown: int = SHOWN) -> Seen:
-        """One pass.
+    def collect(self, images: EvaluationSet, *, most: int | None = None, shown: int = SHOWN) -> Collected:
+        """Pass over ``images`` once.
 
         Args:
-            subject: the images.
-            most: how many of them are enough for all metrics but those of whole sets (FID and its kin).
-            shown: how many thumbnails to keep.
+            images: the set.
+            most: images to use for the metrics that do not need the whole set, as FID does.
+            shown: thumbnails to store.
         """
-        enough = min(subject.n, max(most or subject.n, DIVERSE))
-        cached = {} if subject.kind == "subject" else self._cached(subject)
+        n = min(images.n, max(most or images.n, DIVERSE))
+        cached = {} if images.kind == "subject" else self._cached(images)
         new = {
-            space: accumulators.Features(network)
+            space: AllFeatures(network)
             for space, network in self.networks.features.items()
             if space not in cached
         }
-        others = self._others(subject, enough, shown)
-        total = subject.n if new else enough
-        done = 0
+        collected = self._accumulators(images, n, shown)
+        accumulators: list[Accumulator] = [*new.values(), *_parts(collected)]
+        total, done = images.n if new else n, 0
         with torch.no_grad():
-            for images in subject.batches(self.batch, total):
-                for keeper in (*new.values(), *others.values()):
-                    keeper.take(images)
-                done += len(images)
-                self.callbacks.progress(subject.name, done, total)
-        features = cached | {space: keeper.value for space, keeper in new.items()}
-        if subject.kind != "subject":
-            self._keep(subject, {space: features[space] for space in new})
-        return Seen(min(done, enough), features, **others)
+            for part in images.batches(self.batch, total):
+                for accumulator in accumulators:
+                    accumulator.add(part)
+                done += len(part)
+                self.callbacks.progress(images.name, done, total)
+        features = {space: accumulator.value for space, accumulator in new.items()}
+        if images.kind != "subject":
+            self._cache(images, features)
+        collected.n, collected.features = min(done, n), cached | features
+        return collected
 
-    def _others(self, subject: Subject, enough: int, shown: int) -> dict[str, accumulators.Accumulator]:
-        """Keepers by their name in ``Seen``."""
-        wanted, chosen = set(self.metrics), {"album": accumulators.Album(shown)}
-        if subject.resolution != self.resolution:  # a source of another size
+    def _accumulators(self, images: EvaluationSet, n: int, shown: int) -> Collected:
+        """Set up the accumulators that the metrics need."""
+        wanted, collected = set(self.metrics), Collected(Thumbnails(shown))
+        if images.resolution != self.resolution:  # a source of another size
             wanted -= {"lpips", "dissimilarity", "intra_lpips"}
         if wanted & {"lpips", "dissimilarity"}:
-            chosen["distances"] = accumulators.Distances(self.networks.lpips, enough)
-        if "intra_lpips" in wanted and subject.kind != "real":
+            collected.lpips = PairwiseLpips(required(self.networks.alexnet), n)
+        if "intra_lpips" in wanted and images.kind != "real":
             rules = self.protocol
             clusters = Clusters(
-                self.networks.anchors, per_cluster=rules.intra_per_cluster, empty=rules.intra_empty
+                required(self.networks.shot_points),
+                per_cluster=rules.intra_per_cluster,
+                empty=rules.intra_empty,
             )
-            chosen["groups"] = accumulators.Groups(self.networks.groups, rules.intra_samples, clusters)
+            collected.clusters = ShotClusters(required(self.networks.vgg), rules.intra_samples, clusters)
         if wanted & {"diversity", "leakage", "correspondence", "near_copies"}:
-            most = enough if "near_copies" in wanted else 0
-            chosen["judged"] = accumulators.Judged(self.networks.discriminator, DIVERSE, most)
-        return chosen
+            most = n if "near_copies" in wanted else 0
+            judge = required(self.networks.discriminator)
+            collected.discriminator = DiscriminatorPoints(judge, DIVERSE, most)
+        return collected
 
-    def _cached(self, subject: Subject) -> dict[str, Tensor]:
-        """Features of exactly these images that were computed before, by space."""
+    def _cached(self, images: EvaluationSet) -> dict[str, Tensor]:
+        """Features of exactly these images from the cache, by space."""
         found = {}
         for space in self.networks.features:
-            entry = feature_cache.lookup(self._key(subject, space), self.callbacks.say)
-            if entry is not None and (subject.pile is None or subject.pile.load_scan_state(entry.about)):
+            entry = feature_cache.lookup(self._key(images, space), self.callbacks.say)
+            if entry is not None and (images.stream is None or images.stream.load_scan_state(entry.about)):
                 found[space] = entry.features
         return found
 
-    def _keep(self, subject: Subject, features: dict[str, Tensor]) -> None:
-        about = {} if subject.pile is None else subject.pile.scan_state()
+    def _cache(self, images: EvaluationSet, features: dict[str, Tensor]) -> None:
+        about = {} if images.stream is None else images.stream.scan_state()
         for space, values in features.items():
-            feature_cache.store(self._key(subject, space), values, about, self.callbacks.say)
+            feature_cache.store(self._key(images, space), values, about, self.callbacks.say)
 
-    def _key(self, subject: Subject, space: str) -> dict[str, str]:
+    def _key(self, images: EvaluationSet, space: str) -> dict[str, str]:
         network = self.networks.features[space]
-        return {"images": subject.key, "network": network.key, "device": network.device.type}
+        return {"images": images.key, "network": network.key, "device": network.device.type}
+
+
+def _parts(collected: Collected) -> Iterator[Accumulator]:
+    """The accumulators that are set up."""
+    parts = (collected.thumbnails, collected.lpips, collected.clusters, collected.discriminator)
+    yield from (part for part in parts if part is not None)

@@ -1,7 +1,8 @@
-"""A source's discriminator as judge: near copies and diversity, with nothing to download."""
+"""Use a source's discriminator to find near copies and measure diversity; nothing has to be downloaded."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,96 +11,95 @@ from torch import Tensor, nn
 
 from fsgen.data.image_output import to_uint8
 from fsgen.features.discriminator_features import pool_maps
+from fsgen.interfaces.networks import Discriminator
 from fsgen.metrics.memorisation import near_copy_threshold
 from fsgen.models.model import Model
 from fsgen.sampling.conditioning import conditioning_of
 
-PERCENTILE = 5.0  # of the distances between source samples and their nearest neighbours: below is a copy
-SAMPLES = 500  # source samples behind that percentile, whatever the number of images judged
-SHIFT = 2  # px at the discriminator's resolution: how far a copy may be moved
-FEW = 20  # shots up to which moved copies are looked for: there are 50 variants of each
+PERCENTILE = 5.0  # of the distances between source samples and their nearest neighbours: the threshold
+SAMPLES = 500  # source samples behind that percentile, whatever the number of images compared
+SHIFT = 2  # px at the discriminator's resolution: shots are also compared shifted by up to this
+FEW = 20  # shots up to which shifted variants are compared: there are 50 of each
 FINEST = 32  # px: the side at which details are compared
 
 
 @dataclass
 class DiscriminatorJudge:
-    """A discriminator, and how near two different pictures of its domain come to each other.
+    """A discriminator with a threshold: the distance below which an image is a near copy of a shot.
 
-    It looks twice. ``points`` says what is where at every level, for the distances between samples.
-    ``nearest`` compares the finest maps alone, each channel in units of its spread among the source's
-    samples: a copy agrees with its original stroke by stroke, while two drawings of one hairdo, near the same
-    in the deeper and pooled maps, differ there in eyes and mouth.
+    Two embeddings are used. ``points`` pools every level, for the distances between samples. ``nearest``
+    compares the finest maps alone, each channel in units of its standard deviation over the source's samples:
+    a copy agrees with its original stroke by stroke, while two drawings of the same hair, close in the deeper
+    and pooled maps, differ there in eyes and mouth.
     """
 
     model: Model
-    d: nn.Module
-    spread: Tensor = field(default_factory=lambda: torch.ones(1))  # [C, 1, 1] of the finest maps
-    threshold: float = 0.0  # nearer than this is a near copy
-    pool: Tensor | None = None  # [m, k] the shots' finest maps, as they are, flipped and moved
-    centre: Tensor | None = None  # [k] their mean, taken off: float32 is exact enough then
-    shots: int = 0  # how many there are
-    moved: bool = False  # whether moved shots are in the pool
+    d: Discriminator
+    spread: Tensor = field(default_factory=lambda: torch.ones(1))  # [C, 1, 1] deviation of the finest maps
+    threshold: float = 0.0  # a smaller distance is a near copy
+    pool: Tensor = field(default_factory=lambda: torch.empty(0, 0))  # [m, k] the shots' variants, centred
+    centre: Tensor = field(
+        default_factory=lambda: torch.empty(0)
+    )  # [k] subtracted mean, for float32 rounding
+    shots: int = 0  # number of shots
+    moved: bool = False  # true if the pool holds shifted shots
 
     @classmethod
     def of(
         cls, model: Model, shots: Tensor | None, device: torch.device, batch: int
     ) -> DiscriminatorJudge | None:
-        """The discriminator of ``model``, or None where it has none.
+        """Set up the discriminator of ``model``; None if it has none.
 
         Args:
             model: a source.
-            shots: the training images, uint8 [k, C, H, W], or None: near copies cannot be told then.
+            shots: the training images, uint8 [k, C, H, W]; None if near copies are not needed.
             device: where the networks run.
-            batch: pictures at a time.
+            batch: images at a time.
         """
         d = model.discriminator(device)
         if d is None:
             return None
-        discriminator = cls(model, d)
+        judge = cls(model, d)
         if shots is None:
-            return discriminator
+            return judge
         g = model.generator(device=device)
         seeds = [range(i, min(i + batch, SAMPLES)) for i in range(0, SAMPLES, batch)]
         with torch.no_grad():
             drawn = (to_uint8(g(conditioning_of(model).inputs(g, part, device))) for part in seeds)
-            maps = torch.cat([discriminator._finest(discriminator.maps(images)) for images in drawn])
-        discriminator.spread = (
-            maps.std(dim=(0, 2, 3))[:, None, None] + 1e-3 * maps.std()
-        )  # a dead channel stays so
-        discriminator.threshold = near_copy_threshold(discriminator._scaled(maps), PERCENTILE)
-        discriminator.shots, discriminator.moved = len(shots), len(shots) <= FEW
-        variants = _variants(shots, SHIFT if discriminator.moved else 0)
+            maps = torch.cat([judge._finest(judge.maps(images)) for images in drawn])
+        judge.spread = maps.std(dim=(0, 2, 3))[:, None, None] + 1e-3 * maps.std()  # dead channels: no 0 / 0
+        judge.threshold = near_copy_threshold(judge._scaled(maps), PERCENTILE)
+        judge.shots, judge.moved = len(shots), len(shots) <= FEW
+        variants = _variants(shots, SHIFT if judge.moved else 0)
         parts = [part for images in variants for part in images.split(batch)]
-        discriminator.pool = torch.cat(
-            [discriminator._scaled(discriminator._finest(discriminator.maps(part))) for part in parts]
-        )
-        discriminator.centre = discriminator.pool.mean(dim=0)
-        discriminator.pool -= discriminator.centre
-        return discriminator
+        pool = torch.cat([judge._scaled(judge._finest(judge.maps(part))) for part in parts])
+        judge.centre = pool.mean(dim=0)
+        judge.pool = pool.sub_(judge.centre)
+        return judge
 
     @torch.no_grad()
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """What the discriminator sees of uint8 images [n, C, H, W] of any size, finest first."""
+    def maps(self, images: Tensor) -> Sequence[Tensor]:
+        """Feature maps, finest first, of uint8 images [n, C, H, W] of any size."""
         spec = self.model.spec
         device = next(self.d.parameters()).device
         return self.d.features(_fitted(images, spec["resolution"], spec["channels"]).to(device))
 
     @torch.no_grad()
-    def points(self, maps: list[Tensor]) -> Tensor:
-        """Points [n, k] on the CPU: what is where, roughly, at every level."""
+    def points(self, maps: Sequence[Tensor]) -> Tensor:
+        """Points [n, k] on the CPU, pooled from every level."""
         return pool_maps(maps).cpu()
 
     @torch.no_grad()
-    def nearest(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Each image's distance to its nearest shot, [n], and which that is, [n]; on the CPU."""
+    def nearest(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Distance to the nearest shot, [n], and the shot's index, int64 [n]; on the CPU."""
         points = self._scaled(self._finest(maps)) - self.centre
         found = [torch.cdist(points, part).min(dim=1) for part in self.pool.split(512)]
         distances, part = torch.stack([one.values for one in found]).min(dim=0)
         rows = torch.stack([one.indices for one in found]).gather(0, part[None])[0] + 512 * part
-        return distances, rows % self.shots  # the pool is the shots over and over, in their order
+        return distances, rows % self.shots  # the pool repeats the shots in order, one variant after another
 
     def about(self) -> dict[str, Any]:
-        """How near copies were told, for the report."""
+        """Describe the test for near copies, for the report."""
         return {
             "space": f"the discriminator of {self.model.about.get('title', 'unnamed')}: its finest maps",
             "discriminator": self.model.hash,
@@ -110,17 +110,17 @@ class DiscriminatorJudge:
             + (f", and shifted by up to {SHIFT} px" if self.moved else ""),
         }
 
-    def _finest(self, maps: list[Tensor]) -> Tensor:
-        """The finest of them, [n, C, s, s] on the CPU, s at most ``FINEST``."""
+    def _finest(self, maps: Sequence[Tensor]) -> Tensor:
+        """The finest maps, [n, C, s, s] on the CPU, s at most ``FINEST``."""
         return nn.functional.adaptive_avg_pool2d(maps[0], min(FINEST, maps[0].shape[-1])).cpu()
 
     def _scaled(self, maps: Tensor) -> Tensor:
-        """Maps [n, C, s, s] as points [n, k] whose distances are means over channels and positions."""
+        """Turn maps [n, C, s, s] into points [n, k] whose distances average over channels and positions."""
         return (maps / self.spread).flatten(1) / maps[0].numel() ** 0.5
 
 
 def _variants(shots: Tensor, shift: int) -> list[Tensor]:
-    """The shots as they are, mirrored, and moved by up to ``shift`` px; their borders are repeated."""
+    """The shots, mirrored and shifted by up to ``shift`` px with their borders repeated."""
     height, width = shots.shape[2:]
     padded = nn.functional.pad(shots.float(), (shift,) * 4, mode="replicate").to(torch.uint8)
     steps = range(2 * shift + 1)
@@ -129,7 +129,7 @@ def _variants(shots: Tensor, shift: int) -> list[Tensor]:
 
 
 def _fitted(images: Tensor, resolution: int, channels: int) -> Tensor:
-    """uint8 of any size and colour as float [n, channels, resolution, resolution] in [-1, 1]."""
+    """Bring uint8 of any size and colour to float [n, channels, resolution, resolution] in [-1, 1]."""
     levels = images.float()
     if levels.shape[1] != channels:
         levels = levels.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)

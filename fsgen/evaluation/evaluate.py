@@ -1,4 +1,4 @@
-"""``fsgen eval``: the same measures, reals and protocol for any model and for images made by anything."""
+"""Evaluate a model or a set of images: the same metrics, real images and protocol for both."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fsgen.callbacks import Callbacks
 from fsgen.data.images import ImageSet
-from fsgen.errors import FsgenError
-from fsgen.evaluation import cautions, extractors, image_sets
-from fsgen.evaluation.availability import Notes
-from fsgen.evaluation.collect import Sight
+from fsgen.errors import Code, FsgenError
+from fsgen.evaluation import cautions, image_sets, metric_networks, provenance
+from fsgen.evaluation.accumulators import Collected, lpips_points, required
+from fsgen.evaluation.availability import Availability
+from fsgen.evaluation.collect import Collector
 from fsgen.evaluation.discriminator_judge import DiscriminatorJudge
-from fsgen.evaluation.extractors import Networks
-from fsgen.evaluation.funit.protocol import USAGE, translated
-from fsgen.evaluation.image_sets import Subject
-from fsgen.evaluation.protocols import Translations
-from fsgen.evaluation.request import Request, checked
+from fsgen.evaluation.funit.protocol import USAGE, evaluate_translations
+from fsgen.evaluation.image_sets import EvaluationSet
+from fsgen.evaluation.metric_networks import MetricNetworks
+from fsgen.evaluation.protocols import Request, Translations, checked_request
 from fsgen.evaluation.result import Evaluation
-from fsgen.evaluation.scores import Row, Seen
-from fsgen.io.checksums import hash_file
+from fsgen.evaluation.scores import SetScores
 from fsgen.measures import MEASURES
 from fsgen.metrics import intervals
 from fsgen.metrics.intervals import Estimate
@@ -30,7 +31,7 @@ from fsgen.models.model import Model
 from fsgen.sampling.conditioning import conditioning_of
 
 BATCH = 32
-SHOWN = 1000  # samples of the subject a page may show, as thumbnails
+MOST_SHOWN = 1000  # thumbnails of evaluated samples to store for a page
 
 
 def evaluate(
@@ -56,83 +57,86 @@ def evaluate(
     dry_run: bool = False,
     callbacks: Callbacks | None = None,
 ) -> Evaluation | dict[str, Any]:
-    """Measure a model, or images made by anything, against real images.
+    """Measure a model or a set of images against real images.
 
     Args:
         path: a model (run folder, native file, name), or a folder or zip of images.
-        real: images of the target: a folder or zip; they are brought to the resolution of what is measured.
-            For the protocol funit a sub-folder for each of several classes that the model was not trained on.
-        shots: the training images; default: those the model records, where they are still the same.
-        source: the model's source, if it does not record it; its discriminator tells near copies.
-        content: for the protocol funit: images that are translated, likewise by class, of those that the
-            model was trained on.
-        protocol: of ``protocols.toml``; default: fsgen's own. See ``translation`` for funit, whose rows, the
-            first with the most shots, are of translations.
-        fid: which Inception and resizing, of ``protocols.FIDS``; default: the protocol's.
-        samples: how many pictures; default: the protocol's number of a model, all images of a folder. For
+        real: images of the target domain, a folder or zip; resized to the resolution of what is measured.
+            For the protocol funit, one sub-folder for each of several classes unseen in training.
+        shots: the training images; default: those the model records, if they are unchanged.
+        source: the model's source, if it does not record it; its discriminator finds near copies.
+        content: for the protocol funit: images to translate, one sub-folder for each class of the training.
+        protocol: of ``protocols.toml``; default: fsgen's own. The rows of funit are of translations, the
+            first with the most shots.
+        fid: Inception network and resizing, of ``protocols.FIDS``; default: the protocol's.
+        samples: number of samples; default: the protocol's number of a model, all images of a folder. For
             the protocol funit: contents of each class and number of shots.
-        metrics: of ``measures.MEASURES``; default: all that can be computed here, the others are named in
+        metrics: of ``measures.MEASURES``; default: all that can be computed here, the others are listed in
             ``left_out``.
-        needed: metrics that must be computed besides, whatever ``metrics`` says.
-        seeds: how many sets of pictures, none in two of them: figures are then means over the sets, with
-            Student's interval; otherwise intervals are a bootstrap over the samples.
-        seed: pictures are those of the seeds ``seed``, ``seed + 1``, ...; whatever else is random follows it.
-        truncation: of the model's pictures.
-        fit: how other people's images become square: ``crop`` or ``pad``.
-        weights_dir: a folder with the backbones' weight files.
-        download: fetch weight files that are absent.
+        needed: metrics to compute in any case, besides ``metrics``.
+        seeds: number of disjoint sets of samples. With several, scores are means over the sets with
+            Student's interval; with one, intervals are a bootstrap over the samples.
+        seed: samples are those of the seeds ``seed``, ``seed + 1``, ...; it seeds all other draws too.
+        truncation: of the model's samples.
+        fit: how images become square: ``crop`` or ``pad``.
+        weights_dir: a folder with the weight files of the feature networks.
+        download: fetch absent weight files.
         device: auto, cpu, cuda or mps.
-        batch: pictures at a time.
-        dry_run: check everything, look at nothing, return what was resolved as plain values.
-        watch: callbacks.
+        batch: images at a time.
+        dry_run: check everything, compute nothing, return the resolved options as plain values.
+        callbacks: for messages and progress.
 
     Raises:
-        FsgenError: refused input; a metric asked for by name that cannot be computed here.
+        FsgenError: refused input; a metric requested by name that cannot be computed here.
     """
     began, callbacks = time.perf_counter(), callbacks or Callbacks()
-    request = checked(protocol, fid, samples, seeds, seed, truncation, fit, batch, device)
-    notes = Notes.of(request.protocol, metrics, needed)
-    if isinstance(request.protocol, Translations):
-        if shots is not None or source is not None:
-            raise FsgenError("the protocol funit takes its shots from --real, and knows of no source",
-                             hint="leave --shots and --source out")  # fmt: skip
-        return translated(
-            path, real, content, request, notes, weights_dir=weights_dir, download=download,
+    request = checked_request(protocol, fid, samples, seeds, seed, truncation, fit, batch, device)
+    rules, availability = request.protocol, Availability.of(request.protocol, metrics, needed)
+    if isinstance(rules, Translations):
+        for flag, value in (("--shots", shots), ("--source", source)):
+            if value is not None:
+                raise FsgenError(f"{flag} has no effect with the protocol funit: it draws shots from --real",
+                                 where=flag, hint=f"leave {flag} out")  # fmt: skip
+        return evaluate_translations(
+            path, real, content, request, rules, availability, weights_dir=weights_dir, download=download,
             dry_run=dry_run, callbacks=callbacks,
         )  # fmt: skip
     if content is not None:
-        raise FsgenError(f"the protocol {request.protocol.name} translates no contents",
+        raise FsgenError(f"--content has no effect with the protocol {rules.name}", where="--content",
                          hint="--protocol funit, or leave --content out")  # fmt: skip
-    files = extractors.locate(request.protocol, weights_dir, download, notes, callbacks)
-    subject = _subject(path, request, callbacks)
-    flip = seed if request.protocol.flip_reals else None
-    real_images = image_sets.open_reals(real, subject, fit, flip, callbacks.say)
-    pile = real_images.pile
-    origin = extractors.origin_of(subject, source, notes)
-    looking = extractors.build(files, request.protocol, subject.resolution, request.device, notes)
-    training, eyes = _training(subject, origin, shots, request, notes)
-    base = _base(subject, origin, request)
-    cautions.leave_out_senseless(subject, base, pile, notes)
+    files = metric_networks.locate_weights(rules, weights_dir, download, availability, callbacks)
+    evaluated = _open(path, request, callbacks)
+    real_set = image_sets.open_real(real, evaluated.resolution, evaluated.channels, request.fit,
+                                    seed if rules.flip_reals else None, callbacks.say)  # fmt: skip
+    source_model = provenance.find_source(evaluated, source, availability)
+    networks = metric_networks.load_networks(files, rules, evaluated.resolution, request.device, availability)
+    judge = None
+    if availability.in_spaces("discriminator"):
+        judge = provenance.find_judge(evaluated, source_model, availability)
+    training = _training(evaluated, judge, shots, request, availability)
+    source_set = _source_set(evaluated, source_model, request)
+    cautions.exclude_undefined(evaluated, source_set, real_set, availability)
     if dry_run:
-        return {**_settings(request, subject, looking), "metrics": notes.metrics,
-                "protocol": request.protocol.name, "left_out": notes.left_out}  # fmt: skip
-    _ready(looking, eyes, training, subject, shots, request, notes)
-    sight = Sight(looking, subject.resolution, notes.metrics, request.protocol, training, batch, callbacks)
-    rows, seen = _rows(sight, subject, base, real_images, request, notes)
-    cautions.beware(subject, real_images, training, request.protocol, notes)
-    for line in notes.lines():
+        return {**_settings(request, evaluated, networks), "metrics": availability.metrics,
+                "protocol": rules.name, "left_out": availability.left_out}  # fmt: skip
+    _embed_shots(networks, judge, training, evaluated, shots, request, availability)
+    collector = Collector(networks, evaluated.resolution, availability.metrics, rules, batch, callbacks)
+    rows, collected = _rows(collector, evaluated, source_set, real_set, training, request)
+    cautions.warn_of_bias(evaluated, real_set, training, rules, availability)
+    for line in availability.lines():
         callbacks.say(line)
     return Evaluation(
-        path=str(path), what=subject.about, real={"path": str(real), **image_sets.described(pile)},
-        content=None, shots=None if training is None else image_sets.described(training),
-        source=None if origin is None else {"title": origin.about.get("title"), "hash": origin.hash},
-        protocol={"name": request.protocol.name, "title": request.protocol.title,
-                  "choices": request.protocol.choices()},
-        settings=_settings(request, subject, looking),
-        near_copy=_near_copy(looking, seen["subject"]) if "near_copies" in notes.metrics else None,
-        clusters=_clusters(seen["subject"]), rows=rows, flags=cautions.flags(rows[0]["metrics"]),
-        left_out=notes.left_out, warnings=notes.warnings,
-        seconds=round(time.perf_counter() - began, 1), seen=seen, training=training,
+        path=str(path), what=evaluated.about,
+        real={"path": str(real), **image_sets.describe_images(required(real_set.stream))}, content=None,
+        shots=None if training is None else image_sets.describe_images(training),
+        source=(None if source_model is None
+                else {"title": source_model.about.get("title"), "hash": source_model.hash}),
+        protocol=rules.about(), settings=_settings(request, evaluated, networks),
+        near_copy=(_near_copy(networks, collected["subject"]) if "near_copies" in availability.metrics
+                   else None),
+        clusters=_clusters(collected["subject"]), rows=rows, flags=cautions.flags(rows[0]["metrics"]),
+        left_out=availability.left_out, warnings=availability.warnings,
+        seconds=round(time.perf_counter() - began, 1), collected=collected, training=training,
     )  # fmt: skip
 
 
@@ -140,122 +144,130 @@ def evaluate(
 
 
 def _rows(
-    sight: Sight, subject: Subject, base: Subject | None, real_images: Subject, request: Request,
-    notes: Notes,
-) -> tuple[list[dict[str, Any]], dict[str, Seen]]:  # fmt: skip
-    """What was evaluated, its source, and the reals themselves: what a perfect generator would score."""
-    theirs = sight.look(real_images, most=subject.n)
-    known = set(sight.training.hashes) if sight.training is not None else set()
-    fresh = [i for i, digest in enumerate(real_images.pile.hashes[: theirs.n]) if digest not in known]
-    seen, turns = {"real": theirs}, []
+    collector: Collector, evaluated: EvaluationSet, source: EvaluationSet | None, real: EvaluationSet,
+    training: ImageSet | None, request: Request,
+) -> tuple[list[dict[str, Any]], dict[str, Collected]]:  # fmt: skip
+    """Scores of the evaluated set, of its source, and of the real images: those of a perfect generator."""
+    networks, names = collector.networks, collector.metrics
+    real_images = collector.collect(real, most=evaluated.n)
+    shots = set() if training is None else set(training.hashes)
+    hashes = required(real.stream).hashes[: real_images.n]
+    copyable = [i for i, digest in enumerate(hashes) if digest not in shots]
+    collected, turns = {"real": real_images}, []
     for turn in range(request.seeds):
-        ours, first = _at(subject, request, turn), turn == 0
-        sources = None if base is None else sight.look(_at(base, request, turn))
-        found = sight.look(ours, shown=SHOWN if first else 0)
-        sets = {"subject": Row("subject", found, theirs, sources, sight.networks, request.seed)}
-        if sources is not None:
-            sets["source"] = Row("source", sources, theirs, None, sight.networks, request.seed)
-        turns.append({kind: row.figures(notes.metrics) for kind, row in sets.items()})
+        first = turn == 0
+        of_source = None if source is None else collector.collect(_at(source, request, turn))
+        ours = collector.collect(_at(evaluated, request, turn), shown=MOST_SHOWN if first else 0)
+        sets = {"subject": SetScores("subject", ours, real_images, of_source, networks, request.seed)}
+        if of_source is not None:
+            sets["source"] = SetScores("source", of_source, real_images, None, networks, request.seed)
+        turns.append({kind: scores.compute(names) for kind, scores in sets.items()})
         if first:
-            seen |= {kind: row.seen for kind, row in sets.items()}
+            collected |= {kind: scores.images for kind, scores in sets.items()}
     rows = [
-        {"name": of.name, "kind": of.kind, "n": of.n if of.pile is None else len(of.pile),
+        {"name": of.name, "kind": of.kind, "n": of.n if of.stream is None else len(of.stream),
          "metrics": {name: _mean(name, [turn[of.kind][name] for turn in turns])
                      for name in turns[0][of.kind]}}
-        for of in (subject, base) if of is not None
+        for of in (evaluated, source) if of is not None
     ]  # fmt: skip
-    own = Row("real", theirs, None, None, sight.networks, request.seed, fresh).figures(notes.metrics)
-    rows.append({"name": "real", "kind": "real", "n": len(real_images.pile),
-                 "metrics": {name: figure.plain() for name, figure in own.items()}})  # fmt: skip
-    return rows, seen
+    own = SetScores("real", real_images, None, None, networks, request.seed, copyable).compute(names)
+    rows.append({"name": "real", "kind": "real", "n": len(required(real.stream)),
+                 "metrics": {name: score.plain() for name, score in own.items()}})  # fmt: skip
+    return rows, collected
 
 
 def _mean(name: str, turns: list[Estimate]) -> dict[str, float | None]:
-    """Over the sets of pictures; KID alone may be below zero."""
+    """Mean over the sets of samples; only KID may be negative."""
     least, most = None if name == "kid" else 0, 1 if MEASURES[name].style == "percent" else None
     return intervals.over_seeds(turns, least=least, most=most).plain()
 
 
-def _at(subject: Subject, request: Request, turn: int) -> Subject:
-    """``subject`` with the pictures of the ``turn``-th set."""
-    if subject.model is None or turn == 0:
-        return subject
-    seeds = request.pictures(turn)
-    return image_sets.of_model(
-        subject.model, subject.name, subject.kind, seeds, request.truncation, request.device
-    )
+def _at(images: EvaluationSet, request: Request, turn: int) -> EvaluationSet:
+    """``images`` with the samples of set number ``turn``."""
+    if images.model is None or turn == 0:
+        return images
+    return image_sets.sample_set(
+        images.model, images.name, images.kind, request.sample_seeds(turn), request.truncation,
+        request.device,
+    )  # fmt: skip
 
 
-def _subject(path: str | Path, request: Request, callbacks: Callbacks) -> Subject:
+def _open(path: str | Path, request: Request, callbacks: Callbacks) -> EvaluationSet:
+    """Open what is to be evaluated: a model's samples or images."""
     if not image_sets.is_images(path):
-        model, seeds = models.load(path), request.pictures()
+        model, seeds = models.load(path), request.sample_seeds()
         if not conditioning_of(model).draws_alone:
-            raise FsgenError(f"{path} translates pictures to classes", hint=USAGE)
-        return image_sets.of_model(model, str(path), "subject", seeds, request.truncation, request.device)
+            raise FsgenError(f"{path} translates images to classes: it needs the protocol funit",
+                             code=Code.INCOMPATIBLE, where=path, hint=USAGE)  # fmt: skip
+        return image_sets.sample_set(model, str(path), "subject", seeds, request.truncation, request.device)
     if request.seeds > 1:
-        raise FsgenError("--seeds makes several sets of a model's pictures; a folder is one set")
-    return image_sets.open_files(path, request.samples, request.fit, callbacks.say)
+        raise FsgenError(f"--seeds has no effect on {path}, a fixed set of images", where="--seeds",
+                         hint="leave --seeds out")  # fmt: skip
+    return image_sets.open_evaluated(path, request.samples, request.fit, callbacks.say)
 
 
-def _base(subject: Subject, origin: Model | None, request: Request) -> Subject | None:
-    """The source, as a subject; None where it is what is evaluated, or not known."""
-    if origin is None or origin.hash == subject.about.get("hash"):
+def _source_set(evaluated: EvaluationSet, source: Model | None, request: Request) -> EvaluationSet | None:
+    """Samples of the source; None if it is unknown or evaluated itself."""
+    if source is None or source.hash == evaluated.about.get("hash"):
         return None
-    seeds = request.pictures()
-    return image_sets.of_model(
-        origin, "source", "source", seeds[: subject.n], request.truncation, request.device
-    )
+    seeds = request.sample_seeds()[: evaluated.n]
+    return image_sets.sample_set(source, "source", "source", seeds, request.truncation, request.device)
 
 
-# ---- what is needed, and whether it makes sense --------------------------------------------------------
+# ---- training images -----------------------------------------------------------------------------------
 
 
 def _training(
-    subject: Subject, origin: Model | None, shots: str | Path | None, request: Request, notes: Notes
-) -> tuple[ImageSet | None, Model | None]:
-    """The training images, and whose discriminator looks; None where neither is asked for or known."""
-    eyes = extractors.eyes_of(subject, origin, notes) if notes.needs("discriminator") else None
-    if not {"near_copies", "intra_lpips"} & set(notes.metrics):
-        return None, eyes
-    resolution = subject.resolution if eyes is None else eyes.spec["resolution"]
-    return extractors.shots_of(subject, shots, resolution, request.fit, notes), eyes
-
-
-def _ready(
-    looking: Networks, eyes: Model | None, training: ImageSet | None, subject: Subject,
-    shots: str | Path | None, request: Request, notes: Notes,
-) -> None:  # fmt: skip
-    """Show the training images to what will compare with them."""
-    if eyes is not None:
-        pixels = training.pixels if "near_copies" in notes.metrics else None
-        looking.discriminator = DiscriminatorJudge.of(eyes, pixels, request.device, request.batch)
-    if "intra_lpips" in notes.metrics:
-        images = training
-        if images.pixels.shape[3] != subject.resolution:  # the discriminator's is another
-            images = extractors.shots_of(subject, shots, subject.resolution, request.fit, notes)
-        looking.anchors = extractors.anchors(looking.groups, images.pixels, request.batch)
-
-
-def _near_copy(looking: Networks, seen: Seen) -> dict[str, Any]:
-    """How near copies were told, and each sample's nearest training image: its number and how far it is."""
-    judged = seen.judged
-    nearest = [
-        [k, round(d, 5)] for k, d in zip(judged.shots.tolist(), judged.distances.tolist(), strict=True)
-    ]
-    return {**looking.discriminator.about(), "nearest": nearest}
-
-
-def _clusters(seen: Seen) -> dict[str, Any] | None:
-    if seen.groups is None:
+    evaluated: EvaluationSet, judge: Model | None, shots: str | Path | None, request: Request,
+    metrics: Availability,
+) -> ImageSet | None:  # fmt: skip
+    """Load the training images at the judge's resolution; None if not needed or unknown."""
+    if not {"near_copies", "intra_lpips"} & set(metrics.metrics):
         return None
-    clusters = seen.groups.clusters
+    resolution = evaluated.resolution if judge is None else judge.spec["resolution"]
+    return provenance.find_shots(evaluated, shots, resolution, request.fit, metrics)
+
+
+def _embed_shots(
+    networks: MetricNetworks, judge: Model | None, training: ImageSet | None, evaluated: EvaluationSet,
+    shots: str | Path | None, request: Request, metrics: Availability,
+) -> None:  # fmt: skip
+    """Embed the training images in the networks that samples are compared with them in."""
+    if judge is not None:
+        pixels = required(training).pixels if "near_copies" in metrics.metrics else None
+        networks.discriminator = DiscriminatorJudge.of(judge, pixels, request.device, request.batch)
+    if "intra_lpips" in metrics.metrics:
+        images = required(training)
+        if images.pixels.shape[3] != evaluated.resolution:  # loaded at the judge's resolution
+            images = required(
+                provenance.find_shots(evaluated, shots, evaluated.resolution, request.fit, metrics)
+            )
+        with torch.no_grad():
+            parts = images.pixels.split(request.batch)
+            networks.shot_points = torch.cat([lpips_points(required(networks.vgg), part) for part in parts])
+
+
+# ---- parts of the result -------------------------------------------------------------------------------
+
+
+def _near_copy(networks: MetricNetworks, images: Collected) -> dict[str, Any]:
+    """The test for near copies; of each sample the nearest training image: its index and distance."""
+    found = required(images.discriminator)
+    nearest = [[k, round(d, 5)] for k, d in zip(found.shots.tolist(), found.distances.tolist(), strict=True)]
+    return {**required(networks.discriminator).about(), "nearest": nearest}
+
+
+def _clusters(images: Collected) -> dict[str, Any] | None:
+    if images.clusters is None:
+        return None
+    clusters = images.clusters.clusters
     values = [None if value != value else value for value in clusters.values.tolist()]  # NaN: an empty one
     return {"sizes": clusters.sizes.tolist(), "values": values, "deviation": clusters.deviation}
 
 
-def _settings(request: Request, subject: Subject, looking: Networks) -> dict[str, Any]:
+def _settings(request: Request, evaluated: EvaluationSet, networks: MetricNetworks) -> dict[str, Any]:
     return {
-        "samples": subject.n, "seeds": request.seeds, "seed": request.seed, "truncation": request.truncation,
-        "resolution": subject.resolution, "fit": request.fit, "device": str(request.device),
-        "weights": {p.name: {"sha256": hash_file(p), "space": s} for s, p in looking.files.items()},
+        "samples": evaluated.n, "seeds": request.seeds, "seed": request.seed,
+        "truncation": request.truncation, "resolution": evaluated.resolution, "fit": request.fit,
+        "device": str(request.device), "weights": networks.weights(),
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""``--fail-if 'near_copies>0.05'``: bounds that a pipeline sets. Imports no torch."""
+"""``--fail-if 'near_copies>0.05'``: bounds on scores, for pipelines. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _BOUND = re.compile(r"\s*([a-z_0-9]+)\s*(>=|<=|>|<)\s*([-+]?[0-9.]+(?:e[-+]?\d+)
 
 @dataclass(frozen=True)
 class Bound:
-    """A metric beyond which an evaluation fails."""
+    """A condition on a metric under which an evaluation fails."""
 
     metric: str
     test: str  # of ``_TESTS``
     limit: float
 
     def crossed(self, value: float) -> bool:
-        """Whether ``value`` is on the wrong side."""
-        return _TESTS[self.test](value, self.limit) or value != value  # NaN passes no gate
+        """True if ``value`` fails; NaN always does."""
+        return _TESTS[self.test](value, self.limit) or value != value
 
     def __str__(self) -> str:
         return f"{self.metric} {self.test} {self.limit:g}"
 
 
-def parse(texts: list[str]) -> list[Bound]:
-    """Bounds as in ``near_copies>0.05``; several may stand in one text, joined by commas.
+def parse_bounds(texts: list[str]) -> list[Bound]:
+    """Parse bounds such as ``near_copies>0.05``; commas separate several in one text.
 
     Raises:
-        FsgenError: not a bound, or of a metric that does not exist.
+        FsgenError: not a bound, or an unknown metric.
     """
     return [_bound(part) for text in texts for part in text.split(",")]
 
@@ -44,26 +44,26 @@ def parse(texts: list[str]) -> list[Bound]:
 def _bound(text: str) -> Bound:
     hint = "as in --fail-if 'near_copies>0.05' (in quotes: the shell reads > itself)"
     if (found := _BOUND.fullmatch(text)) is None:
-        raise FsgenError(f"--fail-if: '{text.strip()}' is not a bound", hint=hint)
+        raise FsgenError(f"--fail-if: '{text.strip()}' is not a bound", where=text, hint=hint)
     name, test, number, percent = found.groups()
     try:
         limit = float(number)
     except ValueError:
-        raise FsgenError(f"--fail-if: '{number}' is not a number", hint=hint) from None
+        raise FsgenError(f"--fail-if: '{number}' is not a number", where=text, hint=hint) from None
     return Bound(get_measure(name.lower()).name, test, limit / 100 if percent else limit)
 
 
-def check(bounds: list[Bound], metrics: Mapping[str, float]) -> None:
-    """Refuse figures that cross a bound.
+def check_bounds(bounds: list[Bound], metrics: Mapping[str, float]) -> None:
+    """Fail if a score crosses a bound.
 
     Args:
-        bounds: what ``parse`` made.
-        metrics: name -> value of what was evaluated; every bound's metric is there.
+        bounds: from ``parse_bounds``.
+        metrics: name -> score of the evaluated set, with every bound's metric.
 
     Raises:
-        FsgenError: with exit code 1, naming each bound that was crossed and the figure.
+        FsgenError: with exit code 1, naming each bound that is crossed and the score.
     """
     crossed = [bound for bound in bounds if bound.crossed(metrics[bound.metric])]
     if crossed:
         named = [f"{b.metric} is {format_value(b.metric, metrics[b.metric])} ({b})" for b in crossed]
-        raise FsgenError(f"the evaluation fails: {'; '.join(named)}", code=Code.GATE)
+        raise FsgenError(f"the evaluation fails: {'; '.join(named)}", code=Code.GATE, where=crossed[0].metric)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import refused
 from tiny import draw_images
 
 from fsgen.data.images import load_images
 from fsgen.data.streaming import open_images
-from fsgen.errors import FsgenError
+from fsgen.errors import Code
 from fsgen.evaluation import accumulators, image_sets
 from fsgen.models import model as models
 from fsgen.sampling import sampler
@@ -16,22 +17,22 @@ from fsgen.sampling import sampler
 CPU = torch.device("cpu")
 
 
-def whole(subject, batch, most=1000):
-    return torch.cat(list(subject.batches(batch, most)))
+def whole(images, batch, most=1000):
+    return torch.cat(list(images.batches(batch, most)))
 
 
 @pytest.mark.parametrize("batch", [1, 3, 50])
 def test_a_model_is_its_seeds_as_8_bit_pictures(tiny, batch):
-    subject = image_sets.of_model(models.load(tiny), "name", "subject", range(4, 9), 0.7, CPU)
-    assert torch.equal(whole(subject, batch), sampler.load(tiny, device="cpu").sample(5, 4, 0.7))
-    assert torch.equal(whole(subject, batch, most=2), whole(subject, 5)[:2])
-    assert (subject.n, subject.resolution, subject.channels) == (5, 16, 3)
+    images = image_sets.sample_set(models.load(tiny), "name", "subject", range(4, 9), 0.7, CPU)
+    assert torch.equal(whole(images, batch), sampler.load(tiny, device="cpu").sample(5, 4, 0.7))
+    assert torch.equal(whole(images, batch, most=2), whole(images, 5)[:2])
+    assert (images.n, images.resolution, images.channels) == (5, 16, 3)
 
 
 def test_what_is_looked_at_is_named_exactly(tiny):
     model = models.load(tiny)
     keys = {
-        image_sets.of_model(model, "name", "source", seeds, truncation, CPU).key
+        image_sets.sample_set(model, "name", "source", seeds, truncation, CPU).key
         for seeds in (range(4), range(5), range(1, 5)) for truncation in (0.7, 1.0)
     }  # fmt: skip
     assert len(keys) == 6
@@ -39,27 +40,27 @@ def test_what_is_looked_at_is_named_exactly(tiny):
 
 @pytest.mark.parametrize("batch", [2, 30])
 def test_flipped_reals_are_half_of_them_by_the_seed_whatever_the_batch(tmp_path, batch):
-    pile = open_images(draw_images(tmp_path, 30))
-    plain = whole(image_sets.of_files(pile, "real", "real", 16, 3, "crop"), batch)
-    flipped = image_sets.of_files(pile, "real", "real", 16, 3, "crop", flip=5)
+    stream = open_images(draw_images(tmp_path, 30))
+    plain = whole(image_sets.file_set(stream, "real", "real", 16, 3, "crop"), batch)
+    flipped = image_sets.file_set(stream, "real", "real", 16, 3, "crop", flip=5)
     found = whole(flipped, batch)
     mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(found, plain, strict=True)]
     assert 8 < sum(mirrored) < 22
     assert all(torch.equal(a, b) for a, b, m in zip(found, plain, mirrored, strict=True) if not m)
     assert torch.equal(found, whole(flipped, 7)) and torch.equal(found[:4], whole(flipped, batch, most=4))
-    other = image_sets.of_files(pile, "real", "real", 16, 3, "crop", flip=6)
+    other = image_sets.file_set(stream, "real", "real", 16, 3, "crop", flip=6)
     assert not torch.equal(found, whole(other, batch)) and other.key != flipped.key
 
 
 def test_images_of_a_folder_are_taken_at_the_size_of_the_first(tmp_path):
     draw_images(tmp_path, 3)
     Image.fromarray(np.zeros((50, 40, 3), np.uint8)).save(tmp_path / "z.png")
-    subject = image_sets.open_files(tmp_path, None, "crop", lambda line: None)
-    assert (subject.n, subject.resolution) == (4, 20)
-    assert torch.equal(whole(subject, 2), load_images(tmp_path, 20).pixels) and subject.pile.resized == 1
-    assert image_sets.open_files(tmp_path, 2, "crop", lambda line: None).n == 2
-    with pytest.raises(FsgenError, match="one image"):
-        image_sets.open_files(tmp_path / "z.png", None, "crop", lambda line: None)
+    images = image_sets.open_evaluated(tmp_path, None, "crop", lambda line: None)
+    assert (images.n, images.resolution) == (4, 20)
+    assert torch.equal(whole(images, 2), load_images(tmp_path, 20).pixels) and images.stream.resized == 1
+    assert image_sets.open_evaluated(tmp_path, 2, "crop", lambda line: None).n == 2
+    with refused(Code.TOO_FEW, tmp_path / "z.png"):
+        image_sets.open_evaluated(tmp_path / "z.png", None, "crop", lambda line: None)
 
 
 def test_thumbnails_are_small_and_small_pictures_stay():

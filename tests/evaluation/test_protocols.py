@@ -1,23 +1,25 @@
 from __future__ import annotations
 
 import pytest
+from refusals import refused
 
 from fsgen.cli.eval import evaluate
-from fsgen.errors import FsgenError
-from fsgen.evaluation.protocols import DEFAULT, names, protocol
+from fsgen.errors import Code
+from fsgen.evaluation import protocols
+from fsgen.evaluation.protocols import DEFAULT, protocol
 
 PUBLISHED = ("cdc", "adam", "wedit", "lfs", "crdi", "diffaugment")
 
 
 def test_all_protocols_are_there_and_the_help_names_them():
-    assert names() == [DEFAULT, *PUBLISHED, "funit"]
+    assert list(protocols._protocols()) == [DEFAULT, *PUBLISHED, "funit"]
     assert all(name in evaluate.__annotations__["protocol"] for name in (*PUBLISHED, "funit"))
 
 
 @pytest.mark.parametrize("name", [None, *PUBLISHED])
 def test_every_choice_says_where_it_comes_from(name):
     found = protocol(name)
-    choices = found.choices()
+    choices = found.about()["choices"]
     assert {choice["what"] for choice in choices} == {
         "samples", "fid", "real_images", "flip_reals", "intra_samples", "intra_per_cluster", "intra_empty"
     }  # fmt: skip
@@ -31,10 +33,10 @@ def test_every_choice_says_where_it_comes_from(name):
 def test_so_does_every_choice_of_translations():
     found = protocol("funit")
     assert found.of == "translations" and found.shots == [1, 5, 10, 15, 20]
-    assert {choice["what"] for choice in found.choices()} == {
+    assert {choice["what"] for choice in found.about()["choices"]} == {
         "samples", "shots", "kept", "contents", "classifiers", "fid", "intervals"
     }  # fmt: skip
-    assert all(choice["value"] == getattr(found, choice["what"]) for choice in found.choices())
+    assert all(choice["value"] == getattr(found, choice["what"]) for choice in found.about()["choices"])
     assert found.with_fid("torchvision").fid == "torchvision" and "25,000" in found.sources["samples"]
 
 
@@ -46,6 +48,5 @@ def test_protocols_differ_where_the_papers_do():
 
 
 def test_an_unknown_protocol_is_refused_with_the_nearest():
-    with pytest.raises(FsgenError, match="no protocol 'cdcs'") as caught:
+    with refused(Code.UNKNOWN_NAME, "'cdcs'", "'cdc'"):
         protocol("cdcs")
-    assert "cdc" in caught.value.hint

@@ -7,13 +7,14 @@ import re
 import shutil
 
 import pytest
+from refusals import refused
 from tiny import draw_images
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code
 from fsgen.evaluation import discriminator_judge as discriminators
 from fsgen.evaluation.compare import compare
 from fsgen.evaluation.evaluate import evaluate
-from fsgen.evaluation.report import exhibits, folder, write
+from fsgen.evaluation.report import page_contents, report_folder, write_report
 from fsgen.io import report_json
 from fsgen.training.adapt import adapt
 
@@ -39,20 +40,20 @@ def run(tiny, drawings, tmp_path):
 def test_a_runs_report_keeps_what_the_run_was_and_adds_what_it_was_found_to_be(run, real_images):
     before = json.loads((run / "report.json").read_text())
     found = evaluate(run, real=real_images, samples=12)
-    assert folder(run, None, study=False) == run
-    assert [path.name for path in write(found, run)] == ["report.json", "report.html"]
+    assert report_folder(run, None, study=False) == run
+    assert [path.name for path in write_report(found, run)] == ["report.json", "report.html"]
     after = json.loads((run / "report.json").read_text())
     assert after["run"] == before["run"] and after["schema"] == before["schema"] == "fsgen-report/1"
     assert after["evaluation"] == json.loads(json.dumps(found.plain()))
     page = (run / "report.html").read_text()
     assert "near copies" in page and "Fisher" in page and len(page) < 3e6
     again = evaluate(run, real=real_images, samples=12, seed=5)
-    write(again, run)
+    write_report(again, run)
     assert json.loads((run / "report.json").read_text())["evaluation"]["settings"]["seed"] == 5
 
 
 def test_every_part_of_a_report_is_documented(run, real_images):
-    write(evaluate(run, real=real_images, samples=12), run)
+    write_report(evaluate(run, real=real_images, samples=12), run)
     report = json.loads((run / "report.json").read_text())
     free = {"method", "recipe", "rate_of_change", "left_out", "weights", "metrics"}  # keyed by other names
 
@@ -68,7 +69,8 @@ def test_every_part_of_a_report_is_documented(run, real_images):
 
 
 def test_a_report_elsewhere_takes_the_run_along(run, real_images, tmp_path):
-    write(evaluate(run, real=real_images, samples=12), folder(run, tmp_path / "deep" / "report", study=False))
+    folder = report_folder(run, tmp_path / "deep" / "report", study=False)
+    write_report(evaluate(run, real=real_images, samples=12), folder)
     report = report_json.read_report(tmp_path / "deep" / "report")
     assert report["run"]["steps"] == 2 and report["evaluation"]["path"] == str(run)
     assert "evaluation" not in report_json.read_report(run)
@@ -76,7 +78,7 @@ def test_a_report_elsewhere_takes_the_run_along(run, real_images, tmp_path):
 
 def test_a_page_shows_what_was_seen(run, real_images):
     found = evaluate(run, real=real_images, samples=12)
-    shown = exhibits(found, json.loads((run / "report.json").read_text()), None)
+    shown = page_contents(found, json.loads((run / "report.json").read_text()), None)
     assert len(shown.samples) == 12 and len(shown.shots) == 5 and len(shown.real_images) == 20
     assert len(shown.pairs[0]) == len(shown.pairs[1]) == 12
     distances = [one.distance for one in shown.neighbours]
@@ -90,26 +92,29 @@ def test_a_page_shows_what_was_seen(run, real_images):
 
 
 def test_a_study_is_ten_rounds_of_real_or_generated(run, real_images, tmp_path):
-    written = write(evaluate(run, real=real_images, samples=12), tmp_path, study=True)
+    written = write_report(evaluate(run, real=real_images, samples=12), tmp_path, study=True)
     assert written[-1].name == "study.html" and "data:image" in written[-1].read_text()
 
 
 def test_places_that_cannot_be_are_refused(tiny, tmp_path):
-    assert folder(tiny, None, study=False) is None
-    with pytest.raises(FsgenError, match="say where"):
-        folder(tiny, None, study=True)
-    with pytest.raises(FsgenError, match=r"is a folder .*, not a\.json"):
-        folder(tiny, tmp_path / "a.json", study=False)
+    assert report_folder(tiny, None, study=False) is None
+    with refused(Code.USAGE, "--study", "--out"):
+        report_folder(tiny, None, study=True)
+    with refused(Code.USAGE, "--out", "a.json"):
+        report_folder(tiny, tmp_path / "a.json", study=False)
     (tmp_path / "file").touch()
-    with pytest.raises(FsgenError, match="cannot be created"):
-        folder(tiny, tmp_path / "file", study=False)
+    with refused(Code.UNWRITABLE, tmp_path / "file"):
+        report_folder(tiny, tmp_path / "file", study=False)
 
 
-@pytest.mark.parametrize("content", ["{", '{"schema": "other/1"}', "[]"])
-def test_a_report_that_is_none_of_ours_is_not_overwritten(run, real_images, content):
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [("{", Code.DAMAGED), ('{"schema": "other/1"}', Code.UNSUPPORTED), ("[]", Code.UNSUPPORTED)],
+)
+def test_a_report_that_is_none_of_ours_is_not_overwritten(run, real_images, content, code):
     (run / "report.json").write_text(content)
-    with pytest.raises(FsgenError, match="delete it and evaluate again"):
-        write(evaluate(run, real=real_images, samples=4), run)
+    with refused(code, run / "report.json", "delete"):
+        write_report(evaluate(run, real=real_images, samples=4), run)
     assert (run / "report.json").read_text() == content
 
 
@@ -118,15 +123,14 @@ def test_a_report_that_is_none_of_ours_is_not_overwritten(run, real_images, cont
 
 def test_runs_are_compared_as_eval_left_them_or_alike_now(run, tiny, real_images, tmp_path):
     other = shutil.copytree(run, tmp_path / "other")
-    with pytest.raises(FsgenError, match="was not evaluated yet") as caught:
+    with refused(Code.NOT_FOUND, run, f"fsgen eval {run}", "--real"):
         compare([run, other])
-    assert f"fsgen eval {run}" in caught.value.hint
     for path, seed in ((run, 0), (other, 1)):
-        write(evaluate(path, real=real_images, samples=12, seed=seed), path)
+        write_report(evaluate(path, real=real_images, samples=12, seed=seed), path)
     left = compare([run, other], device="cpu")
     assert [report["title"] for report in left.reports] == [str(run), str(other)]
     assert [report["evaluation"]["settings"]["seed"] for report in left.reports] == [0, 1]
-    assert all(len(shown.samples) == 8 and len(shown.pairs[0]) == 8 for shown in left.exhibits)
+    assert all(len(shown.samples) == 8 and len(shown.pairs[0]) == 8 for shown in left.contents)
 
     now = compare([run, tiny, real_images], real=real_images, samples=12, device="cpu")
     assert [report["evaluation"]["settings"]["samples"] for report in now.reports] == [12, 12, 12]
@@ -137,5 +141,5 @@ def test_runs_are_compared_as_eval_left_them_or_alike_now(run, tiny, real_images
 
 
 def test_one_is_no_comparison(run):
-    with pytest.raises(FsgenError, match="two are the least"):
+    with refused(Code.TOO_FEW, run):
         compare([run])

@@ -1,4 +1,4 @@
-"""Classifiers of the given classes, which say what translations were made to look like."""
+"""Train classifiers of the given classes; they tell which class a translation shows."""
 
 from __future__ import annotations
 
@@ -10,65 +10,66 @@ import torch
 from torch import Tensor, nn
 
 from fsgen.callbacks import Callbacks
-from fsgen.evaluation.funit.splits import Classes, Split
-from fsgen.evaluation.request import Request
+from fsgen.evaluation.funit.splits import LabelledImages, Split
+from fsgen.evaluation.protocols import Request
 from fsgen.features.classifier import Classifier, fit_classifier, logits
 
-STEPS = 500  # of the training of each
-SIDE = 64  # px: larger pictures are shown at this size, which a small network has room for
-BATCH = 256  # of pictures that are shrunk
-TOP = 5  # likeliest classes that count beside the first
-JUDGES = {"all": "all classes", "unseen": "the unseen classes"}
+STEPS = 500  # training steps of each
+SIDE = 64  # px: larger images are shrunk to this size, which suits the small network
+BATCH = 256  # images shrunk at a time
+TOP = 5  # top-5 is scored besides top-1
+CLASSIFIERS = {"all": "all classes", "unseen": "the unseen classes"}
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A classifier that knows the unseen classes, alone or among others."""
+class UnseenClassifier:
+    """A classifier of the unseen classes, alone or together with those of the training."""
 
     classifier: Classifier
     classes: int
     first: int  # its label of the first unseen class; the others follow
-    real_images: Tensor  # uint8 [n, C, H, W]: pictures of unseen classes that it was not trained on
+    real_images: Tensor  # uint8 [n, C, H, W]: held-out images of the unseen classes
     labels: Tensor  # [n] int64, of these
 
-    def says(self, images: Tensor) -> Tensor:
-        """Its logits of uint8 ``images`` [n, C, H, W]: float32 [n, classes] on the CPU."""
-        return logits(self.classifier.network, small(images))
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits of uint8 ``images`` [n, C, H, W]: float32 [n, classes] on the CPU."""
+        return logits(self.classifier.network, shrink(images))
 
     def chance(self, top: int) -> float:
-        """How often a label is among the ``top`` likeliest of one who knows nothing."""
+        """Top-``top`` accuracy of guessing."""
         return min(top, self.classes) / self.classes
 
     def about(self) -> dict[str, Any]:
-        """For a report."""
+        """Classes, accuracy and held-out images, for a report."""
         return {"classes": self.classes, "accuracy": self.classifier.accuracy,
                 "held_out": len(self.classifier.test_indices), "chance": self.chance(1)}  # fmt: skip
 
 
-def trained(
-    names: list[str], seen: Classes, unseen: Classes, split: Split, request: Request, callbacks: Callbacks
-) -> dict[str, Judge]:
-    """Those of ``JUDGES`` that are called ``names``, trained on all images but the shots."""
+def train_classifiers(
+    names: list[str], known: LabelledImages, unseen: LabelledImages, split: Split, request: Request,
+    callbacks: Callbacks,
+) -> dict[str, UnseenClassifier]:  # fmt: skip
+    """Train those of ``CLASSIFIERS`` called ``names``, on all images but the shots."""
     rows = torch.cat(split.real_images)
     images, labels = unseen.images.pixels[rows], unseen.labels[rows]
-    judges = {}
+    classifiers = {}
     for name in names:
         pixels, answers, first = images, labels, 0
         if name == "all":
-            first = len(seen)
-            pixels = torch.cat([seen.images.pixels, images])
-            answers = torch.cat([seen.labels, labels + first])
+            first = len(known)
+            pixels = torch.cat([known.images.pixels, images])
+            answers = torch.cat([known.labels, labels + first])
         found = fit_classifier(
-            small(pixels.to(request.device)), answers, steps=STEPS, seed=request.seed,
-            progress=partial(callbacks.progress, f"classifier of {JUDGES[name]}"),
+            shrink(pixels.to(request.device)), answers, steps=STEPS, seed=request.seed,
+            progress=partial(callbacks.progress, f"classifier of {CLASSIFIERS[name]}"),
         )  # fmt: skip
-        held = found.test_indices[answers[found.test_indices] >= first]
-        judges[name] = Judge(found, len(answers.unique()), first, pixels[held], answers[held])
-    return judges
+        test = found.test_indices[answers[found.test_indices] >= first]
+        classifiers[name] = UnseenClassifier(found, len(answers.unique()), first, pixels[test], answers[test])
+    return classifiers
 
 
-def small(images: Tensor) -> Tensor:
-    """uint8 [n, C, H, W] as the classifiers see them."""
+def shrink(images: Tensor) -> Tensor:
+    """Shrink uint8 [n, C, H, W] to at most ``SIDE`` px, by area."""
     if max(images.shape[2:]) <= SIDE:
         return images
     parts = [

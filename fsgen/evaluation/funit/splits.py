@@ -1,4 +1,4 @@
-"""Pictures by class: of those a generator was trained on, and of others, which it is shown a few of."""
+"""Labelled images of the classes a generator was trained on and of unseen classes, and their split."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from fsgen import rng as random
+from fsgen.data.decode import Fit
 from fsgen.data.files import find_images
-from fsgen.data.images import ImageSet, folders_of, load_images
-from fsgen.errors import FsgenError
+from fsgen.data.images import ImageSet, load_images
+from fsgen.errors import Code, FsgenError
 from fsgen.models.model import Model
 
 
 @dataclass(frozen=True)
-class Classes:
-    """Images, and which class each is of."""
+class LabelledImages:
+    """Images with the class of each."""
 
     images: ImageSet
     names: list[str]  # of the classes, sorted
@@ -28,25 +29,25 @@ class Classes:
         return len(self.names)
 
     def rows(self, label: int) -> Tensor:
-        """The images of one class, int64 [n]."""
+        """Indices of the images of one class, int64 [n]."""
         return (self.labels == label).nonzero().flatten()
 
     @property
-    def fewest(self) -> tuple[int, str]:
-        """How many images the smallest class has, and its name."""
+    def smallest(self) -> tuple[int, str]:
+        """Number of images and name of the smallest class."""
         return min((len(self.rows(label)), name) for label, name in enumerate(self.names))
 
 
-def open_classes(
-    path: str | Path, flag: str, model: Model, fit: str, say: Callable[[str], None], *, least: int
-) -> Classes:
-    """The images at ``path``, brought to the resolution of ``model``; their sub-folders are the classes.
+def open_labelled(
+    path: str | Path, flag: str, model: Model, fit: Fit, say: Callable[[str], None], *, least: int
+) -> LabelledImages:
+    """Load the images at ``path`` at the resolution of ``model``; sub-folders are the classes.
 
     Args:
         path: a folder or zip.
-        flag: how it was given, for messages.
-        model: what is to translate them.
-        fit: how they become square.
+        flag: the option that named it, for messages.
+        model: the model that translates them.
+        fit: how images become square.
         say: told of files that cannot be read.
         least: images a class must have.
 
@@ -54,58 +55,59 @@ def open_classes(
         FsgenError: an image in no sub-folder, or a class with fewer images than ``least``.
     """
     found = [item.name for item in find_images(path)]
-    names = sorted({name.split("/")[0] for name in found if "/" in name})
     if loose := [name for name in found if "/" not in name]:
         raise FsgenError(
-            f"{flag} takes images in a sub-folder for each class: {loose[0]} lies in none",
-            hint="one sub-folder a class, as for fsgen train --classes",
-        )
+            f"{flag} needs one sub-folder per class, but {loose[0]} is in none",
+            code=Code.INCOMPATIBLE, where=flag, hint="one sub-folder a class, as for fsgen train --classes",
+        )  # fmt: skip
+    names = sorted({name.split("/")[0] for name in found})
     spec = model.spec
     images = load_images(path, spec["resolution"], fit=fit, channels=spec["channels"], say=say)
-    labels = torch.tensor([names.index(name) for name in folders_of(images)])
-    classes = Classes(images, names, labels)
-    fewest, name = classes.fewest
+    labels = torch.tensor([names.index(name.split("/")[0]) for name in images.names])
+    labelled = LabelledImages(images, names, labels)
+    fewest, name = labelled.smallest
     if fewest < least:
         raise FsgenError(
-            f"the class '{name}' of {flag} has too few images ({fewest})",
-            hint=f"{least} are the least of a class",
-        )
-    return classes
+            f"the class '{name}' of {flag} has too few images: {fewest} of at least {least}",
+            code=Code.TOO_FEW, where=flag, hint=f"give '{name}' at least {least} images",
+        )  # fmt: skip
+    return labelled
 
 
-def keep_apart(seen: Classes, unseen: Classes, model: Model) -> None:
-    """Refuse classes that are not unseen.
+def check_unseen(known: LabelledImages, unseen: LabelledImages, model: Model) -> None:
+    """Check that ``unseen`` holds at least two classes, all unseen in training.
 
     Raises:
-        FsgenError: fewer than two unseen classes; one that is among those of the training.
+        FsgenError: one class only, or one that the model was trained on.
     """
     if len(unseen) < 2:
         raise FsgenError(
-            f"--real holds one class, '{unseen.names[0]}'", hint="2 are the least, one sub-folder each"
-        )
+            f"--real holds one class, '{unseen.names[0]}'", code=Code.TOO_FEW, where="--real",
+            hint="give at least 2 classes, one sub-folder each",
+        )  # fmt: skip
     trained = model.about.get("classes", [])
-    known = set(seen.names)
-    if len(trained) == model.spec.get("c_dim"):  # else those of a code, which it was not trained on
-        known.update(trained)
-    if both := sorted(known.intersection(unseen.names)):
+    names = set(known.names)
+    if len(trained) == model.spec.get("c_dim"):  # else of a class code, not of the training
+        names.update(trained)
+    if both := sorted(names.intersection(unseen.names)):
         raise FsgenError(
-            f"'{both[0]}' of --real is a class that the generator was trained on",
-            hint="--real takes classes it never saw, --content those it was trained on",
-        )
+            f"the class '{both[0]}' of --real was seen in training", code=Code.INCOMPATIBLE, where="--real",
+            hint="--real takes classes unseen in training, --content those of the training",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Split:
-    """What the images of each unseen class are for."""
+    """Which images of each unseen class are shots and which are real images."""
 
-    counts: list[int]  # K: so many shots, most first
+    counts: list[int]  # values of K, largest first
     shots: list[Tensor]  # of each class, int64 [largest K]: the first K of them are its shots
-    real_images: list[Tensor]  # of each class, the others: what classifiers and mFID take
+    real_images: list[Tensor]  # of each class, the others: for the classifiers and mFID
 
     @classmethod
-    def of(cls, unseen: Classes, counts: Sequence[int], kept: int, seed: int) -> Split:
-        """Shots drawn by ``seed``, as many as leave ``kept`` images in the smallest class."""
-        most = unseen.fewest[0] - kept
+    def of(cls, unseen: LabelledImages, counts: Sequence[int], kept: int, seed: int) -> Split:
+        """Draw shots by ``seed``; K is limited so that ``kept`` images of the smallest class remain."""
+        most = unseen.smallest[0] - kept
         fitting = sorted((k for k in counts if k <= most), reverse=True)
         rows = [unseen.rows(label) for label in range(len(unseen))]
         mixed = [
