@@ -1,4 +1,4 @@
-"""Any network of timm as features, by timm's name; torchvision's weights are among them (``.tv_``)."""
+"""A network of timm as features, by timm's name; torchvision's weights are among them (``.tv_``)."""
 
 from __future__ import annotations
 
