@@ -1,4 +1,4 @@
-"""The fixtures of these tests."""
+"""Weight files that the tests of this folder share."""
 
 from stand_ins import (  # noqa: F401
     alexnet_file,

@@ -17,7 +17,7 @@ def digits(n: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def stripes(n: int = 40, channels: int = 1, size: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
-    """Class 0 lies, class 1 stands, with noise."""
+    """Horizontal stripes (class 0) and vertical ones (class 1) with noise."""
     rng = torch.Generator().manual_seed(0)
     labels = torch.arange(n) % 2
     flat = (torch.arange(size) % 4 < 2).float().expand(size, size)
@@ -31,7 +31,7 @@ def _whole(one_thread):
     """Equal seeds are promised on the same machine with the same threads."""
 
 
-def test_digits_are_told_apart_and_the_rest_is_held_out():
+def test_digits_are_classified_and_the_rest_is_used_for_testing():
     images, labels = digits()
     told = []
     found = fit_classifier(
@@ -69,7 +69,7 @@ def test_a_label_is_among_the_likeliest_or_not():
 
 
 def test_labels_at_random_are_not_learned():
-    """The held-out accuracy is of pictures that training never saw, or memory would show."""
+    """Accuracy is measured on images not used for training: memorised labels would score high."""
     images, _ = digits(400)
     labels = torch.randint(2, (400,), generator=torch.Generator().manual_seed(0))
     assert fit_classifier(images, labels, steps=150).accuracy < 0.65

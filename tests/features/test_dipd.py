@@ -39,7 +39,7 @@ def test_it_is_the_distance_of_torchvisions_conv5_in_which_each_map_is_normalise
 
 
 class Maps:
-    """A backbone that shows maps instead of pictures."""
+    """A backbone that returns given maps."""
 
     net = "vgg"
 
@@ -53,7 +53,7 @@ def test_neither_mean_nor_contrast_of_a_map_counts():
     scale, shift = torch.rand(2, 3, 40, 1, 1, generator=rng) + 0.5
     dipd = Dipd(Maps())
     assert dipd(a, scale * a + 5 * shift).max() < 1e-6
-    torch.testing.assert_close(dipd(a, b), torch.full((3,), 2.0), rtol=0.02, atol=0)  # nothing in common
+    torch.testing.assert_close(dipd(a, b), torch.full((3,), 2.0), rtol=0.02, atol=0)  # unrelated
     torch.testing.assert_close(dipd(a, b), dipd(scale * b, shift * a))
 
 

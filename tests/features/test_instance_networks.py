@@ -1,4 +1,4 @@
-"""The networks of instance features: ResNet-50 against timm's, published layouts, timm's own, what ships."""
+"""Instance features: ResNet-50 against timm's, published file layouts, timm's networks, the bundled one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ import timm  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch, tmp_path):
-    """Whoever reaches for the network fails; no weights but those of the test."""
+    """Fail on any network connection; hide all weights but those of the test."""
 
     def refuse(*args):
         raise AssertionError(f"connects to {args[1:]}")
@@ -38,7 +38,7 @@ def _offline(monkeypatch, tmp_path):
 
 
 def shaken(network):
-    """``network`` with batch norms that do something, and features of a size that can be told apart."""
+    """Give ``network`` non-trivial batch norm statistics and features that differ between images."""
     torch.manual_seed(1)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -58,7 +58,7 @@ def resnet50():
 
 @pytest.fixture
 def swav_file(resnet50, tmp_path):
-    """The layout of the published file, old serialisation included."""
+    """A file with the published layout and the old serialisation."""
     state = {f"module.{k}": v for k, v in resnet50.state_dict().items() if not k.startswith("fc.")}
     state |= {f"module.projection_head.{i}.weight": torch.zeros(3, 3) for i in (0, 1, 3)}
     state |= {f"module.projection_head.1.{k}": torch.zeros(()) for k in ("running_mean", "running_var")}
@@ -75,14 +75,14 @@ def classifier_file(resnet50, tmp_path):
 
 
 def pictures(*size, n=3, seed=0):
-    """Coarse patterns, as different from one another as pictures are."""
+    """Coarse random patterns, about as different as real images."""
     blocks = torch.randint(0, 256, (n, 3, 5, 7), generator=torch.Generator().manual_seed(seed)).float()
     return F.interpolate(blocks, size, mode="bilinear").to(torch.uint8)
 
 
 @torch.no_grad()
 def theirs(network, squares, side=224):
-    """timm's features of uint8 squares as IC-GAN's facts bring them, in float64 but for the network."""
+    """timm's features of uint8 squares with IC-GAN's preprocessing, in float64 but for the network."""
     levels = squares.double() / 255
     for channel, (mean, std) in enumerate(((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))):
         levels[:, channel] = (levels[:, channel] - mean) / std
@@ -186,7 +186,7 @@ def timm_file(tmp_path):
     return tmp_path / f"{MODEL}.safetensors"
 
 
-def test_timms_networks_are_asked_as_timm_asks_them(timm_file):
+def test_timms_networks_have_timms_preprocessing(timm_file):
     before = torch.get_rng_state()
     extractor = build_instance_extractor(f"timm:{MODEL}", weights_dir=timm_file.parent)
     assert torch.equal(torch.get_rng_state(), before)
@@ -254,12 +254,12 @@ def test_what_timm_does_not_have(name, code, hint):
     assert hint in caught.value.hint
 
 
-# ---- the one that ships ------------------------------------------------------------------------------------
+# ---- the bundled network -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def drawings():
-    """uint8 [24, 3, 64, 64]: drawn by the source that ships."""
+    """uint8 [24, 3, 64, 64], drawn by the bundled source."""
     return fsgen.load("peeps64", device="cpu").sample(24, seed=0)
 
 

@@ -25,7 +25,7 @@ from fsgen.metrics.pairwise_lpips import Spread
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch):
-    """Whoever reaches for the network fails."""
+    """Fail on any network connection."""
 
     def refuse(*args):
         raise AssertionError(f"connects to {args[1:]}")
@@ -89,7 +89,7 @@ def test_inception_features_and_distances_are_clean_fids(mode, files, local, pic
     for ours, want in zip(found, expected, strict=True):
         assert ours.shape == (4, 2048) and ours.dtype == torch.float32 and not ours.requires_grad
         np.testing.assert_allclose(ours.numpy(), want, rtol=1e-4, atol=1e-4)
-        assert ours.std(dim=0).mean() > 0.01  # the random network tells the pictures apart
+        assert ours.std(dim=0).mean() > 0.01  # features of the random network differ between images
     assert frechet(*found) == pytest.approx(frechet(*expected), rel=1e-4)
     np.random.seed(1)
     want = fid.kernel_distance(*expected, num_subsets=5)
@@ -217,7 +217,7 @@ def read_folder(folder: Path) -> torch.Tensor:
 
 
 def reference(net, path, monkeypatch):
-    """lpips.LPIPS as its users call it, its backbone coming out of torch's cache."""
+    """lpips.LPIPS as its users build it, with its backbone in torch's cache."""
     import_torchvision()
     import lpips
 

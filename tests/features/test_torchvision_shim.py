@@ -29,7 +29,7 @@ import lpips, cleanfid.fid
 
 
 def test_a_fresh_process_gets_past_the_trap_once():
-    """Whether or not this machine has the trap; where it does, a plain import fails first."""
+    """Passes with and without the trap on this machine; with it, a plain import fails first."""
     done = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 

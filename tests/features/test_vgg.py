@@ -29,7 +29,7 @@ def images():
 
 
 def torchvisions(file, x: torch.Tensor, pool: nn.Module) -> list[torch.Tensor]:
-    """What is behind each ReLU of torchvision's own network."""
+    """The maps after each ReLU of torchvision's own network."""
     network = import_torchvision().models.vgg16(weights=None).features
     network.load_state_dict({k.removeprefix("features."): v for k, v in torch.load(file).items()})
     maps = []
@@ -44,7 +44,7 @@ def torchvisions(file, x: torch.Tensor, pool: nn.Module) -> list[torch.Tensor]:
 @pytest.mark.parametrize("average", [False, True])
 def test_they_are_torchvisions_of_pixels_from_0_to_255(file, images, average):
     vgg = Vgg(file, LAYERS, 32, average=average)
-    # without biases a scale goes through: pixels less their mean, of the mean deviation in each colour
+    # without biases the maps scale with the pixels: minus mean, times mean deviation over each deviation
     mean, deviation = (torch.tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
     x = ((images + 1) * 127.5 - 255 * mean) * deviation.mean() / deviation
     for layer in vgg.network:
@@ -72,7 +72,7 @@ def test_biases_are_there_as_well(file, images):
         torch.testing.assert_close(ours[name], wanted * 255 * sum(DEVIATION) / 3, rtol=1e-4, atol=1e-3)
 
 
-def test_grey_is_looked_at_as_colour_and_gradients_flow_to_the_images_alone(file, images):
+def test_grey_is_used_as_rgb_and_gradients_flow_to_the_images_alone(file, images):
     vgg, grey = Vgg(file, ["conv2_2"], 32), images[:, :1].clone().requires_grad_()
     seen = vgg(grey)["conv2_2"]
     torch.testing.assert_close(seen, vgg(grey.expand(-1, 3, -1, -1))["conv2_2"])

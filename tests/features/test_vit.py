@@ -25,7 +25,7 @@ WIDTH = 128
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch):
-    """Whoever reaches for the network fails."""
+    """Fail on any network connection."""
 
     def refuse(*args):
         raise AssertionError(f"connects to {args[1:]}")
@@ -42,7 +42,7 @@ def small(monkeypatch):
 
 @pytest.fixture
 def theirs(clip_file, monkeypatch):
-    """clean-fid's module of CLIP; the package it imports holds our own construction of the network."""
+    """clean-fid's module of CLIP; the package it imports is replaced by our own construction of the network."""
     network = ClipImage()
     state = load_file(clip_file)
     network.load_state_dict({k.removeprefix("visual."): v for k, v in state.items() if "visual." in k})
@@ -56,7 +56,7 @@ def theirs(clip_file, monkeypatch):
 
 
 def images(size, n=2):
-    """Coarse patterns, as different from one another as pictures are."""
+    """Coarse random patterns, about as different as real images."""
     blocks = torch.randint(0, 256, (n, 3, 5, 7), generator=torch.Generator().manual_seed(0)).float()
     return F.interpolate(blocks, size, mode="bilinear").to(torch.uint8)
 
@@ -65,7 +65,7 @@ def arrays(batch):
     return batch.permute(0, 2, 3, 1).numpy()
 
 
-def test_clip_sees_what_clean_fid_shows_it(theirs):
+def test_clip_resizes_as_clean_fid_does(theirs):
     for size in ((40, 56), (224, 224), (224, 227), (231, 224), (225, 512), (333, 250), (500, 777)):
         noise = torch.randint(0, 256, (*size, 3), dtype=torch.uint8).numpy()
         np.testing.assert_array_equal(Clip._resize(noise), theirs.img_preprocess_clip(noise), str(size))

@@ -54,7 +54,7 @@ def test_absent_files_are_named_with_address_and_place(places):
         locate_files(["inception", "clip"])
 
 
-def test_a_download_goes_where_it_is_looked_for(places):
+def test_a_download_goes_to_the_folder_that_is_searched(places):
     asked = []
 
     def download(url, destination, sha256):
@@ -66,7 +66,7 @@ def test_a_download_goes_where_it_is_looked_for(places):
     assert locate_file("alexnet", download=download) == expected
     assert locate_file("alexnet", download=download) == expected
     assert asked == [(CATALOGUE["alexnet"].url, "7be5be79")]
-    assert locate_file("alexnet", places[0], download) == expected  # fsgen's own copy will do
+    assert locate_file("alexnet", places[0], download) == expected  # fsgen's own copy is used
 
 
 def test_files_and_what_reads_them(places):

@@ -37,7 +37,7 @@ def test_it_is_the_share_of_other_latents_that_are_farther(chunk):
 def test_the_same_pictures_in_another_domain_correspond_wholly():
     _, source = two_sets()
     assert correspondence(source, source) == 1
-    assert correspondence(source + 1e3, source) == 1  # the shift of the domain is taken off
+    assert correspondence(source + 1e3, source) == 1  # sets are centred
 
 
 def test_a_collapsed_generator_scores_what_chance_does():

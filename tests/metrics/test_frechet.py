@@ -95,7 +95,7 @@ def test_one_feature_is_enough():
     assert frechet(a, b) == pytest.approx(16 + 2)
 
 
-def test_refuses_what_has_no_distance():
+def test_refuses_sets_without_distances():
     x = np.ones((4, 3))
     with refused(Code.TOO_FEW, "second set", "at least 2", "got 1"):
         frechet(x, x[:1])

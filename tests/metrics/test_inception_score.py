@@ -31,7 +31,7 @@ def test_it_is_its_definition():
 
 
 def test_closed_forms():
-    assert inception_score(np.tile(np.eye(7), (3, 1))) == pytest.approx(7)  # sure, and evenly spread
+    assert inception_score(np.tile(np.eye(7), (3, 1))) == pytest.approx(7)  # confident, and evenly spread
     assert inception_score(np.tile([0.5, 0.3, 0.2], (9, 1))) == pytest.approx(1)  # all alike
     assert inception_score(np.full((5, 8), 1 / 8)) == pytest.approx(1)
     halves = np.repeat([[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]], 3, axis=0)

@@ -36,7 +36,7 @@ def test_an_interval_is_the_spread_around_the_figure_wherever_the_replicates_lie
     assert interval(7.0, replicates, level=0.5).high == pytest.approx(7 + 25)
     clipped = interval(7.0, replicates, least=0, most=20)
     assert (clipped.low, clipped.high) == (0, 20)
-    assert interval(-1.0, replicates, least=0).low == -1  # never beyond the figure itself
+    assert interval(-1.0, replicates, least=0).low == -1  # never beyond the value itself
     lopsided = interval(1.0, np.array([0.0] * 99 + [100]))
     assert lopsided.low <= 1 <= lopsided.high
 
@@ -80,7 +80,7 @@ def test_over_seeds_is_students_interval():
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7])
-def test_pairs_are_weighted_by_their_counts_and_nobody_pairs_with_himself(chunk):
+def test_pairs_are_weighted_by_their_counts_and_no_sample_pairs_with_itself(chunk):
     k, counts = np.random.default_rng(0).normal(size=(7, 7)), draws(7, 5)
     blocks = [k[start : start + chunk].copy() for start in range(0, 7, chunk)]
     for found, row in zip(pairs_resampled(blocks, counts), counts, strict=True):

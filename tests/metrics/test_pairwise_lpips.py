@@ -106,7 +106,7 @@ def test_intervals_of_the_mean_distance_hold_the_truth():
     assert 0.88 < held / 200 < 0.99
 
 
-def test_refuses_what_has_no_distance():
+def test_refuses_sets_without_distances():
     for empty in (Spread(), spread(points(1, 4))):
         with refused(Code.TOO_FEW, "at least 2", f"got {empty.n}"):
             empty.within()

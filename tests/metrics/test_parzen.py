@@ -51,7 +51,7 @@ def test_the_bandwidth_is_the_likeliest_on_the_validation_set():
     values = KernelDensity(bandwidth=found.bandwidth).fit(samples).score_samples(test)
     assert found.mean == pytest.approx(values.mean())
     assert found.error == pytest.approx(values.std(ddof=1) / math.sqrt(200))
-    # The test points have no say: far away, they do not widen the window.
+    # The bandwidth ignores the test points: far away ones do not widen the window.
     assert parzen(samples, test + 5, validation, grid=grid).bandwidth == 0.1
 
 
