@@ -42,7 +42,7 @@ def small(monkeypatch):
 
 @pytest.fixture
 def theirs(clip_file, monkeypatch):
-    """clean-fid's module of CLIP; the package it imports is replaced by our own construction of the network."""
+    """clean-fid's module of CLIP; the package it imports is replaced by our construction of the network."""
     network = ClipImage()
     state = load_file(clip_file)
     network.load_state_dict({k.removeprefix("visual."): v for k, v in state.items() if "visual." in k})
