@@ -58,7 +58,7 @@ class Spread:
         """
         if self.n < 2:
             why = f"LPIPS diversity needs at least 2 images, got {self.n}"
-            raise FsgenError(why, code=Code.TOO_FEW, where=self.n)
+            raise FsgenError(why, code=Code.TOO_FEW, where="images")
         total = float(self._total.square().sum())
         return max(0.0, 2 / (self.n - 1) * (self._squares - total / self.n))
 
@@ -87,9 +87,7 @@ class Spread:
         theirs = other.sketched()
         centre = theirs.mean(axis=0)
         own = np.square(self.sketched() - centre).sum(axis=1)
-        other_mean = (
-            np.square(theirs - centre).sum(axis=1).mean()
-        )  # mean |s - t|^2 over t is own + other_mean
+        other_mean = np.square(theirs - centre).sum(axis=1).mean()  # of |s - t|^2 over t: own + other_mean
         means, whole = counts @ own / counts.sum(axis=1) + other_mean, own.mean(keepdims=True) + other_mean
         return _scaled(means, whole, self.between(other))
 
@@ -103,7 +101,7 @@ class Spread:
     def _comparable(self, other: Spread) -> None:
         if not (self.n and other.n):
             why = f"LPIPS between two sets needs images in both, got {self.n} and {other.n}"
-            raise FsgenError(why, code=Code.TOO_FEW, where=min(self.n, other.n))
+            raise FsgenError(why, code=Code.TOO_FEW, where="images")
         if self._total.shape != other._total.shape:
             raise ValueError(f"points have {len(self._total)} and {len(other._total)} coordinates")
 
