@@ -1,8 +1,9 @@
-"""Strict construction of option dataclasses; TOML in and out."""
+"""Strict construction of option dataclasses, checks of their values; TOML in and out."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from keyword import iskeyword
 from pathlib import Path
@@ -51,6 +52,31 @@ def options(kind: type[T], values: dict[str, Any], where: str) -> T:
             message = f"{where}: '{key}' takes a {type(default).__name__}, not {value!r}"
             raise FsgenError(message, code=Code.OUT_OF_RANGE, where=key)
     return kind(**given)
+
+
+def check_range(flag: str, value: float, least: float, most: float = math.inf) -> None:
+    """Refuse a value of the option ``flag`` that is not a finite number in [least, most]."""
+    if not (least <= value <= most and value < math.inf):
+        bounds = f"at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
+        raise FsgenError(f"{flag} {value:g} is not {bounds}", code=Code.OUT_OF_RANGE, where=flag)
+
+
+def number_or_auto(flag: str, text: str) -> float | None:
+    """Read the value of an option ``flag`` that takes ``auto`` (None) or a number of at least 0.
+
+    Raises:
+        FsgenError: neither.
+    """
+    if text == "auto":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        message = f"{flag} {text} is neither auto nor a number of at least 0"
+        raise FsgenError(message, code=Code.OUT_OF_RANGE, where=flag, hint=f"{flag} auto")
+    return value
 
 
 def read_toml(path: Path) -> dict[str, Any]:

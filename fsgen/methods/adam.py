@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsgen import registry
 from fsgen import rng as random
-from fsgen.errors import Code, FsgenError
+from fsgen.config import check_range
 from fsgen.interfaces import Family, Layer, Method, MethodContext, Module, NetworkName, NoOptions, Spec
 from fsgen.methods.filter_selection import FilterSelection
 
@@ -71,11 +71,7 @@ class AdAM(FilterSelection[AdAMOptions]):
 
     def __init__(self, options: AdAMOptions | None = None) -> None:
         super().__init__(options)
-        if not 0 <= self.options.percentile <= 100:
-            raise FsgenError(
-                f"--adam-percentile {self.options.percentile:g} is not between 0 and 100",
-                code=Code.OUT_OF_RANGE, where="--adam-percentile",
-            )  # fmt: skip
+        check_range("--adam-percentile", self.options.percentile, 0, 100)
         self.parse_length("probe")
         self.parse_length("samples")
         self.masks: dict[NetworkName, dict[str, Tensor]] = {}  # by parameter: where it has a gradient

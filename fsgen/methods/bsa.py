@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fsgen.errors import Code, FsgenError
+from fsgen.config import number_or_auto
+from fsgen.errors import FsgenError
 from fsgen.interfaces import (
     Claim,
     Family,
@@ -100,10 +101,10 @@ class BSA(Method[BSAOptions]):
 
     def __init__(self, options: BSAOptions | None = None) -> None:
         super().__init__(options)
-        self.weight: float | None = None  # of the perceptual term, once known
+        self.weight = number_or_auto("--bsa-perceptual", self.options.perceptual)  # once known
+        if self.weight is not None:
+            self.resolve(perceptual=repr(self.weight))
         self._targets: dict[str, Tensor] = {}  # VGG16's maps of all images, which do not change
-        if self.options.perceptual != "auto":
-            self.weight = _number(self.options.perceptual)
 
     # ---- before step 0 -------------------------------------------------------------------------------
 
@@ -131,11 +132,12 @@ class BSA(Method[BSAOptions]):
 
     def _set_vgg(self, context: MethodContext) -> None:
         try:
-            self.vgg = context.frozen_network("vgg16", layers=LAYERS) if self.weight != 0 else None
+            if self.weight != 0:
+                self.vgg = context.frozen_network("vgg16", layers=LAYERS)
         except FsgenError as error:
             if self.weight is not None:
                 raise
-            self.weight, self.vgg = 0.0, None
+            self.weight = 0.0
             context.say(f"bsa compares pixels alone: {error.message} ({error.hint})")
         if self.weight is None:
             self.weight = 0.001
@@ -185,7 +187,7 @@ class BSA(Method[BSAOptions]):
         normals = torch.randn(NORMALS * len(z), self.z_dim, generator=rng, device=rng.device)
         l1 = F.l1_loss(images, context.real_images)
         terms = {"l1": l1 / l1.detach() if options.normalize_l1 else l1}
-        if self.vgg is not None:
+        if self.weight:
             wanted = self._maps(context.real_images, context.inputs.rows.tolist())
             terms["perceptual"] = self.weight * perceptual(self.vgg(images), wanted, options.perceptual_type)
         terms["emd"] = options.emd * earth_mover(z, normals)
@@ -257,16 +259,3 @@ def _kind(family: Family) -> str:
         return f"the style affines (the family {family.name} has no normalisation)"
     layers = "the layers that compute the " if Trait.STYLES in family.traits else "the "
     return f"{layers}scales and shifts of normalisations"
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise FsgenError(
-            f"--bsa-perceptual {text} is neither auto nor a number of at least 0",
-            code=Code.OUT_OF_RANGE, where="--bsa-perceptual", hint="--bsa-perceptual auto, or 0.001",
-        )  # fmt: skip
-    return value

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fsgen import rng as random
-from fsgen.errors import Code, FsgenError
+from fsgen.config import check_range
 from fsgen.interfaces import (
     Claim,
     Inputs,
@@ -80,16 +80,9 @@ class CDC(Method[CDCOptions]):
 
     def __init__(self, options: CDCOptions | None = None) -> None:
         super().__init__(options)
-        if self.options.every < 1:
-            raise FsgenError(
-                f"--cdc-every {self.options.every} is no number of steps: 1 or more",
-                code=Code.OUT_OF_RANGE, where="--cdc-every",
-            )  # fmt: skip
-        if not (0 <= self.options.weight < float("inf") and 0 <= self.options.spread < float("inf")):
-            raise FsgenError(
-                "--cdc-weight and --cdc-spread are numbers of at least 0",
-                code=Code.OUT_OF_RANGE, where="--cdc-weight",
-            )  # fmt: skip
+        check_range("--cdc-every", self.options.every, 1)
+        check_range("--cdc-weight", self.options.weight, 0)
+        check_range("--cdc-spread", self.options.spread, 0)
         self.spec: Spec = {}
         self.seed = 0
         self.anchored = False

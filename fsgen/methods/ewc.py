@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fsgen.errors import Code, FsgenError
+from fsgen.config import number_or_auto
 from fsgen.interfaces import Claim, Method, MethodContext, StepContext, TrainingState, Trait
 
 if TYPE_CHECKING:
@@ -50,12 +50,11 @@ class EWC(Method[EWCOptions]):
 
     def __init__(self, options: EWCOptions | None = None) -> None:
         super().__init__(options)
-        self.weight: float | None = None  # lambda, once known
+        self.weight = number_or_auto("--ewc-lambda", self.options.lambda_)  # lambda, once known
         self.fisher: dict[str, Tensor] = {}  # F, by parameter name
         self.anchor: dict[str, Tensor] = {}  # theta_S
         self.penalised: tuple[list[Tensor], ...] = ()  # in a run: G's weights, theta_S, F
-        if self.options.lambda_ != "auto":
-            self.weight = _number(self.options.lambda_)
+        if self.weight is not None:
             self.resolve(lambda_=repr(self.weight))
 
     def setup(self, context: MethodContext) -> None:
@@ -129,16 +128,3 @@ class EWC(Method[EWCOptions]):
 
         assert self.weight is not None
         return {"ewc": self.weight * ewc_penalty(*self.penalised)}
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise FsgenError(
-            f"--ewc-lambda {text} is neither auto nor a number of at least 0",
-            code=Code.OUT_OF_RANGE, where="--ewc-lambda", hint="--ewc-lambda auto, or a number such as 500",
-        )  # fmt: skip
-    return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fsgen.config import check_range
 from fsgen.errors import Code, FsgenError
 from fsgen.interfaces import Claim, Family, Method, MethodContext, NetworkName, Spec, Trait
 
@@ -44,11 +45,7 @@ class FreezeD(Method[FreezeDOptions]):
                 f"--freezed-layers {layers} is neither auto nor a whole number",
                 code=Code.OUT_OF_RANGE, where="--freezed-layers",
             )  # fmt: skip
-        if self.options.stages < 0:
-            raise FsgenError(
-                f"--freezed-stages {self.options.stages} is below 0",
-                code=Code.OUT_OF_RANGE, where="--freezed-stages",
-            )  # fmt: skip
+        check_range("--freezed-stages", self.options.stages, 0)
         self._frozen: set[str] | None = None  # parameters of D, once known
 
     def setup(self, context: MethodContext) -> None:

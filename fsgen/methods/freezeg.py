@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fsgen.config import check_range
 from fsgen.errors import Code, FsgenError
 from fsgen.interfaces import Claim, Family, Method, MethodContext, NetworkName, Spec, Trait
 
@@ -35,11 +36,7 @@ class FreezeG(Method[FreezeGOptions]):
 
     def __init__(self, options: FreezeGOptions | None = None) -> None:
         super().__init__(options)
-        if self.options.resolutions < 1:
-            raise FsgenError(
-                f"--freezeg-resolutions {self.options.resolutions} would train nothing",
-                code=Code.OUT_OF_RANGE, where="--freezeg-resolutions",
-            )  # fmt: skip
+        check_range("--freezeg-resolutions", self.options.resolutions, 1)
         self._frozen: set[str] | None = None  # parameters of G, once known
 
     def setup(self, context: MethodContext) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from fsgen.config import check_range
 from fsgen.errors import Code, FsgenError
 from fsgen.interfaces import Claim, Inputs, Method, MethodContext, Module, NetworkName, TrainingState, Trait
 
@@ -63,11 +64,7 @@ class MineGAN(Method[MineGANOptions]):
 
     def __init__(self, options: MineGANOptions | None = None) -> None:
         super().__init__(options)
-        if not 0 <= self.options.frozen <= 1:
-            raise FsgenError(
-                f"--minegan-frozen {self.options.frozen} is no share of the steps: 0 to 1",
-                code=Code.OUT_OF_RANGE, where="--minegan-frozen",
-            )  # fmt: skip
+        check_range("--minegan-frozen", self.options.frozen, 0, 1)
         if self.options.mine == "both":
             self.needs = self.needs | {Trait.CONSTANT}
             self.claims = self.claims | {Claim.FREEZING}  # the constant is no parameter any more
@@ -75,7 +72,7 @@ class MineGAN(Method[MineGANOptions]):
             _sizes("--minegan-hidden", self.options.hidden)[0] if self.options.hidden != "auto" else 0
         )
         self.widths = _sizes("--minegan-widths", self.options.widths)
-        _sizes("--minegan-code", str(self.options.code))
+        check_range("--minegan-code", self.options.code, 1)
         self.seed = 0
         self.until = 0  # the step at which G is trained as well
         self.frozen = False

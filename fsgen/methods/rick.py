@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fsgen.config import check_range
 from fsgen.errors import Code, FsgenError
 from fsgen.interfaces import Family, Layer, MethodContext, NetworkName, Spec, TrainingState
 from fsgen.methods.filter_selection import FilterSelection
@@ -70,11 +71,7 @@ class RICK(FilterSelection[RICKOptions]):
                 f"filters cannot be pruned up to percentile {prune:g} and frozen above {freeze:g}",
                 code=Code.OUT_OF_RANGE, where="--rick-prune", hint="0 <= prune <= freeze <= 100",
             )  # fmt: skip
-        if samples < 1:
-            raise FsgenError(
-                f"--rick-samples {samples} is not at least 1",
-                code=Code.OUT_OF_RANGE, where="--rick-samples", hint="--rick-samples 5",
-            )  # fmt: skip
+        check_range("--rick-samples", samples, 1)
         self.parse_length("warmup", least=0)
         self.parse_length("every")
         self.warmup = True

@@ -7,25 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fsgen import rng as random
-from fsgen.errors import Code, FsgenError
-from fsgen.interfaces import (
-    Claim,
-    Family,
-    Inputs,
-    Method,
-    MethodContext,
-    Module,
-    NetworkName,
-    Spec,
-    StepContext,
-    Trait,
-)  # fmt: skip
+from fsgen.config import check_range
+from fsgen.interfaces import Claim, Inputs, Method, Trait
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+    from torch import Generator, Tensor
 
-TEMPERATURE = 0.07  # of the contrastive loss
+    from fsgen.interfaces import Family, MethodContext, Module, NetworkName, Spec, StepContext
 
 
 @dataclass(frozen=True)
@@ -40,22 +28,19 @@ class WeditGAN(Method[WeditGANOptions]):
 
     name = "weditgan"
     summary = "learn one offset of w for each layer; the source stays as it is"
-    paper = (
-        "Duan et al. 2024, WeditGAN: Few-shot Image Generation via Latent Space Relocation, arXiv 2305.06671"
-    )
+    paper = "Duan et al. 2024, Few-shot Image Generation via Latent Space Relocation, arXiv 2305.06671"
     trained = "one offset of w for each modulated layer of G, all of D"
     licence = "none stated"
     needs = frozenset({Trait.LATENT, Trait.DISCRIMINATOR, Trait.W_SPACE})
     claims = frozenset({Claim.WEIGHTS_G})
-    adapts = True
-    adds_parameters = True
+    adapts = adds_parameters = True
+    starts = "g_ema"  # images are drawn with it, and the adapter is applied to it
     Options = WeditGANOptions
 
     def __init__(self, options: WeditGANOptions | None = None) -> None:
         super().__init__(options)
-        if bad := next((name for name, value in vars(self.options).items() if not 0 <= value < 1e9), None):
-            flag = f"--weditgan-{bad}"
-            raise FsgenError(f"{flag} is not a number of at least 0", code=Code.OUT_OF_RANGE, where=flag)
+        for name, value in vars(self.options).items():
+            check_range(f"--weditgan-{name}", value, 0)
 
     def setup(self, context: MethodContext) -> None:
         self.seed = context.seed
@@ -64,32 +49,29 @@ class WeditGAN(Method[WeditGANOptions]):
         import torch
 
         noise = torch.randn(1, g.num_slots, g.w_dim, generator=random.generator(self.seed, self.name))
-        like = next(g.parameters())
-        offsets = torch.nn.Parameter((self.options.init * noise).to(like))
+        offsets = (self.options.init * noise).to(next(g.parameters()))
         g.add_module(self.name, torch.nn.ParameterDict({"offsets": offsets}))
 
     def trains(self, family: Family, spec: Spec, network: NetworkName, name: str) -> bool:
         return network == "d"
 
-    def transform_inputs(self, inputs: Inputs, g: Any, rng: torch.Generator, shown: bool) -> Inputs:
+    def transform_inputs(self, inputs: Inputs, g: Any, rng: Generator, shown: bool) -> Inputs:
         return self.prepare_inputs(g.get_submodule(self.name), inputs)
 
     def loss_terms(self, context: StepContext) -> dict[str, Tensor]:
         g, inputs, terms = context.g, context.inputs, {}
         if self.options.perpendicular:
             w = g.map(inputs)[:, :1]  # of the source, the same for every layer: [n, 1, w_dim]
-            terms["perpendicular"] = self.options.perpendicular * perpendicular(w, inputs.w_shift)
+            terms["perpendicular"] = self.options.perpendicular * perpendicular(w, g.weditgan["offsets"])
         if self.options.contrastive:
-            blocks = zip(g.taps(replace(inputs, w_shift=None))[::2], g.taps(inputs)[::2], strict=True)
-            terms["contrastive"] = self.options.contrastive * sum(contrastive(a, b) for a, b in blocks)
+            source, target = g.taps(replace(inputs, w_shift=None)), g.taps(inputs)
+            first, *others = map(contrastive, source[::2], target[::2])  # the last map of each resolution
+            terms["contrastive"] = self.options.contrastive * sum(others, first)
         return terms
 
     def export(self, net: Any) -> dict[str, Tensor]:
-        if not hasattr(net, self.name):
-            return {}
-        offsets = net.get_submodule(self.name)["offsets"].detach().clone()
-        delattr(net, self.name)
-        return {"offsets": offsets}
+        added = net._modules.pop(self.name, None)
+        return {"offsets": added["offsets"].detach().clone()} if added else {}
 
     @staticmethod
     def prepare_inputs(stored: Mapping[str, Tensor], inputs: Inputs) -> Inputs:
@@ -101,9 +83,7 @@ def perpendicular(w: Tensor, offsets: Tensor) -> Tensor:
     return ((w - w.roll(-1, dims=0)) * offsets).sum(dim=2).square().sum(dim=1).mean()
 
 
-def contrastive(source: Tensor, target: Tensor) -> Tensor:
+def contrastive(source: Tensor, target: Tensor, temperature: float = 0.07) -> Tensor:
     """-log of the softmax over j of cos(source_j, target_i) / temperature at j = i, the mean over i."""
-    from torch.nn import functional as F
-
-    rows = F.normalize(target.flatten(1), dim=1) @ F.normalize(source.flatten(1), dim=1).T / TEMPERATURE
-    return -rows.log_softmax(dim=1).diagonal().mean()
+    a, b = (x.flatten(1) / x.flatten(1).norm(dim=1, keepdim=True) for x in (target, source))
+    return -(a @ b.T / temperature).log_softmax(dim=1).diagonal().mean()

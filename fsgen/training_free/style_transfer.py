@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fsgen.errors import Code, FsgenError
+from fsgen.config import check_range
 from fsgen.interfaces import MethodContext, TrainingFree, Trait
 
 if TYPE_CHECKING:
@@ -42,16 +42,9 @@ class StyleTransfer(TrainingFree[StyleTransferOptions]):
 
     def __init__(self, options: StyleTransferOptions | None = None) -> None:
         super().__init__(options)
-        if self.options.pictures < 1 or self.options.steps < 1:
-            raise FsgenError(
-                "--nst-pictures and --nst-steps are whole numbers of at least 1",
-                code=Code.OUT_OF_RANGE, where="--nst-pictures",
-            )  # fmt: skip
-        if not 0 <= self.options.ratio < float("inf"):
-            raise FsgenError(
-                f"--nst-ratio {self.options.ratio} is not a number of at least 0",
-                code=Code.OUT_OF_RANGE, where="--nst-ratio",
-            )  # fmt: skip
+        check_range("--nst-pictures", self.options.pictures, 1)
+        check_range("--nst-steps", self.options.steps, 1)
+        check_range("--nst-ratio", self.options.ratio, 0)
 
     def setup(self, context: MethodContext) -> None:
         """Load VGG16."""
