@@ -12,20 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from fsgen.errors import Code, FsgenError
+from fsgen.families.adversarial import LogisticFamily
 from fsgen.families.checks import check_size, checked_width, require
+from fsgen.families.parameters import grouped, parameter_names
 from fsgen.families.priors import draw_latents
 from fsgen.interfaces import (
     Converted,
-    Family,
     Foreign,
     Inputs,
-    NetworkName,
     Networks,
     Spec,
     StepContext,
     Trait,
 )
-from fsgen.nn import losses
 
 SPREAD = 12**0.5  # scales uniform z to variance 1; with less, the label dominates: one image a class
 
@@ -152,7 +151,7 @@ G_WIDTHS = {"z": 200, "y": 1000, "joint": 1200}
 D_WIDTHS = {"x": 240, "y": 50, "joint": 240}
 
 
-class CGAN(Family[Generator, Discriminator, Recipe]):
+class CGAN(LogisticFamily[Generator, Discriminator, Recipe]):
     """Mirza & Osindero 2014, "Conditional Generative Adversarial Nets"."""
 
     name = "cgan"
@@ -186,12 +185,7 @@ class CGAN(Family[Generator, Discriminator, Recipe]):
         return Recipe()
 
     def layers(self, spec: Spec) -> dict[str, list[str]]:
-        with torch.device("meta"):
-            g = Generator(spec)
-        out: dict[str, list[str]] = {}
-        for key, _ in g.named_parameters():
-            out.setdefault(key.partition(".")[0], []).append(key)
-        return out
+        return grouped(parameter_names(Generator, spec), lambda key: key.partition(".")[0])
 
     def fakes(self, g: Generator, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
         return g(inputs, rng=rng, dropout=recipe.dropout)
@@ -207,15 +201,3 @@ class CGAN(Family[Generator, Discriminator, Recipe]):
 
     def _logits(self, context: StepContext, images: Tensor, purpose: str) -> Tensor:
         return context.d(images, context.inputs, rng=context.rng(purpose), dropout=context.recipe.dropout)
-
-    def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return losses.logistic_d(real_logits, fake_logits)
-
-    def loss_g(self, fake_logits: Tensor) -> Tensor:
-        return losses.nonsaturating_g(fake_logits)
-
-    def log_likelihood(self, logits: Tensor) -> Tensor:
-        return losses.log_sigmoid(logits)
-
-    def regularise(self, context: StepContext, network: NetworkName, step: int) -> dict[str, Tensor]:
-        return {}

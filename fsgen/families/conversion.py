@@ -18,6 +18,11 @@ NO_DISCRIMINATOR = "no discriminator in the file: adapt starts a fresh one"
 SINGLE_GENERATOR = "a single generator in the file: taken for the averaged one, as it is published"
 
 
+def unsupported(message: str, where: str, hint: str = "") -> FsgenError:
+    """The refusal of a checkpoint that is no supported variant of its family."""
+    return FsgenError(message, code=Code.UNSUPPORTED, where=where, hint=hint)
+
+
 class FoundNetworks(NamedTuple):
     """The networks of one checkpoint; absent ones are None, but one of the generators is there."""
 
@@ -64,14 +69,12 @@ def sort_networks(
         "d": [name for name, state in networks.items() if is_d(state)],
     }
     if not generators:
-        raise FsgenError(f"a discriminator of {family} without a generator", code=Code.UNSUPPORTED,
-                         where=kinds["d"][0], hint="pull the file of its generator")  # fmt: skip
+        message, hint = f"a discriminator of {family} without a generator", "pull the file of its generator"
+        raise unsupported(message, kinds["d"][0], hint)
     for kind, names in kinds.items():
         if len(names) > 1:
-            raise FsgenError(
-                f"more than one {family} '{kind}': {', '.join(repr(name) for name in names[:3])}",
-                code=Code.UNSUPPORTED, where=kind, hint="pull a file of one checkpoint",
-            )  # fmt: skip
+            listed = ", ".join(map(repr, names[:3]))
+            raise unsupported(f"more than one {family} '{kind}': {listed}", kind, "pull one checkpoint")
     return FoundNetworks(*(networks[names[0]] if names else None for names in kinds.values()))
 
 
@@ -119,6 +122,5 @@ def check_state(net: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     }
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
-        raise FsgenError(f"a {name} {', '.join([*wrong.values()][:3])}{more}",
-                         code=Code.DAMAGED if missing else Code.UNSUPPORTED,
-                         where=next(iter(wrong)))  # fmt: skip
+        message, code = ", ".join([*wrong.values()][:3]) + more, Code.DAMAGED if missing else Code.UNSUPPORTED
+        raise FsgenError(f"a {name} {message}", code=code, where=next(iter(wrong)))

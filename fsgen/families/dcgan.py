@@ -16,25 +16,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fsgen.errors import Code, FsgenError
+from fsgen.families.adversarial import LogisticFamily
 from fsgen.families.checks import check_size, checked_width, require
-from fsgen.families.conversion import NO_DISCRIMINATOR, StateDict, check_networks, sort_networks
+from fsgen.families.conversion import NO_DISCRIMINATOR, StateDict, check_networks, sort_networks, unsupported
+from fsgen.families.parameters import grouped, parameter_names
 from fsgen.families.priors import draw_latents
 from fsgen.interfaces import (
     Converted,
     Draw,
-    Family,
     Filters,
     Foreign,
     Inputs,
     Layer,
-    NetworkName,
     Networks,
     Spec,
-    StepContext,
     Trait,
 )
-from fsgen.nn import losses
 from fsgen.nn.batchnorm import add_counters, refresh_stats
 
 
@@ -172,22 +169,14 @@ EMBEDDED = 10  # length of a label's embedding; with 100, as z, each class of di
 STATISTICS = (16, 64)  # batches and their size for the running statistics after training
 
 
-class DCGAN(Family[Generator, Discriminator, Recipe]):
+class DCGAN(LogisticFamily[Generator, Discriminator, Recipe]):
     """Radford et al. 2016, "Unsupervised Representation Learning with Deep Convolutional GANs"."""
 
     name = "dcgan"
-    traits: ClassVar[frozenset[Trait]] = frozenset(
-        {
-            Trait.LATENT,
-            Trait.DISCRIMINATOR,
-            Trait.STAGES,
-            Trait.RESOLUTIONS,
-            Trait.TAPS,
-            Trait.FILTERS,
-            Trait.CLASSES,
-            Trait.SCALES,
-        }
-    )
+    traits: ClassVar[frozenset[Trait]] = frozenset({
+        Trait.LATENT, Trait.DISCRIMINATOR, Trait.STAGES, Trait.RESOLUTIONS, Trait.TAPS, Trait.FILTERS,
+        Trait.CLASSES, Trait.SCALES,
+    })  # fmt: skip
     embeddings = ("embed.weight",)
 
     def build(self, spec: Spec, *, discriminator: bool = True) -> Networks[Generator, Discriminator]:
@@ -231,25 +220,17 @@ class DCGAN(Family[Generator, Discriminator, Recipe]):
 
     def layers(self, spec: Spec) -> dict[str, list[str]]:
         """By convolution with its normalisation: five at 64 px, as in Li et al. 2020, figure 1."""
-        with torch.device("meta"):
-            keys = [key for key, _ in Generator(spec).named_parameters()]
-        out: dict[str, list[str]] = {"embed": ["embed.weight"]} if spec["c_dim"] else {}
-        for key in keys:
-            if key != "embed.weight":
-                out.setdefault(f"conv{_layer(key) + 1}", []).append(key)
-        return out
+        embed = {"embed": ["embed.weight"]} if spec["c_dim"] else {}
+        names = [name for name in parameter_names(Generator, spec) if name != "embed.weight"]
+        return embed | grouped(names, lambda key: f"conv{_layer(key) + 1}")
 
     def resolution_of(self, key: str) -> int | None:
         return 4 << _layer(key) if key.startswith("main.") else None
 
     def stages(self, spec: Spec) -> list[list[str]]:
         """By convolution with its normalisation, without the last."""
-        with torch.device("meta"):
-            keys = [key for key, _ in Discriminator(spec).named_parameters() if key.startswith("main.")]
-        out: list[list[str]] = [[] for _ in range(len(spec["d_widths"]) + 1)]
-        for key in keys:
-            out[(int(key.split(".")[1]) + 1) // 3].append(key)
-        return out[:-1]
+        names = [name for name in parameter_names(Discriminator, spec) if name.startswith("main.")]
+        return list(grouped(names, lambda key: (int(key.split(".")[1]) + 1) // 3).values())[:-1]
 
     def filters(self, spec: Spec) -> Filters:
         """Every convolution but the first and the last, with the scale and shift of its normalisation."""
@@ -273,18 +254,6 @@ class DCGAN(Family[Generator, Discriminator, Recipe]):
         rng = torch.Generator().manual_seed(0)
         device = next(g.parameters()).device
         refresh_stats(g, (draw(STATISTICS[1], rng).to(device) for _ in range(STATISTICS[0])))
-
-    def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return losses.logistic_d(real_logits, fake_logits)
-
-    def loss_g(self, fake_logits: Tensor) -> Tensor:
-        return losses.nonsaturating_g(fake_logits)
-
-    def log_likelihood(self, logits: Tensor) -> Tensor:
-        return losses.log_sigmoid(logits)
-
-    def regularise(self, context: StepContext, network: NetworkName, step: int) -> dict[str, Tensor]:
-        return {}
 
 
 def _layer(key: str) -> int:
@@ -361,6 +330,6 @@ def _convs(state: StateDict, first: int) -> list[Tensor]:
     numbers = sorted({int(m[1]) for key in state if (m := re.fullmatch(r"main\.(\d+)\.weight", key))})
     convs = [state[f"main.{i}.weight"] for i in numbers if i >= first and (i - first) % 3 == 0]
     if len(convs) < 2 or any(conv.ndim != 4 for conv in convs):
-        raise FsgenError("a DCGAN whose layers are not convolution, normalisation, activation",
-                         code=Code.UNSUPPORTED, where=f"main.{first}.weight")  # fmt: skip
+        message = "a DCGAN whose layers are not convolution, normalisation, activation"
+        raise unsupported(message, f"main.{first}.weight")
     return convs

@@ -245,9 +245,9 @@ class Family(ABC, Generic[G, D, R]):
     def log_likelihood(self, logits: Tensor) -> Tensor:
         """log D(x) of each sample, [n], for the adversarial Fisher information."""
 
-    @abstractmethod
     def regularise(self, context: StepContext, network: NetworkName, step: int) -> dict[str, Tensor]:
-        """Lazy regularisers due at ``step``, by name, multiplied by weight and interval."""
+        """Lazy regularisers due at ``step``, by name, multiplied by weight and interval; default: none."""
+        return {}
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from fsgen.errors import Code, FsgenError
 from fsgen.families.biggan.networks import PUBLISHED
-from fsgen.families.conversion import StateDict
+from fsgen.families.conversion import StateDict, unsupported
 from fsgen.interfaces import Spec
 from fsgen.nn.batchnorm import add_counters
 
@@ -192,11 +192,11 @@ def _conditions(
         if 0 < columns == hier * chunk + y * label + h * instance and label >= y and instance >= h
     ]
     if not fits:
-        raise FsgenError(
+        raise unsupported(
             f"a BigGAN generator whose condition has {columns} numbers, which is no sum of a chunk of z "
             f"({chunk}), the embedding of a class ({label}) and that of an instance ({instance})",
-            code=Code.UNSUPPORTED, where="blocks.0.bn1.gain.weight",
-        )  # fmt: skip
+            where="blocks.0.bn1.gain.weight",
+        )
     known = {"classes": settings.get("class_cond"), "instances": settings.get("instance_cond")}
     if d is not None:
         known = {"classes": "embed.weight" in d, "instances": "embed_h.weight" in d}

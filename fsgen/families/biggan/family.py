@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from fsgen import rng as random
-from fsgen.families.biggan import convert, networks
+from fsgen.families.adversarial import HingeFamily
+from fsgen.families.biggan import convert
 from fsgen.families.biggan.layers import SNLayer
-from fsgen.families.biggan.networks import PUBLISHED
+from fsgen.families.biggan.networks import PUBLISHED, Discriminator, Generator
 from fsgen.families.checks import check_channels, check_size, checked_width
 from fsgen.families.conversion import (
     NO_DISCRIMINATOR,
@@ -22,10 +23,10 @@ from fsgen.families.conversion import (
     refuse_malformed,
     sort_networks,
 )
+from fsgen.families.parameters import grouped, parameter_names
 from fsgen.interfaces import (
     Converted,
     Draw,
-    Family,
     Filters,
     Foreign,
     Inputs,
@@ -36,7 +37,6 @@ from fsgen.interfaces import (
     StepContext,
     Trait,
 )
-from fsgen.nn import losses
 from fsgen.nn.batchnorm import refresh_stats
 
 
@@ -65,7 +65,7 @@ POWER_ITERATIONS = 30  # after training
 STATISTICS = (16, 16)  # batches and their size for the running statistics after training
 
 
-class BigGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
+class BigGAN(HingeFamily[Generator, Discriminator, Recipe]):
     """Brock et al. 2019, "Large Scale GAN Training for High Fidelity Natural Image Synthesis"; with
     instances, Casanova et al. 2021, "Instance-Conditioned GAN"."""
 
@@ -77,10 +77,8 @@ class BigGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
     mirrors = True
     embeddings = ("embed.weight", "embed.u")  # embed.u: of D, whose embedding has spectral norm one
 
-    def build(
-        self, spec: Spec, *, discriminator: bool = True
-    ) -> Networks[networks.Generator, networks.Discriminator]:
-        return Networks(networks.Generator(spec), networks.Discriminator(spec) if discriminator else None)
+    def build(self, spec: Spec, *, discriminator: bool = True) -> Networks[Generator, Discriminator]:
+        return Networks(Generator(spec), Discriminator(spec) if discriminator else None)
 
     def fresh(
         self, size: int, channels: int = 3, classes: int = 0, *, width: int | None = None, h_dim: int = 0
@@ -141,7 +139,7 @@ class BigGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
             check_networks("BigGAN", self.build(spec), found)
         return Converted(spec, *found, (*notes, *guesses))
 
-    def refresh_statistics(self, g: networks.Generator, draw: Draw) -> None:
+    def refresh_statistics(self, g: Generator, draw: Draw) -> None:
         """Refresh the singular vectors and the standing statistics (Brock et al. 2019, appendix C)."""
         for module in g.modules():
             if isinstance(module, SNLayer):
@@ -163,36 +161,27 @@ class BigGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
 
     def layers(self, spec: Spec) -> dict[str, list[str]]:
         """By embedding and by block with its attention."""
-        with torch.device("meta"):
-            g = networks.Generator(spec)
-        out: dict[str, list[str]] = {}
-        for key, _ in g.named_parameters():
+
+        def layer(key: str) -> str:
             side = self.resolution_of(key)
-            layer = "rgb" if key.startswith(("norm.", "rgb.")) else f"b{side}" if side else key.split(".")[0]
-            out.setdefault(layer, []).append(key)
-        return {layer: out.pop(layer) for layer in sorted(out, key=_position)}
+            return "rgb" if key.startswith(("norm.", "rgb.")) else f"b{side}" if side else key.split(".")[0]
+
+        out = grouped(parameter_names(Generator, spec), layer)
+        return {layer: out[layer] for layer in sorted(out, key=_position)}
 
     def resolution_of(self, key: str) -> int | None:
         if key.startswith("linear."):
             return 4
-        match = re.match(r"(?:blocks|attention)\.(\d+)\.", key)
-        return 8 << int(match[1]) if match else None
+        block = _block(key)
+        return None if block is None else 8 << block
 
     def stages(self, spec: Spec) -> list[list[str]]:
         """By block with its attention, as FreezeD counts those of SNGAN."""
-        with torch.device("meta"):
-            d = networks.Discriminator(spec)
-        out: list[list[str]] = [[] for _ in d.blocks]
-        for key, _ in d.named_parameters():
-            if match := re.match(r"(?:blocks|attention)\.(\d+)\.", key):
-                out[int(match[1])].append(key)
-        return out
+        return list(grouped(parameter_names(Discriminator, spec), _block).values())
 
     def filters(self, spec: Spec) -> Filters:
         """The convolutions of all blocks but D's first, and the layers that compute G's gains and shifts."""
-        with torch.device("meta"):
-            nets = networks.Generator(spec), networks.Discriminator(spec)
-        g, d = ([name for name, _ in net.named_parameters()] for net in nets)
+        g, d = parameter_names(Generator, spec), parameter_names(Discriminator, spec)
 
         def layers(names: list[str], first: int) -> list[Layer]:
             owners = [m[1] for name in names if (m := re.fullmatch(r"(blocks\.(\d+)\.conv\w+)\.weight", name))
@@ -209,7 +198,7 @@ class BigGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
         """True of the layers that compute gains and shifts, and of the bias of the first map."""
         return key == "linear.bias" or bool(re.search(r"\.(gain|shift)\.", key))
 
-    def fakes(self, g: networks.Generator, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
+    def fakes(self, g: Generator, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
         return g(inputs)
 
     def discriminator_loss(self, context: StepContext, fakes: Tensor) -> dict[str, Tensor]:
@@ -219,30 +208,17 @@ class BigGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
         context.real_logits = real_logits.detach()
         return {"d": self.loss_d(real_logits, fake_logits)}
 
-    def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return losses.hinge(real_logits) + losses.hinge(-fake_logits)
-
-    def loss_g(self, fake_logits: Tensor) -> Tensor:
-        return -fake_logits.mean()
-
-    def log_likelihood(self, logits: Tensor) -> Tensor:
-        """The logit of each sample, [n, 1] -> [n], in place of log D(x).
-
-        A discriminator trained with a hinge loss gives no probability. With its logit the Fisher information
-        is the squared gradient of G's own loss.
-        """
-        return logits.flatten()
-
-    def regularise(self, context: StepContext, network: NetworkName, step: int) -> dict[str, Tensor]:
-        return {}
-
 
 def _doubled(inputs: Inputs) -> Inputs:
     """The labels and features of two batches in one."""
-    return Inputs(**{
-        name: None if part is None else torch.cat([part, part])
-        for name, part in (("y", inputs.y), ("h", inputs.h))
-    })  # fmt: skip
+    parts = {name: part for name, part in inputs.parts().items() if name in ("y", "h")}
+    return Inputs(**{name: torch.cat([part, part]) for name, part in parts.items()})
+
+
+def _block(key: str) -> int | None:
+    """The index of the block that a tensor of either network belongs to."""
+    match = re.match(r"(?:blocks|attention)\.(\d+)\.", key)
+    return int(match[1]) if match else None
 
 
 def _position(layer: str) -> tuple[int, int]:

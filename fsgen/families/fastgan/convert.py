@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fsgen.errors import Code, FsgenError
-from fsgen.families.conversion import StateDict
+from fsgen.families.conversion import StateDict, unsupported
 from fsgen.families.fastgan.networks import STEM, is_deep, sides, small_side
 from fsgen.interfaces import Spec
 from fsgen.nn.batchnorm import add_counters
@@ -117,8 +117,7 @@ def _renamed(state: StateDict, names: Names, network: str) -> StateDict:
         try:
             found = next(name(match) for pattern, name in names if (match := re.fullmatch(pattern, module)))
         except (StopIteration, KeyError):
-            raise FsgenError(f"a FastGAN {network} with an unknown tensor '{key}'", code=Code.UNSUPPORTED,
-                             where=key) from None  # fmt: skip
+            raise unsupported(f"a FastGAN {network} with an unknown tensor '{key}'", key) from None
         out[f"{found}.{_TENSORS.get(tensor, tensor)}"] = value.float() if value.is_floating_point() else value
     return add_counters(out)
 
@@ -129,8 +128,7 @@ def averaged(state: StateDict, averages: Sequence[Tensor]) -> StateDict:
     if [state[name].shape for name in names] != [value.shape for value in averages]:
         raise FsgenError(
             f"a FastGAN checkpoint whose 'g_ema' has {len(averages)} tensors that do not fit the "
-            f"{len(names)} parameters of its 'g'",
-            code=Code.DAMAGED, where="g_ema",
+            f"{len(names)} parameters of its 'g'", code=Code.DAMAGED, where="g_ema",
         )  # fmt: skip
     own = {key: value.clone() for key, value in state.items()}  # the two networks share no tensors
     return own | dict(zip(names, averages, strict=True))
@@ -146,8 +144,7 @@ def infer(g: StateDict, d: StateDict | None) -> Spec:
     """
     found = _sides(g)
     if not found or found != sides(8, found[-1]) or not 32 <= found[-1] <= 1024:
-        raise FsgenError(f"a FastGAN generator with blocks of {found} px", code=Code.UNSUPPORTED,
-                         where="resolution", hint="8, 16, ... up to 32 to 1024 px")  # fmt: skip
+        raise unsupported(f"a FastGAN generator with blocks of {found} px, not of 8 to 1024", "resolution")
     resolution = found[-1]
     g_widths = {"4": g["b4.conv.weight"].shape[1] // 2}
     g_widths |= {str(side): g[f"b{side}.0.conv.weight"].shape[0] // 2 for side in found}

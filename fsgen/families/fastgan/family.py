@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fsgen import rng as random
 from fsgen.errors import Code, FsgenError
+from fsgen.families.adversarial import HingeFamily
 from fsgen.families.checks import check_channels, check_size, checked_width
 from fsgen.families.conversion import (
     NO_DISCRIMINATOR,
@@ -20,17 +21,25 @@ from fsgen.families.conversion import (
     check_networks,
     refuse_malformed,
 )
-from fsgen.families.fastgan import convert, networks
-from fsgen.families.fastgan.networks import Encoded, Images, quadrant, resize
+from fsgen.families.fastgan import convert
+from fsgen.families.fastgan.networks import (
+    STEM,
+    Discriminator,
+    Encoded,
+    Generator,
+    Images,
+    quadrant,
+    resize,
+    small_side,
+)
+from fsgen.families.parameters import grouped, parameter_names
 from fsgen.interfaces import (
     Converted,
     Draw,
-    Family,
     Filters,
     Foreign,
     Inputs,
     Layer,
-    NetworkName,
     Networks,
     Spec,
     StepContext,
@@ -45,7 +54,6 @@ WIDTH = 64  # the published ngf and ndf
 LATENT = 256  # the published nz
 POWER_ITERATIONS = 30  # after training
 STATISTICS = (16, 16)  # batches and their size for the running statistics after training
-MARGIN = 0.9  # the mean of 0.8 + 0.2 r
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class Recipe:
     ema_rampup: float = 0.25  # the half-life is at most this share of the steps so far
 
 
-class FastGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
+class FastGAN(HingeFamily[Generator, Discriminator, Recipe]):
     """Liu et al. 2021, "Towards Faster and Stabilized GAN Training for High-fidelity Few-shot Image
     Synthesis".
 
@@ -77,24 +85,16 @@ class FastGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
     """
 
     name = "fastgan"
-    traits: ClassVar[frozenset[Trait]] = frozenset(
-        {
-            Trait.LATENT,
-            Trait.DISCRIMINATOR,
-            Trait.STAGES,
-            Trait.RESOLUTIONS,
-            Trait.FILTERS,
-            Trait.RECONSTRUCTION,
-            Trait.SCALES,
-        }
-    )
+    traits: ClassVar[frozenset[Trait]] = frozenset({
+        Trait.LATENT, Trait.DISCRIMINATOR, Trait.STAGES, Trait.RESOLUTIONS, Trait.FILTERS,
+        Trait.RECONSTRUCTION, Trait.SCALES,
+    })  # fmt: skip
     training_methods: ClassVar = {"diffaugment": {"policy": "color,translation"}}
     mirrors = True
+    margin = 0.9  # the mean of 0.8 + 0.2 r: training draws a margin for each logit
 
-    def build(
-        self, spec: Spec, *, discriminator: bool = True
-    ) -> Networks[networks.Generator, networks.Discriminator]:
-        return Networks(networks.Generator(spec), networks.Discriminator(spec) if discriminator else None)
+    def build(self, spec: Spec, *, discriminator: bool = True) -> Networks[Generator, Discriminator]:
+        return Networks(Generator(spec), Discriminator(spec) if discriminator else None)
 
     def fresh(self, size: int, channels: int = 3, classes: int = 0, *, width: int | None = None) -> Spec:
         """The published architecture; at 64 and 128 px without the outer blocks (see ``networks``).
@@ -149,7 +149,7 @@ class FastGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
             check_networks("FastGAN", self.build(spec), found)
         return Converted(spec, *found, tuple(notes))
 
-    def refresh_statistics(self, g: networks.Generator, draw: Draw) -> None:
+    def refresh_statistics(self, g: Generator, draw: Draw) -> None:
         """Refresh the singular vectors and the running statistics."""
         for module in g.modules():
             if isinstance(module, SpectralConv):
@@ -163,13 +163,8 @@ class FastGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
         return Recipe()
 
     def layers(self, spec: Spec) -> dict[str, list[str]]:
-        with torch.device("meta"):
-            g = networks.Generator(spec)
-        out: dict[str, list[str]] = {}
-        for key, _ in g.named_parameters():
-            if layer := re.match(r"b\d+\.\d|[a-z]+\d+", key):  # every key has one
-                out.setdefault(layer[0], []).append(key)
-        return out
+        names = parameter_names(Generator, spec)
+        return grouped(names, lambda key: re.findall(r"b\d+\.\d|[a-z]+\d+", key)[0])
 
     def resolution_of(self, key: str) -> int | None:
         match = re.match(r"[a-z]+(\d+)\.", key)
@@ -177,24 +172,23 @@ class FastGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
 
     def stages(self, spec: Spec) -> list[list[str]]:
         """By output resolution, with those for the small images; without heads and decoders."""
-        with torch.device("meta"):
-            d = networks.Discriminator(spec)
-        out: dict[int, list[str]] = {}
-        for key, _ in d.named_parameters():
+        resolution = spec["resolution"]
+
+        def side(key: str) -> int | None:
             if key.startswith("stem."):
-                out.setdefault(d.top, []).append(key)
-            elif match := re.match(r"(?:b|gate)(\d+)\.", key):
-                out.setdefault(int(match[1]), []).append(key)
-            elif match := re.match(r"branch\.(\d+)\.", key):
-                out.setdefault(d.small >> int(match[1]) + 1, []).append(key)
+                return min(STEM, resolution)
+            if match := re.match(r"branch\.(\d+)\.", key):
+                return small_side(resolution) >> int(match[1]) + 1
+            match = re.match(r"(?:b|gate)(\d+)\.", key)
+            return int(match[1]) if match else None
+
+        out = grouped(parameter_names(Discriminator, spec), side)
         return [out[side] for side in sorted(out, reverse=True)]
 
     def filters(self, spec: Spec) -> Filters:
         """Every convolution with a normalisation, together with its scale and shift, except for G's first;
         the decoders count as D's head."""
-        with torch.device("meta"):
-            nets = networks.Generator(spec), networks.Discriminator(spec)
-        g, d = ([name for name, _ in net.named_parameters()] for net in nets)
+        g, d = parameter_names(Generator, spec), parameter_names(Discriminator, spec)
 
         def layers(names: list[str], pattern: str) -> list[Layer]:
             owners = [m[1] for name in names if (m := re.fullmatch(rf"({pattern})norm\.weight", name))]
@@ -210,7 +204,7 @@ class FastGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
     def scales(self, key: str) -> bool:
         return ".norm." in key
 
-    def fakes(self, g: networks.Generator, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Images:
+    def fakes(self, g: Generator, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Images:
         """Images in two sizes: [n, C, S, S] and, from G's second output, [n, C, small, small]."""
         return g.both_sizes(inputs, "random", rng)
 
@@ -242,24 +236,6 @@ class FastGAN(Family[networks.Generator, networks.Discriminator, Recipe]):
 
     def generator_loss(self, context: StepContext, fakes: Images) -> dict[str, Tensor]:
         return {"g": self.loss_g(context.d(_augmented(context, fakes, "fake_g")))}
-
-    def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """The hinge loss at the mean margin; training draws a margin for each logit."""
-        return losses.hinge(real_logits, MARGIN) + losses.hinge(-fake_logits, MARGIN)
-
-    def loss_g(self, fake_logits: Tensor) -> Tensor:
-        return -fake_logits.mean()
-
-    def log_likelihood(self, logits: Tensor) -> Tensor:
-        """The mean logit of each sample, [n, 50] -> [n], in place of log D(x).
-
-        A discriminator trained with a hinge loss gives no probability. With its logit the Fisher information
-        is the squared gradient of G's own loss.
-        """
-        return logits.mean(dim=1)
-
-    def regularise(self, context: StepContext, network: NetworkName, step: int) -> dict[str, Tensor]:
-        return {}
 
 
 def _margins(logits: Tensor, rng: torch.Generator) -> Tensor:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from fsgen.errors import Code, FsgenError
-from fsgen.families.conversion import StateDict
+from fsgen.families.conversion import StateDict, unsupported
 from fsgen.interfaces import Foreign, Spec
 
 Names = tuple[tuple[str, Callable[[re.Match[str]], str | None]], ...]
@@ -87,13 +86,11 @@ def _renamed(state: StateDict, names: Names, network: str) -> StateDict:
         matches = (name(m) for pattern, name in names if (m := re.fullmatch(pattern, module)))
         found = next(matches, "")
         if found == "":
-            raise FsgenError(f"a FUNIT {network} with an unknown tensor '{key}'", code=Code.UNSUPPORTED,
-                             where=key)  # fmt: skip
+            raise unsupported(f"a FUNIT {network} with an unknown tensor '{key}'", key)
         if found is None:
             continue
         if f"{found}.{tensor}" in out:
-            raise FsgenError(f"a FUNIT {network} with two tensors '{found}.{tensor}', the second '{key}'",
-                             code=Code.UNSUPPORTED, where=key)  # fmt: skip
+            raise unsupported(f"a FUNIT {network} with two tensors '{found}.{tensor}', one '{key}'", key)
         out[f"{found}.{tensor}"] = value.float()
     return out
 
@@ -111,10 +108,8 @@ def infer(g: StateDict, d: StateDict | None) -> Spec:
     content = _widths(g, "content.stem", "content.down.{}")
     decoder = _widths(g, None, "decoder.up.{}")
     if len(decoder) != len(content) - 1:
-        raise FsgenError(
-            f"a FUNIT generator with {len(content) - 1} downsampling and {len(decoder)} upsampling layers",
-            code=Code.UNSUPPORTED, where="dec",
-        )  # fmt: skip
+        layers = f"{len(content) - 1} downsampling and {len(decoder)} upsampling layers"
+        raise unsupported(f"a FUNIT generator with {layers}", "dec")
     spec = {
         "channels": g["content.stem.weight"].shape[1],
         "content_widths": content,

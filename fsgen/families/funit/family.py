@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
@@ -10,12 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fsgen.errors import Code, FsgenError
+from fsgen.families.adversarial import HingeFamily
 from fsgen.families.checks import check_channels, checked_width, require
 from fsgen.families.conversion import check_networks, refuse_malformed, sort_networks
-from fsgen.families.funit import convert, networks
+from fsgen.families.funit import convert
+from fsgen.families.funit.networks import Discriminator, Generator
+from fsgen.families.parameters import grouped, parameter_names
 from fsgen.interfaces import (
     Converted,
-    Family,
     Foreign,
     Inputs,
     NetworkName,
@@ -60,7 +63,7 @@ class TranslatedImages(NamedTuple):
     contents: Tensor  # [n, C', h, w]
 
 
-class FUNIT(Family[networks.Generator, networks.Discriminator, Recipe]):
+class FUNIT(HingeFamily[Generator, Discriminator, Recipe]):
     """Liu et al. 2019, "Few-Shot Unsupervised Image-to-Image Translation".
 
     Inputs in training: ``content`` with its labels ``content_y``, and ``style`` with its labels ``y``.
@@ -71,10 +74,8 @@ class FUNIT(Family[networks.Generator, networks.Discriminator, Recipe]):
     name = "funit"
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.DISCRIMINATOR, Trait.STAGES, Trait.TRANSLATION})
 
-    def build(
-        self, spec: Spec, *, discriminator: bool = True
-    ) -> Networks[networks.Generator, networks.Discriminator]:
-        return Networks(networks.Generator(spec), networks.Discriminator(spec) if discriminator else None)
+    def build(self, spec: Spec, *, discriminator: bool = True) -> Networks[Generator, Discriminator]:
+        return Networks(Generator(spec), Discriminator(spec) if discriminator else None)
 
     def fresh(self, size: int, channels: int = 3, classes: int = 0, *, width: int | None = None) -> Spec:
         """The published layers at every size; at 64 px contents have 8 px and D judges 4x4 patches.
@@ -148,26 +149,15 @@ class FUNIT(Family[networks.Generator, networks.Discriminator, Recipe]):
 
     def layers(self, spec: Spec) -> dict[str, list[str]]:
         """By convolution, residual block and linear layer, in the order of the data."""
-        with torch.device("meta"):
-            keys = [key for key, _ in networks.Generator(spec).named_parameters()]
-        out: dict[str, list[str]] = {}
-        for key in keys:
-            parts = key.split(".")[:-1]  # decoder.blocks.0.1 -> decoder.blocks.0
-            out.setdefault(".".join(parts[:3]), []).append(key)
-        return out
+        names = parameter_names(Generator, spec)  # decoder.blocks.0.1.bias belongs to decoder.blocks.0
+        return grouped(names, lambda key: ".".join(key.split(".")[:-1][:3]))
 
     def stages(self, spec: Spec) -> list[list[str]]:
         """The first convolution, then the network's own stages; without its head."""
-        with torch.device("meta"):
-            d = networks.Discriminator(spec)
-        return [
-            [f"{name}.{key}" for key, _ in part.named_parameters()]
-            for name, part in [("stem", d.stem), *((f"stages.{i}", s) for i, s in enumerate(d.stages))]
-        ]
+        names = [name for name in parameter_names(Discriminator, spec) if not name.startswith("head.")]
+        return list(grouped(names, lambda key: re.findall(r"stem|stages\.\d+", key)[0]).values())
 
-    def fakes(
-        self, g: networks.Generator, inputs: Inputs, recipe: Recipe, rng: torch.Generator
-    ) -> TranslatedImages:
+    def fakes(self, g: Generator, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> TranslatedImages:
         contents = g.content(require(inputs, "content"))
         return TranslatedImages(g.decode(contents, g.class_code(inputs)), contents)
 
@@ -214,19 +204,6 @@ class FUNIT(Family[networks.Generator, networks.Discriminator, Recipe]):
             "matching_content": recipe.matching * F.l1_loss(_pooled(again), of_content),
             "matching_style": recipe.matching * F.l1_loss(_pooled(translated), of_style),
         }
-
-    def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return losses.hinge(real_logits) + losses.hinge(-fake_logits)
-
-    def loss_g(self, fake_logits: Tensor) -> Tensor:
-        return -fake_logits.mean()
-
-    def log_likelihood(self, logits: Tensor) -> Tensor:
-        """The mean logit of each sample, [n, patches] -> [n], in place of log D(x): see FastGAN."""
-        return logits.mean(dim=1)
-
-    def regularise(self, context: StepContext, network: NetworkName, step: int) -> dict[str, Tensor]:
-        return {}
 
 
 def _pooled(features: Tensor) -> Tensor:

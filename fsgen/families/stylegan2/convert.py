@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fsgen.errors import Code, FsgenError
-from fsgen.families.conversion import StateDict
+from fsgen.families.conversion import StateDict, unsupported
 from fsgen.interfaces import Spec
 
 CONSTANTS = re.compile(r"(resample_filter|\.kernel|num_batches_tracked)$")  # filters: the same in every file
@@ -102,8 +102,7 @@ def convert_g(state: StateDict) -> StateDict:
                     out[name(match)] = _squeeze(name(match), value)
                     break
             else:
-                raise FsgenError(f"a StyleGAN2 generator with an unknown tensor '{key}'",
-                                 code=Code.UNSUPPORTED, where=key)  # fmt: skip
+                raise unsupported(f"a StyleGAN2 generator with an unknown tensor '{key}'", key)
     return {key: value.float() for key, value in out.items()}
 
 
@@ -133,8 +132,7 @@ def convert_d(state: StateDict) -> StateDict:
             f"convs.{k}.skip.1.weight": f"{block}.skip.weight",
         }
     if unknown := sorted(set(state) - set(names)):
-        raise FsgenError(f"a StyleGAN2 discriminator with an unknown tensor '{unknown[0]}'",
-                         code=Code.UNSUPPORTED, where=unknown[0])  # fmt: skip
+        raise unsupported(f"a StyleGAN2 discriminator with an unknown tensor '{unknown[0]}'", unknown[0])
     return {names[key]: value for key, value in state.items()}
 
 
@@ -151,12 +149,10 @@ def infer(g: StateDict, d: StateDict | None, settings_g: dict[str, Any], setting
     """
     sizes = _sizes(g, r"synthesis\.b(\d+)\.conv1\.weight")
     if not sizes or sizes != [4 << i for i in range(len(sizes))]:
-        raise FsgenError(f"a StyleGAN2 generator with blocks of {sizes} px", code=Code.UNSUPPORTED,
-                         where="resolution", hint="4, 8, 16, ...")  # fmt: skip
+        raise unsupported(f"a StyleGAN2 generator with blocks of {sizes} px, not 4, 8, ...", "resolution")
     resolution = sizes[-1]
     if f"synthesis.b{sizes[0]}.torgb.weight" not in g:
-        raise FsgenError("a StyleGAN2 generator without skip connections: only 'skip' is supported",
-                         code=Code.UNSUPPORTED, where="synthesis.b4.torgb.weight")  # fmt: skip
+        raise unsupported("a StyleGAN2 generator of another architecture than 'skip'", "torgb")
     embedded, c_dim = _embedding(g, "embed")
     h_embedded, h_dim = _embedding(g, "embed_feats")
     spec: Spec = {
@@ -196,10 +192,8 @@ def _infer_d(d: StateDict, resolution: int, settings: dict[str, Any]) -> Spec:
     width, inputs = d["b4.conv.weight"].shape[:2]
     group = settings.get("b4.mbstd.group_size", 4)
     if inputs - width not in (0, 1):
-        raise FsgenError(
-            f"a discriminator with {inputs - width} channels of minibatch stddev: 0 or 1 is supported",
-            code=Code.UNSUPPORTED, where="b4.conv.weight",
-        )  # fmt: skip
+        extra = f"{inputs - width} channels of minibatch stddev, not 0 or 1"
+        raise unsupported(f"a StyleGAN2 discriminator with {extra}", "b4.conv.weight")
     architecture = "skip" if "b4.fromrgb.weight" in d else "orig"
     return {
         "d_widths": {str(r): d[f"b{r}.conv0.weight"].shape[0] for r in sizes} | {"4": width},

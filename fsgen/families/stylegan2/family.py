@@ -10,13 +10,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fsgen.families.adversarial import LogisticFamily
 from fsgen.families.checks import check_size, checked_width, require
 from fsgen.families.conversion import NO_DISCRIMINATOR, FoundNetworks, check_networks, refuse_malformed
-from fsgen.families.stylegan2 import convert, networks
+from fsgen.families.parameters import grouped, parameter_names
+from fsgen.families.stylegan2 import convert
+from fsgen.families.stylegan2.networks import Discriminator, Generator, block_resolutions
 from fsgen.interfaces import (
     Converted,
     Draw,
-    Family,
     Filters,
     Foreign,
     Inputs,
@@ -56,7 +58,7 @@ WIDTH = 512  # channels of the widest layer, as published
 LATENTS = 8192  # samples for the mean latent
 
 
-class StyleGAN2(Family[networks.Generator, networks.Discriminator, Recipe]):
+class StyleGAN2(LogisticFamily[Generator, Discriminator, Recipe]):
     """Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN"."""
 
     name = "stylegan2"
@@ -66,10 +68,8 @@ class StyleGAN2(Family[networks.Generator, networks.Discriminator, Recipe]):
     })  # fmt: skip
     embeddings = ("mapping.embed.weight",)
 
-    def build(
-        self, spec: Spec, *, discriminator: bool = True
-    ) -> Networks[networks.Generator, networks.Discriminator]:
-        return Networks(networks.Generator(spec), networks.Discriminator(spec) if discriminator else None)
+    def build(self, spec: Spec, *, discriminator: bool = True) -> Networks[Generator, Discriminator]:
+        return Networks(Generator(spec), Discriminator(spec) if discriminator else None)
 
     def fresh(
         self, size: int, channels: int = 3, classes: int = 0, *, width: int | None = None, h_dim: int = 0
@@ -130,26 +130,24 @@ class StyleGAN2(Family[networks.Generator, networks.Discriminator, Recipe]):
 
     def _complete(self, spec: Spec, found: FoundNetworks) -> list[str]:
         """Check the networks and add what old files lack: stored noise and the mean latent."""
-        notes = []
-        generators = {"g_ema": found.g_ema, "g": found.g}
-        states = {name: state for name, state in generators.items() if state is not None}
-        averaged = {name for name, state in states.items() if "mapping.w_avg" in state}
-        for name, state in states.items():
-            if convert.add_stored_noise(state, spec):
+        notes, unaveraged = [], {}
+        for name, state in {"g_ema": found.g_ema, "g": found.g}.items():
+            if state is not None and convert.add_stored_noise(state, spec):
                 notes.append(f"{name}: no stored noise in the file; drawn from seed 0")
-            state.setdefault("mapping.w_avg", torch.zeros(spec["w_dim"]))
+            if state is not None and "mapping.w_avg" not in state:
+                unaveraged[name] = state
+                state["mapping.w_avg"] = torch.zeros(spec["w_dim"])
         with torch.device("meta"):
             check_networks("StyleGAN2", self.build(spec), found)
-        for name, state in states.items():
-            if name not in averaged:
-                g = networks.Generator(spec)
-                g.load_state_dict(state)
-                self.refresh_statistics(g, g.draw)
-                state["mapping.w_avg"] = g.mapping.w_avg
-                notes.append(f"{name}: mean latent computed over {LATENTS:,} samples")
+        for name, state in unaveraged.items():
+            g = Generator(spec)
+            g.load_state_dict(state)
+            self.refresh_statistics(g, g.draw)
+            state["mapping.w_avg"] = g.mapping.w_avg
+            notes.append(f"{name}: mean latent computed over {LATENTS:,} samples")
         return notes
 
-    def refresh_statistics(self, g: networks.Generator, draw: Draw) -> None:
+    def refresh_statistics(self, g: Generator, draw: Draw) -> None:
         """Recompute the mean latent ``w_avg``, which truncation pulls to."""
         rng = torch.Generator().manual_seed(0)
         device = g.mapping.w_avg.device
@@ -167,14 +165,8 @@ class StyleGAN2(Family[networks.Generator, networks.Discriminator, Recipe]):
         )
 
     def layers(self, spec: Spec) -> dict[str, list[str]]:
-        with torch.device("meta"):
-            g = networks.Generator(spec)
-        out: dict[str, list[str]] = {}
-        for key, _ in g.named_parameters():
-            parts = key.split(".")
-            layer = parts[1] if parts[0] == "mapping" else ".".join(parts[1:3])
-            out.setdefault(f"mapping.{layer}" if parts[0] == "mapping" else layer, []).append(key)
-        return out
+        names = parameter_names(Generator, spec)
+        return grouped(names, lambda key: re.findall(r"mapping\.\w+|b\d+\.\w+", key)[0])
 
     def resolution_of(self, key: str) -> int | None:
         match = re.match(r"synthesis\.b(\d+)\.", key)
@@ -186,7 +178,7 @@ class StyleGAN2(Family[networks.Generator, networks.Discriminator, Recipe]):
         These are rosinality's ``convs.*`` without FromRGB (numbered there from 8 px up in G, from the image
         down in D). The mapping, the constant, the first convolution and ToRGB are not among them.
         """
-        sides = networks.block_resolutions(spec["resolution"])[1:]
+        sides = block_resolutions(spec["resolution"])[1:]
         convs = [f"synthesis.b{r}.conv{i}" for r in sides for i in (0, 1)]
         g = [Layer("convolutions", f"{conv}.weight") for conv in convs]
         g += [Layer("modulations", f"{conv}.affine.weight", (f"{conv}.affine.bias",)) for conv in convs]
@@ -204,32 +196,22 @@ class StyleGAN2(Family[networks.Generator, networks.Discriminator, Recipe]):
 
         FreezeD counts StyleGAN's stages so (Mo et al. 2020).
         """
-        with torch.device("meta"):
-            d = networks.Discriminator(spec)
         first = f"b{spec['resolution']}.fromrgb"
-        out: dict[str, list[str]] = {}
-        for key, _ in d.named_parameters():
-            if not key.startswith(("mapping.", "b4.out.")):
-                out.setdefault(first if key.startswith(first) else key.split(".")[0], []).append(key)
-        return list(out.values())
+
+        def stage(key: str) -> str | None:
+            block = None if key.startswith(("mapping.", "b4.out.")) else key.split(".")[0]
+            return first if key.startswith(first) else block
+
+        return list(grouped(parameter_names(Discriminator, spec), stage).values())
 
     def scales(self, key: str) -> bool:
         """True of the affine layers, which compute the styles: there are no normalisations."""
         return ".affine." in key
 
-    def loss_d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return losses.logistic_d(real_logits, fake_logits)
-
-    def loss_g(self, fake_logits: Tensor) -> Tensor:
-        return losses.nonsaturating_g(fake_logits)
-
-    def log_likelihood(self, logits: Tensor) -> Tensor:
-        return losses.log_sigmoid(logits)
-
-    def fakes(self, g: networks.Generator, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
+    def fakes(self, g: Generator, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
         return g.synthesis(self._mixed(g, inputs, recipe, rng), "random", rng, inputs.w_shift)[0]
 
-    def _mixed(self, g: networks.Generator, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
+    def _mixed(self, g: Generator, inputs: Inputs, recipe: Recipe, rng: torch.Generator) -> Tensor:
         """Style mixing (Karras et al. 2019, section 3.1): from a random layer on, w of another z."""
         ws, z = g.map(inputs), require(inputs, "z")
         if torch.rand([], generator=rng, device=rng.device) >= recipe.mixing:
