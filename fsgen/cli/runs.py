@@ -151,6 +151,7 @@ def show_result(run: Path, as_json: bool) -> None:
     done = "trained" if report["run"]["source"] is None else "adapted"
     out.print(f"{done} in {seconds:.0f} s: {where}", soft_wrap=True)
     out.print(f"  grid:   {grid}", soft_wrap=True)
+    out.print(f"  report: {common.path_text(run / 'report.html')}", soft_wrap=True)
     out.print(f"  sample: fsgen sample {where} --grid 8x8 --out grid.png", soft_wrap=True)
 
 

@@ -8,7 +8,8 @@ plots/              losses, EWC penalty, change of weights per layer
 model.safetensors   the adapted model of a finished run
 adapter.safetensors parameters added by a method that trains only those
 redrawn/            instead of a model, pictures of style transfer
-report.json         results; fsgen eval adds scores and report.html
+report.json         results; fsgen eval adds scores
+report.html         the same for readers
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ ADAPTER = "adapter.safetensors"
 REDRAWN = "redrawn"
 FOLDERS = ("state", "samples", "plots")
 # In the order in which an old run is removed: config.toml, which identifies a run, goes last.
-LATER = ("report.html", "study.html")  # added by fsgen eval
-OURS = ("report.json", RUN_MODEL, ADAPTER, "log.jsonl", *FOLDERS, CONFIG)
+LATER = ("study.html",)  # added by fsgen eval
+OURS = ("report.json", "report.html", RUN_MODEL, ADAPTER, "log.jsonl", *FOLDERS, CONFIG)
 
 
 class SavedState(NamedTuple):

@@ -8,20 +8,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 import fsgen
+from fsgen.atomic import atomic
 from fsgen.data import image_output
 from fsgen.interfaces import Generator, Inputs, Module, TrainingState
 from fsgen.io import report_json
 from fsgen.methods.stack import Stack
 from fsgen.models.adapter import Adapter
 from fsgen.models.model import Model
+from fsgen.pages import report_page
+from fsgen.pages.contents import PageContents
 from fsgen.sampling.conditioning import TrainingInputs, conditioning_of, prepared
 from fsgen.training import plots
 from fsgen.training.job import TrainingJob
 from fsgen.training.run_options import RunConfig
+
+SHOTS = 20  # training images on the page of a run
 
 
 class Preview:
@@ -100,7 +107,7 @@ def write(
     if job.config.fresh is None:
         change = rate_of_change(source_g, state.g, source.family.layers(source.spec))
     _plot(job, change)
-    report_json.update(folder.path, {"run": {
+    write_report(job, grid, {
         "model": {"file": folder.model.name, "hash": adapted.hash},
         **facts(job.source, job.config, methods.options(), len(job.shots), seconds),
         "steps": state.step,
@@ -108,8 +115,22 @@ def write(
         "recipe": dataclasses.asdict(job.recipe),
         "trained_parameters": trained_count,
         "rate_of_change": change,
-        "grid": str(grid.relative_to(folder.path)),
-    }})  # fmt: skip
+    }, change)  # fmt: skip
+
+
+def write_report(
+    job: TrainingJob, grid: Path, run: dict[str, Any], change: dict[str, float] | None = None
+) -> None:
+    """Write report.json and report.html of a finished run; ``run`` is its part of the former."""
+    folder = job.folder
+    run |= {"grid": str(grid.relative_to(folder.path))}
+    contents = PageContents(
+        shots=job.shots.pixels[:SHOTS], history=folder.history(), change=change or {},
+        grid=torch.from_numpy(np.array(Image.open(grid).convert("RGB"))).permute(2, 0, 1),
+    )  # fmt: skip
+    page = report_page.render(report_json.update(folder.path, {"run": run}), contents)
+    with atomic(folder.path / "report.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def _plot(job: TrainingJob, change: dict[str, float]) -> None:

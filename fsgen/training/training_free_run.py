@@ -16,7 +16,6 @@ from fsgen.data import image_output
 from fsgen.data.images import load_images
 from fsgen.errors import Interrupted
 from fsgen.interfaces import TrainingFree
-from fsgen.io import report_json
 from fsgen.io.cache_folders import make_folder
 from fsgen.io.run_folder import REDRAWN
 from fsgen.models.model import Model
@@ -59,12 +58,11 @@ def run(job: TrainingFreeJob) -> Path:
         inputs = data.preview(g)
         above = g(inputs).cpu() if inputs.content is None else inputs.content.cpu()
         grid = results.write_grid(above, g(inputs).cpu(), folder.samples / "000000.png", 0, model.hash)
-    report_json.update(folder.path, {"run": {
+    results.write_report(job, grid, {
         "model": {"file": folder.model.name, "hash": finished.hash},
         **results.facts(job.source, job.config, options, len(job.shots), time.perf_counter() - began),
         "steps": 0, "ended_by_itself": False, "trained_parameters": 0, "rate_of_change": {},
-        "grid": str(grid.relative_to(folder.path)),
-    }})  # fmt: skip
+    })  # fmt: skip
     return folder.path
 
 
@@ -92,11 +90,10 @@ def _style_transfer(job: TrainingFreeJob, method: StyleTransfer) -> Path:
     image_output.save_png(image_output.picture(target[0]), folder.samples / "target.png", {"target": name})
     seconds = sum(line["seconds"] for line in folder.history())
     options = full_config(config, job.recipe, method)["method"]
-    report_json.update(folder.path, {"run": {
+    results.write_report(job, grid, {
         "model": None, "pictures": {"folder": REDRAWN, "count": count, "target": name},
         **results.facts(job.source, config, options, len(job.shots), seconds),
-        "grid": str(grid.relative_to(folder.path)),
-    }})  # fmt: skip
+    })  # fmt: skip
     return folder.path
 
 

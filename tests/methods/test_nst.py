@@ -126,7 +126,7 @@ def test_a_run_writes_images_and_no_model(tmp_path, tiny, drawings, weights):
     said = []
     run = adapt(tmp_path / "run", tiny, drawings, pictures=3, callbacks=Callbacks(say=said.append))
     assert {p.name for p in run.iterdir()} == {
-        "config.toml", "log.jsonl", "report.json", "samples", "redrawn", "state", "plots",
+        "config.toml", "log.jsonl", "report.json", "report.html", "samples", "redrawn", "state", "plots",
     }  # fmt: skip
     assert sorted(p.name for p in (run / "redrawn").iterdir()) == ["00000.png", "00001.png", "00002.png"]
     report = json.loads((run / "report.json").read_text())["run"]

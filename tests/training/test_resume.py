@@ -247,7 +247,7 @@ class Breaks(Finetune):
 
 @pytest.mark.parametrize("loss", ["loss", "gradient"])
 def test_values_that_are_not_finite_are_not_saved(tmp_path, tiny, drawings, monkeypatch, loss):
-    monkeypatch.setattr("fsgen.training.adapt.parse", lambda names, options: [Breaks(loss)])
+    monkeypatch.setattr("fsgen.training.adapt.parse_methods", lambda names, options: [Breaks(loss)])
     with refused(Code.DIVERGED, "step 4", "'weights of g'", tmp_path / "run", "--lr") as caught:
         adapt(drawings, tmp_path / "run", tiny)
     assert caught.value.exit_code == 1
