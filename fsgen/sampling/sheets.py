@@ -152,9 +152,9 @@ def _sheet(request: SampleRequest, loaded: Loaded, beside: Loaded | None, callba
         theirs = _all(request, beside, callbacks)
         if theirs.shape != ours.shape:
             raise FsgenError(
-                f"{request.compare} makes pictures of another size than {request.model}",
-                hint="compare with a model of the same resolution",
-            )
+                f"{request.compare} draws images of another size than {request.model}",
+                code=Code.INCOMPATIBLE, where="--compare", hint="compare with a model of the same resolution",
+            )  # fmt: skip
         sheet = image_output.pairs(theirs, ours, columns)
     image_output.save_png(sheet, request.out, _text(request, loaded.model))
     return request.out

@@ -44,9 +44,9 @@ def run(job: TrainingFreeJob) -> Path:
     if job.resumed and job.folder.model.exists():
         return job.folder.path
     began = time.perf_counter()
-    domain_gap.announce(job.model, job.shots, job.device, job.callbacks.say)
     data = conditioning_of(job.model).conditioned_on(job.shots, Path(job.config.images).stem, job.request())
     folder, model = job.folder, data.model
+    domain_gap.announce(model, job.shots, job.device, job.callbacks.say)
     folder.begin(full_config(job.config, job.recipe, job.technique))
     options = full_config(job.config, job.recipe, job.technique)["method"]
     g = model.generator(device=job.device)

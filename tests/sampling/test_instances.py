@@ -1,14 +1,15 @@
-"""Models that draw after images: trained, conditioned anew without training, sampled."""
+"""Models conditioned on instances: trained, conditioned anew without training, sampled."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from refusals import refused
 from tiny import draw_images, make_source
 
 import fsgen
 from fsgen.callbacks import Callbacks
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.models import model as models
 from fsgen.sampling import instances, sheets
 from fsgen.training.adapt import resume
@@ -20,7 +21,7 @@ SMALL = {"size": 16, "width": 4, "device": "cpu"}
 
 
 class MeanColours:
-    """Stands in for a feature network: the mean colours of four parts of a picture."""
+    """Stands in for a feature network: the mean colours of four parts of an image."""
 
     dim = DIM
 
@@ -37,7 +38,7 @@ def built(monkeypatch):
     def build(name, device="cpu", weights_dir=None):
         names.append(name)
         if name != "colours":
-            raise FsgenError(f"there are no features '{name}'")
+            raise FsgenError(f"no '{name}'", code=Code.UNKNOWN_NAME, where="--features")
         return MeanColours()
 
     monkeypatch.setattr("fsgen.features.feature_networks.build_instance_extractor", build)
@@ -88,7 +89,7 @@ def test_the_feature_network_is_loaded_once(tmp_path, source, built, drawings, p
     assert len(built) == 4
 
 
-def test_what_is_drawn_belongs_together():
+def test_instances_neighbours_and_labels_belong_together():
     features = torch.nn.functional.normalize(torch.randn(20, 5, generator=torch.Generator().manual_seed(0)))
     labels = [i % 3 for i in range(20)]
     shown = instances.InstanceSet.of(features, 4, labels)
@@ -130,22 +131,22 @@ def test_an_instance_may_be_its_flipped_image():
 
 
 def test_mirroring_flips_instances_too(tmp_path, pictures, monkeypatch, one_thread):
-    looked = []
+    extracted = []
     call = MeanColours.__call__
-    monkeypatch.setattr(MeanColours, "__call__", lambda self, x: looked.append(x) or call(self, x))
+    monkeypatch.setattr(MeanColours, "__call__", lambda self, x: extracted.append(x) or call(self, x))
     options = {"features": "colours", "neighbours": 3, **SMALL}
     train(pictures, out=tmp_path / "plain", steps=1, **options)
-    assert len(looked) == 1
+    assert len(extracted) == 1
     run = train(pictures, out=tmp_path / "run", steps=2, mirror=True, **options)
-    assert len(looked) == 3 and torch.equal(looked[1].flip(3), looked[2])
+    assert len(extracted) == 3 and torch.equal(extracted[1].flip(3), extracted[2])
     kept = models.load(run).extra["conditions"]
-    torch.testing.assert_close(kept, instances.features_of(MeanColours(), looked[0]))
+    torch.testing.assert_close(kept, instances.features_of(MeanColours(), extracted[0]))
     part = train(pictures, out=tmp_path / "part", steps=1, mirror=True, **options)
     resume(part, steps=2)
     assert models.load(run).hash == models.load(part).hash
-    looked.clear()
+    extracted.clear()
     fsgen.adapt(pictures, out=tmp_path / "swap", source=run, method="instances", mirror=True, device="cpu")
-    assert len(looked) == 1  # nothing is trained: pictures are drawn after the images as they are
+    assert len(extracted) == 1  # nothing is trained: pictures are drawn after the images as they are
 
 
 def test_instances_are_swapped_without_training(tmp_path, source, drawings):
@@ -174,7 +175,7 @@ def test_other_methods_adapt_a_model_of_instances(tmp_path, source, drawings, mo
     fsgen.adapt(one, out=tmp_path / "single", source=source, method="finetune", steps=1, device="cpu")
 
 
-def test_a_picture_is_drawn_after(tmp_path, source, pictures):
+def test_a_model_is_conditioned_on_an_image(tmp_path, source, pictures):
     loaded = fsgen.load(source, device="cpu")
     photo = sorted(pictures.iterdir())[0]
     after = loaded.after(photo)
@@ -194,37 +195,36 @@ def test_a_picture_is_drawn_after(tmp_path, source, pictures):
     assert sheets.write(job, Callbacks()) == [tmp_path / "a.png"]
 
 
-def test_what_cannot_be_is_refused(tmp_path, tiny, source, drawings, pictures):
-    with pytest.raises(FsgenError, match="9 images have no 9 neighbours"):
+def test_refusals(tmp_path, tiny, source, drawings, pictures):
+    with refused(Code.TOO_FEW, "--neighbours", "9 images", "9 neighbours", "at most 8"):
         train(pictures, out=tmp_path / "run", features="colours", neighbours=9, **SMALL)
-    with pytest.raises(FsgenError, match="dcgan cannot draw after the features"):
+    with refused(Code.INCOMPATIBLE, "dcgan", "--features"):
         train(pictures, out=tmp_path / "run", family="dcgan", size=16, features="colours")
-    with pytest.raises(FsgenError, match="no features 'colour'"):
+    with refused(Code.UNKNOWN_NAME, "--features", "'colour'"):
         train(pictures, out=tmp_path / "run", features="colour", **SMALL)
-    with pytest.raises(FsgenError, match="tiny does not draw after images"):
+    with refused(Code.INCOMPATIBLE, "tiny", "--instance"):
         fsgen.load(tiny, device="cpu").after(drawings)
-    with pytest.raises(FsgenError, match="candidates is at least 1"):
+    with refused(Code.OUT_OF_RANGE, "--candidates"):
         sheets.write(
             sheets.SampleRequest(str(source), tmp_path / "a.png", [0], candidates=0, device="cpu"),
             Callbacks(),
         )
-    with pytest.raises(FsgenError, match="tiny does not draw after images"):
+    with refused(Code.INCOMPATIBLE, "tiny", "--candidates"):
         sheets.write(
             sheets.SampleRequest(str(tiny), tmp_path / "a.png", [0], candidates=2, device="cpu"), Callbacks()
         )
-    with pytest.raises(FsgenError, match="instances trains nothing, so it goes with no other"):
+    with refused(Code.INCOMPATIBLE, "--method", "instances"):
         fsgen.adapt(drawings, out=tmp_path / "run", source=source, method="instances,diffaugment")
     mute = make_source(tmp_path / "mute.safetensors", **AFTER)
-    with pytest.raises(FsgenError, match="tiny does not say which features") as refused:
+    with refused(Code.INCOMPATIBLE, "tiny", "--features: bundled"):
         fsgen.adapt(drawings, out=tmp_path / "run", source=mute, method="instances", device="cpu")
-    assert "--features: bundled" in refused.value.hint
-    with pytest.raises(FsgenError, match="draws after an image, and holds none"):
+    with refused(Code.INCOMPATIBLE, "tiny", "--method instances"):
         fsgen.load(mute, device="cpu").sample(1)
     told = fsgen.adapt(
         drawings, out=tmp_path / "told", source=mute, features="colours", method="instances", device="cpu"
     )
     assert models.load(told).about["features"] == "colours"
     other = make_source(tmp_path / "other.safetensors", **AFTER | {"h_dim": 7})
-    with pytest.raises(FsgenError, match="'colours' gives 12 features, and tiny draws after 7"):
+    with refused(Code.INCOMPATIBLE, "--features", "'colours'", "12 features", "tiny", "7"):
         fsgen.adapt(drawings, out=tmp_path / "run", source=other, features="colours", method="instances")
     assert not (tmp_path / "run").exists()
