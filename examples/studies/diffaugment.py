@@ -36,6 +36,7 @@ from fsgen import rng as random
 from fsgen.data.augment import diff_augment
 from fsgen.data.image_output import grid, save_png, to_uint8
 from fsgen.data.images import load_images
+from fsgen.interfaces import ImageKind
 from fsgen.methods.diffaugment import DiffAugment
 from fsgen.metrics.distances import nearest
 from fsgen.metrics.diversity import mean_pairwise
@@ -84,9 +85,9 @@ class Judge:
     def discriminator(self, d: nn.Module, drawn: Tensor, method: DiffAugment | None) -> dict[str, Any]:
         rng = random.generator(0, "critic")
 
-        def logit(images: Tensor, who: str) -> float:
+        def logit(images: Tensor, kind: ImageKind) -> float:
             shown = images.float() / 127.5 - 1
-            shown = shown if method is None else method.view(shown, who, rng)
+            shown = shown if method is None else method.augment(shown, kind, lambda purpose: rng)
             return torch.cat([d(part) for part in shown.split(20)]).mean().item()
 
         shots, unseen = (logit(some.pixels[:SAMPLES], "real") for some in (self.shots, self.unseen))

@@ -64,7 +64,7 @@ def main() -> None:
         for name, classes in (("conditional", True), ("unconditional", False)):
             began = time.perf_counter()
             run = train(
-                folder, out=given.out / name, family="cgan", size=8, channels=1, classes=classes,
+                folder, out=given.out / name, family="cgan", size=8, grey=True, classes=classes,
                 steps=given.steps, force=True, device="cpu",
             )  # fmt: skip
             seconds = time.perf_counter() - began

@@ -71,7 +71,7 @@ def main() -> None:
         for family, shape in SOURCES.items():
             began = time.perf_counter()
             source = train(
-                old, out=given.out / family, family=family, channels=1, classes=True, force=True,
+                old, out=given.out / family, family=family, grey=True, classes=True, force=True,
                 device="cpu", **shape,
             )  # fmt: skip
             print(f"{family}: {time.perf_counter() - began:.0f} s", flush=True)

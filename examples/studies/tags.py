@@ -36,7 +36,7 @@ from fsgen import rng as random
 from fsgen.data.image_output import picture, save_png
 from fsgen.data.images import ImageSet, load_images
 from fsgen.families.cgan import CGAN
-from fsgen.interfaces import ImageKind, Inputs, Method
+from fsgen.interfaces import ImageKind, Inputs, Method, Rng
 from fsgen.methods.stack import Stack
 from fsgen.training import loop
 
@@ -102,12 +102,12 @@ def read(avatars: Path) -> tuple[ImageSet, Pictures, list[tuple[str, str]]]:
 
 
 class Blur(Method):
-    """Noise on all vectors that D is shown: it tells points of their own from anything near them at once."""
+    """Add noise to all vectors before D, which otherwise tells single points from everything near them."""
 
     name = "blur"
 
-    def view(self, images: Tensor, who: ImageKind, rng: torch.Generator) -> Tensor:
-        return images + BLUR * torch.randn(images.shape, generator=rng)
+    def augment(self, images: Tensor, kind: ImageKind, rng: Rng) -> Tensor:
+        return images + BLUR * torch.randn(images.shape, generator=rng(f"{self.name} {kind}"))
 
 
 def embedding(words: int) -> Tensor:
