@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 
+PlainDict = dict[str, Any]
+"""A table of plain values, as JSON and TOML have it."""
 
-def options(kind: type[T], values: dict[str, Any], where: str) -> T:
+
+def options(kind: type[T], values: PlainDict, where: str) -> T:
     """Construct ``kind(**values)``; refuse unknown keys and wrong types.
 
     Args:
@@ -79,7 +82,7 @@ def number_or_auto(flag: str, text: str) -> float | None:
     return value
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> PlainDict:
     """Read a TOML file.
 
     Raises:
@@ -94,7 +97,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise FsgenError(message, code=Code.DAMAGED, where=path) from None
 
 
-def to_toml(values: dict[str, Any]) -> str:
+def to_toml(values: PlainDict) -> str:
     """Convert to TOML text without None values, as TOML has no null."""
     import tomli_w
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from fsgen.callbacks import Callbacks
+    from fsgen.config import PlainDict
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel="Common")]
 Seed = Annotated[int, typer.Option(help="Seed of all randomness.", rich_help_panel="Common")]
@@ -64,7 +65,7 @@ def listed(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",")]
 
 
-def show_config(config: dict[str, Any], as_json: bool) -> None:
+def show_config(config: PlainDict, as_json: bool) -> None:
     """Print the resolved options of a dry run, as TOML or JSON."""
     from fsgen.config import to_toml
 

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from fsgen import registry
+from fsgen.config import PlainDict
 from fsgen.training.run_options import RunOptions, option_fields
 
 Command = Callable[..., Any]
@@ -65,14 +66,14 @@ def with_options(kind: type[RunOptions], *, scratch: bool = False) -> Callable[[
     return derive
 
 
-def run_values(flags: dict[str, Any]) -> dict[str, Any]:
+def run_values(flags: PlainDict) -> PlainDict:
     """The run's options among ``flags``, without those not given."""
     return {name: value for name, value in flags.items() if "__" not in name and value is not None}
 
 
-def by_method(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def by_method(flags: PlainDict) -> dict[str, PlainDict]:
     """``{"ewc__lambda_": "5e8"}`` -> ``{"ewc": {"lambda_": "5e8"}}``; flags not given are left out."""
-    out: dict[str, dict[str, Any]] = {}
+    out: dict[str, PlainDict] = {}
     for flag, value in flags.items():
         if value is not None and "__" in flag:
             method, name = flag.split("__", 1)

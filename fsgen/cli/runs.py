@@ -7,11 +7,12 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
 from fsgen.cli import common, flags
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 from fsgen.training.run_options import RunOptions
 
@@ -43,10 +44,10 @@ class Request(NamedTuple):
 
 def execute(
     ctx: typer.Context,
-    run: Callable[..., Path | dict[str, Any]],
+    run: Callable[..., Path | PlainDict],
     kind: type[RunOptions],
     request: Request,
-    given: dict[str, Any],
+    given: PlainDict,
 ) -> None:
     """Start, replay or resume a run, and show its result."""
     with interruptible() as stop, common.watching(stop) as callbacks:
@@ -54,7 +55,7 @@ def execute(
             from fsgen.training.adapt import resume
 
             _refuse_ignored(ctx)
-            result: Path | dict[str, Any] = resume(request.resume, steps=given["steps"], callbacks=callbacks)
+            result: Path | PlainDict = resume(request.resume, steps=given["steps"], callbacks=callbacks)
         else:
             values, options = flags.run_values(given), flags.by_method(given)
             arguments = {"options": options, **values}
@@ -79,8 +80,8 @@ def execute(
 
 
 def _from_config(
-    path: Path, kind: type[RunOptions], values: dict[str, Any], options: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
+    path: Path, kind: type[RunOptions], values: PlainDict, options: dict[str, PlainDict]
+) -> PlainDict:
     """The arguments that repeat the run of a config.toml, overridden by flags.
 
     Raises:
@@ -114,7 +115,7 @@ def _from_config(
     return arguments
 
 
-def _table(path: Path, value: object, name: str) -> dict[str, Any]:
+def _table(path: Path, value: object, name: str) -> PlainDict:
     """``value`` if it is a table."""
     if not isinstance(value, dict):
         raise FsgenError(f"{name} in {path} is not a table of options", code=Code.DAMAGED, where=name)

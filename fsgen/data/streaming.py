@@ -17,6 +17,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from fsgen.config import PlainDict
 from fsgen.data.decode import PILLOW_LIMITS, Fit, decode, decoder_version, reason
 from fsgen.data.files import ImageFile, find_images, opener
 from fsgen.errors import Code, FsgenError
@@ -138,7 +139,7 @@ class ImageStream:
         if ready:
             yield torch.stack(ready)
 
-    def scan_state(self) -> dict[str, Any]:
+    def scan_state(self) -> PlainDict:
         """Results of passes so far, as plain values for ``load_scan_state``."""
         files = []
         for file in self._files:

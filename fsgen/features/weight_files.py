@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError, Interrupted, suggest
 
 Download = Callable[[str, Path, "str | None"], Path]
@@ -113,7 +113,7 @@ def file_for(network: str, mode: str | None = None) -> str:
     return _OF_MODE.get(mode or "", network) if network == "inception" else network
 
 
-def list_files() -> list[dict[str, Any]]:
+def list_files() -> list[PlainDict]:
     """List all files: name, file, url, megabytes, used_by, and path on this machine or None."""
     columns = ("name", "file", "url", "megabytes", "used_by")
     return [

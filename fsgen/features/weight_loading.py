@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 
 RANDOM_INIT = {"uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_"}  # of tensors and torch.nn.init
@@ -43,7 +44,7 @@ class _SkipRandomInit(TorchFunctionMode):
     """Return tensors unchanged from functions that fill them with random numbers."""
 
     def __torch_function__(
-        self, function: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+        self, function: Callable, types: Any, args: tuple = (), kwargs: PlainDict | None = None
     ) -> Any:
         kwargs = kwargs or {}
         if getattr(function, "__name__", None) in RANDOM_INIT:

@@ -21,8 +21,9 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any, cast
+from typing import IO, cast
 
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 from fsgen.importers.pickles import explain_damage, read_nvidia, read_torch
 from fsgen.importers.restricted_unpickler import printable
@@ -125,12 +126,12 @@ def _read_biggan(runs: Runs, name: str) -> Foreign:
     return Foreign("folder", tensors, {"G": settings}, extras)
 
 
-def _read_state(files: dict[str, Path]) -> dict[str, Any]:
+def _read_state(files: dict[str, Path]) -> PlainDict:
     """Read a run's itr, best_FID and config from ``state_dict_*.pth``."""
     return read_torch(files["state_dict"], networks=False).extras if "state_dict" in files else {}
 
 
-def _distance(state: dict[str, Any]) -> float:
+def _distance(state: PlainDict) -> float:
     """Frechet distance of a run; infinite if unknown."""
     found = state.get("best_FID")
     return float(found) if isinstance(found, int | float) and not math.isnan(found) else math.inf

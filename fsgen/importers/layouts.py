@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 from fsgen.importers.restricted_unpickler import Leaf, Record, printable
 from fsgen.interfaces import Foreign
 
 _SOURCE_CODE = ("module_src", "build_module_src", "source")  # always dropped
-Collected = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and settings by dotted name
+Collected = tuple[dict[str, Tensor], PlainDict]  # tensors and settings by dotted name
 
 
 class _Budget:
@@ -137,7 +138,7 @@ def _list(values: list[Leaf], budget: _Budget) -> Collected:
 def _module(root: Record, budget: _Budget) -> Collected:
     """Parameters and buffers (Freeze-D stores weights as buffers) of a module and its submodules."""
     tensors: dict[str, Tensor] = {}
-    settings: dict[str, Any] = {}
+    settings: PlainDict = {}
     pending = [("", root)]
     while pending:
         prefix, module = pending.pop()
@@ -164,7 +165,7 @@ def _children(named: dict[Any, Any], prefix: str, joint: str, budget: _Budget) -
 def _tensorflow(root: Record, budget: _Budget) -> Collected:
     """Variables of a TensorFlow-era network as ``component/name``, neither transposed nor renamed."""
     tensors: dict[str, Tensor] = {}
-    settings: dict[str, Any] = {"era": "tensorflow", "class_name": "Network"}
+    settings: PlainDict = {"era": "tensorflow", "class_name": "Network"}
     pending = [("", root)]
     while pending:
         prefix, network = pending.pop()
@@ -179,7 +180,7 @@ def _tensorflow(root: Record, budget: _Budget) -> Collected:
     return tensors, settings
 
 
-def _add_ada_p(pipe: Any, extras: dict[str, Any], budget: _Budget) -> None:
+def _add_ada_p(pipe: Any, extras: PlainDict, budget: _Budget) -> None:
     """Add the last probability of ADA's augmentation pipeline; the rest of it is dropped."""
     buffers = pipe.state.get("_buffers", {}) if isinstance(pipe, Record) else {}
     if isinstance(buffers.get("p"), Leaf) and buffers["p"].nbytes <= 8:

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fsgen.atomic import FULL
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 from fsgen.importers.layouts import collect_networks
 from fsgen.importers.restricted_unpickler import (
@@ -141,7 +142,7 @@ def read_safetensors(path: str | Path) -> Foreign:
     """
     path = Path(path)
     tensors: dict[str, dict[str, Tensor]] = {}
-    extras: dict[str, Any] = {}
+    extras: PlainDict = {}
     with explain_damage(path), safe_open(path, framework="pt") as file:
         keys = list(file.keys())
         weights = [key for key in keys if key != "latent_avg"]

@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import fsgen
 from fsgen import registry
 from fsgen.callbacks import Callbacks
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError, suggest
 from fsgen.features import timm_network, weight_files
 from fsgen.features.resnet import ResNetClassifier, Swav
@@ -177,7 +177,7 @@ def import_file(
     except FsgenError as error:
         raise FsgenError(f"{path}: {error.message}", code=error.code, where=path, hint=error.hint) from None
     files = foreign.extras["sha256"] if foreign.layout == "folder" else {}
-    about: dict[str, Any] = {
+    about: PlainDict = {
         "title": title,
         "subject": entry.subject if entry else "unknown",
         "licence": entry.licence if entry else "unknown: ask whoever trained it",
@@ -196,7 +196,7 @@ def import_file(
     return model, notes
 
 
-def _features(spec: Spec, settings: dict[str, Any]) -> str | None:
+def _features(spec: Spec, settings: PlainDict) -> str | None:
     """Name of the network whose features condition an IC-GAN: from its file, else as published; or None."""
     if spec.get("h_dim") != Swav.dim:
         return None
@@ -219,7 +219,7 @@ def _recognise(foreign: Foreign, path: Path) -> Family:
     raise FsgenError(message, code=Code.UNSUPPORTED, where=path, hint=hint)
 
 
-def _networks(converted: Converted) -> dict[str, Any]:
+def _networks(converted: Converted) -> PlainDict:
     """Networks with separate tensors: a file's G and its average may share theirs."""
     parts = {"g": converted.g, "g_ema": converted.g_ema, "d": converted.d}
     return {

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 
 MAX_STEPS = 2_000_000  # the largest published checkpoints take about 60,000 opcodes
@@ -59,9 +60,9 @@ class Global:
 class Record:
     """An object of a foreign class: its class name and its ``__dict__`` from the file."""
 
-    def __init__(self, class_name: str, state: dict[str, Any] | None = None) -> None:
+    def __init__(self, class_name: str, state: PlainDict | None = None) -> None:
         self.class_name = class_name
-        self.state: dict[str, Any] = state if state is not None else {}
+        self.state: PlainDict = state if state is not None else {}
 
     def build(self, state: object) -> None:
         if type(state) is not dict or self.state:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any
+
+from fsgen.config import PlainDict
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def _entries() -> MappingProxyType[str, CatalogEntry]:
     return MappingProxyType({name: _entry(name, table) for name, table in tomllib.loads(text).items()})
 
 
-def _entry(name: str, table: dict[str, Any]) -> CatalogEntry:
+def _entry(name: str, table: PlainDict) -> CatalogEntry:
     stray = set(table) - {field.name for field in fields(CatalogEntry)}
     if stray:  # the file ships with the package: a bug, not a user's mistake
         raise ValueError(f"catalog.toml: {name} has unknown keys {sorted(stray)}")

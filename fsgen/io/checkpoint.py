@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fsgen.atomic import atomic
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 
 FORMAT = "fsgen/1"
@@ -54,7 +55,7 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, A
         temporary.chmod(mode)  # safetensors creates files that only their owner may read
 
 
-def header(path: Path) -> dict[str, Any] | None:
+def header(path: Path) -> PlainDict | None:
     """Read the fsgen header of a file; None for other files."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -64,7 +65,7 @@ def header(path: Path) -> dict[str, Any] | None:
     return None if text is None else _parse_header(text, path)
 
 
-def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_file(path: Path) -> tuple[dict[str, Tensor], PlainDict]:
     """Read the tensors, on the CPU, and the header of a native file.
 
     Raises:
@@ -95,7 +96,7 @@ def _pull_hint(path: Path) -> str:
     return f"if another program wrote it, import it first: fsgen pull {shlex.quote(str(path))}"
 
 
-def _parse_header(text: str, path: Path) -> dict[str, Any]:
+def _parse_header(text: str, path: Path) -> PlainDict:
     try:
         values = json.loads(text)
     except ValueError:

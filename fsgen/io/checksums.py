@@ -11,9 +11,9 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from fsgen.atomic import atomic, explain_errors
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 from fsgen.io.cache_folders import home, make_folder
 
@@ -35,7 +35,7 @@ def ledger_path() -> Path:
     return home() / "downloads.json"
 
 
-def _ledger() -> dict[str, dict[str, Any]]:
+def _ledger() -> dict[str, PlainDict]:
     try:
         return json.loads(ledger_path().read_text("utf-8"))
     except FileNotFoundError:

@@ -23,6 +23,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import fsgen
 from fsgen.atomic import disk_error, explain_errors
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 from fsgen.io.cache_folders import make_folder
 from fsgen.io.checksums import accept, discard, is_downloaded, note_path, part_path, verify
@@ -88,7 +89,7 @@ def fetch_hub(
     from huggingface_hub import errors as hub
     from huggingface_hub import hf_hub_download
 
-    options: dict[str, Any] = {"library_name": "fsgen", "library_version": fsgen.__version__}
+    options: PlainDict = {"library_name": "fsgen", "library_version": fsgen.__version__}
     if "tqdm_class" in inspect.signature(hf_hub_download).parameters:
         options["tqdm_class"] = _bar(progress or _ignore)
     if say:

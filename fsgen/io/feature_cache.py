@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import home, make_folder
@@ -36,7 +37,7 @@ class CachedFeatures:
     """One entry."""
 
     features: Tensor  # float32 [n, d]
-    about: dict[str, Any]  # the plain values stored with them
+    about: PlainDict  # the plain values stored with them
 
 
 def features_dir() -> Path:
@@ -98,7 +99,7 @@ def store(key: Mapping[str, Any], features: Tensor, about: Mapping[str, Any], sa
     return True
 
 
-def _read_entry(path: Path, key: dict[str, Any]) -> CachedFeatures:
+def _read_entry(path: Path, key: PlainDict) -> CachedFeatures:
     """Read and check the entry in ``path``.
 
     Raises:

@@ -39,17 +39,17 @@ from __future__ import annotations
 import json
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import fsgen
 from fsgen.atomic import atomic
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 
 NAME = "report.json"
 SCHEMA = "fsgen-report/1"
 
 
-def update(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
+def update(folder: Path, parts: PlainDict) -> PlainDict:
     """Write ``parts`` into the report of ``folder`` atomically, keeping other parts; return the report."""
     report = {
         "schema": SCHEMA, "fsgen": fsgen.__version__, "date": date.today().isoformat(), "title": folder.name,
@@ -60,7 +60,7 @@ def update(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
     return report
 
 
-def read_report(folder: Path) -> dict[str, Any] | None:
+def read_report(folder: Path) -> PlainDict | None:
     """Read the parts ``run`` and ``evaluation`` of the report in ``folder``; None if there is no report.
 
     Raises:

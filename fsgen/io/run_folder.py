@@ -19,12 +19,13 @@ import json
 import shlex
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from fsgen import config as configs
 from fsgen.atomic import atomic, explain_errors, remove_temporaries
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import make_folder
@@ -43,7 +44,7 @@ class SavedState(NamedTuple):
     """The training state on disk."""
 
     parts: dict[str, dict[str, Tensor]]  # networks, optimisers, scalars, methods
-    header: dict[str, Any]
+    header: PlainDict
     path: Path
 
 
@@ -81,7 +82,7 @@ class RunFolder:
             raise FsgenError(message, code=Code.EXISTS, where=path, hint=hint)
         return cls(path)
 
-    def begin(self, config: dict[str, Any]) -> None:
+    def begin(self, config: PlainDict) -> None:
         """Create the folder with its ``config``, removing an earlier run in it.
 
         Raises:
@@ -127,16 +128,16 @@ class RunFolder:
 
     # ---- configuration -------------------------------------------------------------------------------
 
-    def write_config(self, values: dict[str, Any]) -> None:
+    def write_config(self, values: PlainDict) -> None:
         with atomic(self.path / CONFIG) as temporary:
             temporary.write_text(configs.to_toml(values), encoding="utf-8")
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> PlainDict:
         return configs.read_toml(self.path / CONFIG)
 
     # ---- training state ------------------------------------------------------------------------------
 
-    def save(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    def save(self, tensors: dict[str, Tensor], header: PlainDict) -> None:
         """Replace the training state on disk atomically; ``header`` contains its step."""
         checkpoint.write_file(self._state, tensors, {"kind": "state", **header})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fsgen.config import number_or_auto
+from fsgen.config import PlainDict, number_or_auto
 from fsgen.errors import FsgenError
 from fsgen.interfaces import (
     Claim,
@@ -108,7 +108,7 @@ class BSA(Method[BSAOptions]):
 
     # ---- before step 0 -------------------------------------------------------------------------------
 
-    def recipe(self, family: Family, spec: Spec, shots: int) -> dict[str, Any]:
+    def recipe(self, family: Family, spec: Spec, shots: int) -> PlainDict:
         lr = RATES[Trait.STYLES in family.traits]["scales"]
         if Trait.W_SPACE in family.traits:
             lr *= spec["w_dim"] ** 0.5  # these layers' weights are stored as many times larger than used

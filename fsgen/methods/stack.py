@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fsgen import config as configs
 from fsgen import registry
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 from fsgen.interfaces import Family, Method, MethodContext, NetworkName, Spec, Technique, Trait
 
@@ -124,7 +125,7 @@ class Stack(_Combined):
                     hint="resume with the version of fsgen that began the run, or start a new one",
                 ) from missing  # fmt: skip
 
-    def options(self) -> dict[str, dict[str, Any]]:
+    def options(self) -> dict[str, PlainDict]:
         """The options of each method, ``auto`` replaced where it has been resolved."""
         return {method.name: plain_options(method) for method in self.methods}
 
@@ -143,7 +144,7 @@ def check_fits(technique: Technique, family: Family, *, scratch: bool = False) -
         )  # fmt: skip
 
 
-def plain_options(technique: Technique) -> dict[str, Any]:
+def plain_options(technique: Technique) -> PlainDict:
     """Option name -> value. A field named like a keyword ends in an underscore; its option does not."""
     return {key.rstrip("_"): value for key, value in vars(technique.options).items()}
 
@@ -164,7 +165,7 @@ def _combine(hook: str, how: str) -> Callable[..., Any]:
     def all_agree(stack: Stack, *args: Any) -> bool:
         return all(getattr(method, hook)(*args) for method in stack.methods)
 
-    def merged(stack: Stack, *args: Any) -> dict[str, Any]:
+    def merged(stack: Stack, *args: Any) -> PlainDict:
         return {key: value for m in stack.methods for key, value in getattr(m, hook)(*args).items()}
 
     def chained(stack: Stack, first: Any, *args: Any) -> Any:
@@ -172,7 +173,7 @@ def _combine(hook: str, how: str) -> Callable[..., Any]:
             first = getattr(method, hook)(first, *args)
         return first
 
-    def stored(stack: Stack, *args: Any) -> dict[str, Any]:
+    def stored(stack: Stack, *args: Any) -> PlainDict:
         return {f"{method.name}.{key}": value for method in reversed(stack.methods)
                 for key, value in getattr(method, hook)(*args).items()}  # fmt: skip
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 import fsgen
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 from fsgen.io import checkpoint
 from fsgen.models.model import Model
@@ -20,7 +20,7 @@ KIND = "adapter"
 class Adapter:
     """The tensors that a method stores beside the weights of its base model."""
 
-    about: dict[str, Any]  # kind, method, base (title, hash), licence, family
+    about: PlainDict  # kind, method, base (title, hash), licence, family
     tensors: dict[str, Tensor]  # as ``METHOD.name``
 
     @classmethod

@@ -6,11 +6,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 import fsgen
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError, suggest
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import fisher_dir
@@ -26,7 +26,7 @@ class Fisher:
     """The diagonal by parameter name of G, with its provenance."""
 
     diagonal: dict[str, Tensor]
-    about: dict[str, Any]  # estimator, proxy, samples, seed, network, source_hash
+    about: PlainDict  # estimator, proxy, samples, seed, network, source_hash
     layers: dict[str, list[str]]  # parameters by layer, first to last
 
     @property
@@ -52,7 +52,7 @@ def cached(source: Model, *, samples: int, proxy: str, seed: int) -> Fisher | No
     return None if kept is None else Fisher(kept, about, source.family.layers(source.spec))
 
 
-def plan(source: Model, samples: int, proxy: str, seed: int) -> tuple[dict[str, Any], Path]:
+def plan(source: Model, samples: int, proxy: str, seed: int) -> tuple[PlainDict, Path]:
     """The provenance of an estimate and its path in the cache.
 
     Raises:
@@ -77,7 +77,7 @@ def plan(source: Model, samples: int, proxy: str, seed: int) -> tuple[dict[str, 
     return about, fisher_dir() / f"{key}.safetensors"
 
 
-def read(path: Path, about: dict[str, Any]) -> dict[str, Tensor] | None:
+def read(path: Path, about: PlainDict) -> dict[str, Tensor] | None:
     """The diagonal in a cache file; None if it is absent, damaged or of another estimate."""
     if not path.is_file():
         return None

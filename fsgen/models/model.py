@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fsgen import registry
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError, suggest
 from fsgen.interfaces import Discriminator, Family, Generator, Module, Networks, Spec, Trait
 from fsgen.io import checkpoint
@@ -30,7 +31,7 @@ class Model:
     family: Family
     spec: Spec
     networks: dict[str, dict[str, Tensor]]  # "g", "g_ema", "d", as far as present
-    about: dict[str, Any] = field(default_factory=dict)
+    about: PlainDict = field(default_factory=dict)
     extra: dict[str, Tensor] = field(default_factory=dict)  # "conditions" [k, h_dim]; tensors of methods
     from_average: bool = False  # theta_S is the moving average, not g
 

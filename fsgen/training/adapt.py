@@ -10,6 +10,7 @@ from typing import Any
 from fsgen import config as configs
 from fsgen import device as devices
 from fsgen.callbacks import Callbacks
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 from fsgen.features import weight_files
 from fsgen.interfaces import Method, Technique, TrainingFree
@@ -47,7 +48,7 @@ def adapt(
     dry_run: bool = False,
     callbacks: Callbacks | None = None,
     **values: Any,
-) -> Path | dict[str, Any]:
+) -> Path | PlainDict:
     """Adapt a source generator to ``images`` and write everything to the run folder ``out``.
 
     Args:

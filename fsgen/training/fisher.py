@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fsgen import device as devices
 from fsgen import rng as random
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 from fsgen.interfaces import Discriminator, Family, Generator, Inputs, Module, NetworkName
 from fsgen.io.cache_folders import make_folder
@@ -37,7 +38,7 @@ def fisher(
     weights_dir: Path | None = None,
     dry_run: bool = False,
     progress: Progress = lambda done, total: None,
-) -> Fisher | dict[str, Any]:
+) -> Fisher | PlainDict:
     """Estimate the Fisher information of ``source`` at theta_S (its ``g``, or ``g_ema`` without one); cached.
 
     Args:

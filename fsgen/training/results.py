@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 import fsgen
 from fsgen.atomic import atomic
+from fsgen.config import PlainDict
 from fsgen.data import image_output
 from fsgen.interfaces import Generator, Inputs, Module, TrainingState
 from fsgen.io import report_json
@@ -119,7 +119,7 @@ def write(
 
 
 def write_report(
-    job: TrainingJob, grid: Path, run: dict[str, Any], change: dict[str, float] | None = None
+    job: TrainingJob, grid: Path, run: PlainDict, change: dict[str, float] | None = None
 ) -> None:
     """Write report.json and report.html of a finished run; ``run`` is its part of the former."""
     folder = job.folder
@@ -143,9 +143,7 @@ def _plot(job: TrainingJob, change: dict[str, float]) -> None:
         plots.penalty(history, folder / "penalty.png")
 
 
-def facts(
-    source: Model, config: RunConfig, options: dict[str, Any], shots: int, seconds: float
-) -> dict[str, Any]:
+def facts(source: Model, config: RunConfig, options: PlainDict, shots: int, seconds: float) -> PlainDict:
     """The parts of report.json that every run has: its origin, its method, its cost."""
     scratch = config.fresh is not None
     return {
@@ -171,10 +169,10 @@ def _adapted(source: Model, state: TrainingState, config: RunConfig, methods: St
     )
 
 
-def about_of(source: Model, config: RunConfig, options: dict[str, Any]) -> dict[str, Any]:
+def about_of(source: Model, config: RunConfig, options: PlainDict) -> PlainDict:
     """The header of the finished model: provenance, licence, title."""
     provenance = {"run": dataclasses.asdict(config), "method": options}
-    about: dict[str, Any] = {"provenance": provenance, "fsgen": fsgen.__version__}
+    about: PlainDict = {"provenance": provenance, "fsgen": fsgen.__version__}
     about |= {key: source.about[key] for key in ("classes", "class", "features") if key in source.about}
     if config.fresh is not None:
         title = f"{source.about['title']}, trained from scratch"

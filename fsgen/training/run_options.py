@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import fsgen
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,7 +39,7 @@ class RunOptions:
     seed: int = option(0, "Seed of all randomness.")
 
     @classmethod
-    def of(cls, values: dict[str, Any]) -> Any:
+    def of(cls, values: PlainDict) -> Any:
         """Options from ``values``; None means the default.
 
         Raises:
@@ -64,7 +65,7 @@ class RunOptions:
             _refuse("fit", f"there is no fit '{self.fit}'", Code.UNKNOWN_NAME, "crop or pad")
 
     @property
-    def recipe(self) -> dict[str, Any]:
+    def recipe(self) -> PlainDict:
         """The fields of the family's recipe that are given."""
         return {name: value for name in ("batch", "lr") if (value := getattr(self, name)) is not None}
 
@@ -113,7 +114,7 @@ class RunConfig:
     features: str = ""
     weights_dir: str = ""  # empty: where weights are always searched
     neighbours: int | None = None
-    fresh: dict[str, Any] | None = None  # trained from scratch: family, size, ...
+    fresh: PlainDict | None = None  # trained from scratch: family, size, ...
     source_hash: str = ""
     method: str = "ewc"
     steps: int = 400
@@ -139,7 +140,7 @@ class RunConfig:
         """``weights_dir`` as a path; None if empty."""
         return Path(self.weights_dir) if self.weights_dir else None
 
-    def to_options(self, kind: type[RunOptions]) -> dict[str, Any]:
+    def to_options(self, kind: type[RunOptions]) -> PlainDict:
         """The values of ``kind`` that lead to this configuration, for ``--config``."""
         names = {item.name for item in fields(kind)}
         values = {name: value for name, value in vars(self).items() if name in names}

@@ -10,6 +10,7 @@ from typing import Any
 
 from fsgen import config as configs
 from fsgen.callbacks import Callbacks
+from fsgen.config import PlainDict
 from fsgen.data.images import ImageSet, load_images
 from fsgen.errors import Code, FsgenError
 from fsgen.interfaces import Technique
@@ -25,7 +26,7 @@ def source_of_run(config: RunConfig) -> Model:
     """The source of a run, or the untrained model it starts from."""
     if config.fresh is None:
         return models.load(config.source)
-    shape = {"width": None} | config.fresh  # a TOML file has no None
+    shape: PlainDict = {"width": None} | config.fresh  # a TOML file has no None
     return models.fresh(**shape, features=config.features, seed=config.seed)
 
 
@@ -84,7 +85,7 @@ def read_shots(model: Model, images: str | Path, fit: Any, callbacks: Callbacks)
     return load_images(images, spec["resolution"], fit=fit, channels=spec["channels"], say=callbacks.say)
 
 
-def full_config(config: RunConfig, recipe: Any, technique: Stack | Technique[Any]) -> dict[str, Any]:
+def full_config(config: RunConfig, recipe: Any, technique: Stack | Technique[Any]) -> PlainDict:
     """config.toml as plain values: run, recipe, method."""
     if isinstance(technique, Stack):
         options = technique.options()

@@ -9,6 +9,7 @@ from typing import Any
 from fsgen import device as devices
 from fsgen import registry
 from fsgen.callbacks import Callbacks
+from fsgen.config import PlainDict
 from fsgen.data.files import find_images
 from fsgen.data.images import ImageSet, folders_of
 from fsgen.errors import Code, FsgenError
@@ -37,7 +38,7 @@ def train(
     dry_run: bool = False,
     callbacks: Callbacks | None = None,
     **values: Any,
-) -> Path | dict[str, Any]:
+) -> Path | PlainDict:
     """Train a generator of ``images`` from scratch and write everything to the run folder ``out``.
 
     Args:

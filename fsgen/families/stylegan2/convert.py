@@ -8,11 +8,11 @@ minibatch stddev, learning rate of the mapping) are taken from the file's settin
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 from fsgen.families.conversion import StateDict, unsupported
 from fsgen.interfaces import Spec
@@ -136,7 +136,7 @@ def convert_d(state: StateDict) -> StateDict:
     return {names[key]: value for key, value in state.items()}
 
 
-def infer(g: StateDict, d: StateDict | None, settings_g: dict[str, Any], settings_d: dict[str, Any]) -> Spec:
+def infer(g: StateDict, d: StateDict | None, settings_g: PlainDict, settings_d: PlainDict) -> Spec:
     """The spec of converted networks; without ``d``, with a D of G's widths.
 
     Args:
@@ -183,7 +183,7 @@ def infer(g: StateDict, d: StateDict | None, settings_g: dict[str, Any], setting
     return spec | _infer_d(d, resolution, settings_d)
 
 
-def _infer_d(d: StateDict, resolution: int, settings: dict[str, Any]) -> Spec:
+def _infer_d(d: StateDict, resolution: int, settings: PlainDict) -> Spec:
     """D's part of the spec."""
     sizes = _sizes(d, r"b(\d+)\.conv0\.weight")
     if not sizes or sizes != [8 << i for i in range(len(sizes))] or sizes[-1] != resolution:
