@@ -37,6 +37,7 @@ test: $(VENV)/installed-test
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check fsgen tests examples
 	$(BIN)/ruff format --check fsgen tests examples
+	$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info
