@@ -40,6 +40,12 @@ def atomic(path: Path | str) -> Iterator[Path]:
             temporary.unlink()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file through ``atomic``; the same errors."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove temporary files of killed ``atomic`` calls from ``folder``."""
     for file in folder.glob(".*"):

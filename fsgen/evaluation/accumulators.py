@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -131,6 +132,11 @@ class Collected:
     lpips: PairwiseLpips | None = None
     clusters: ShotClusters | None = None
     discriminator: DiscriminatorPoints | None = None
+
+    def accumulators(self) -> Iterator[Accumulator]:
+        """The accumulators that are set up."""
+        parts = (self.thumbnails, self.lpips, self.clusters, self.discriminator)
+        yield from (part for part in parts if part is not None)
 
 
 def required(value: T | None) -> T:

@@ -29,10 +29,9 @@ class Availability:
         known = [each.name for each in MEASURES.values() if each.of == protocol.of]
         named = {get_measure(name).name for name in (*(metrics or ()), *needed)}
         if unknown := sorted(named.difference(known)):
-            raise FsgenError(
-                f"the protocol {protocol.name} does not compute {unknown[0]}",
-                code=Code.INCOMPATIBLE, where=unknown[0], hint=f"it computes {', '.join(known)}",
-            )  # fmt: skip
+            raise FsgenError(f"the protocol {protocol.name} does not compute {unknown[0]}",
+                             code=Code.INCOMPATIBLE, where=unknown[0],
+                             hint=f"it computes {', '.join(known)}")  # fmt: skip
         return cls([name for name in known if metrics is None or name in named], frozenset(named))
 
     @property

@@ -21,25 +21,23 @@ def exclude_undefined(
     evaluated: EvaluationSet, source: EvaluationSet | None, real: EvaluationSet, metrics: Availability
 ) -> None:
     """Leave out metrics that compare with something absent or with too few images."""
+    latents = ("correspondence",)
     if source is None:
         own = evaluated.model is not None and not evaluated.model.about.get("source")
         why = "the model is a source itself" if own else "the source is unknown"
         error = FsgenError(why, code=Code.NOT_FOUND, where="--source", hint="name it: --source NAME")
-        metrics.exclude(("leakage", "correspondence"), error)
-    elif evaluated.model is None:
-        why = "images of a folder do not record their latents"
-        metrics.exclude(("correspondence",), FsgenError(why, code=Code.INCOMPATIBLE, where="correspondence"))
-    elif evaluated.model.family.name != required(source.model).family.name:
-        why = "the model does not share its source's latents"
-        metrics.exclude(("correspondence",), FsgenError(why, code=Code.INCOMPATIBLE, where="correspondence"))
-    if real.n < LEAST_REALS:
-        why = f"{real.n} real images are too few to tell which of two sets a sample is nearer to"
-        hint = f"give --real at least {LEAST_REALS}"
-        metrics.exclude(("leakage",), FsgenError(why, code=Code.TOO_FEW, where="--real", hint=hint))
-    if min(real.n, evaluated.n) <= NEIGHBOURS:
-        why = f"{min(real.n, evaluated.n)} images are too few for {NEIGHBOURS} nearest neighbours"
-        names = ("precision", "recall", "density", "coverage")
-        metrics.exclude(names, FsgenError(why, code=Code.TOO_FEW, where="--real"))
+        metrics.exclude(("leakage", *latents), error)
+    elif evaluated.model is None or evaluated.model.family.name != required(source.model).family.name:
+        owner = "images of a folder" if evaluated.model is None else "the model"
+        why = f"{owner} and the source share no latents"
+        metrics.exclude(latents, FsgenError(why, code=Code.INCOMPATIBLE, where="--source"))
+    for n, least, names in (
+        (real.n, LEAST_REALS, ("leakage",)),
+        (min(real.n, evaluated.n), NEIGHBOURS + 1, ("precision", "recall", "density", "coverage")),
+    ):
+        if n < least:
+            why, hint = f"{n} images are too few for nearest neighbours", f"give at least {least}"
+            metrics.exclude(names, FsgenError(why, code=Code.TOO_FEW, where="--real", hint=hint))
 
 
 def warn_of_bias(

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fsgen.callbacks import Callbacks
-from fsgen.evaluation.accumulators import (
-    Accumulator,
-    AllFeatures,
-    Collected,
-    DiscriminatorPoints,
-    PairwiseLpips,
-    ShotClusters,
-    Thumbnails,
-    required,
-)
+from fsgen.evaluation import accumulators
+from fsgen.evaluation.accumulators import Collected, required
 from fsgen.evaluation.image_sets import EvaluationSet
 from fsgen.evaluation.metric_networks import MetricNetworks
 from fsgen.evaluation.protocols import Protocol
@@ -51,16 +42,15 @@ class Collector:
         n = min(images.n, max(most or images.n, DIVERSE))
         cached = {} if images.kind == "subject" else self._cached(images)
         new = {
-            space: AllFeatures(network)
+            space: accumulators.AllFeatures(network)
             for space, network in self.networks.features.items()
             if space not in cached
         }
         collected = self._accumulators(images, n, shown)
-        accumulators: list[Accumulator] = [*new.values(), *_parts(collected)]
         total, done = images.n if new else n, 0
         with torch.no_grad():
             for part in images.batches(self.batch, total):
-                for accumulator in accumulators:
+                for accumulator in (*new.values(), *collected.accumulators()):
                     accumulator.add(part)
                 done += len(part)
                 self.callbacks.progress(images.name, done, total)
@@ -72,11 +62,11 @@ class Collector:
 
     def _accumulators(self, images: EvaluationSet, n: int, shown: int) -> Collected:
         """Set up the accumulators that the metrics need."""
-        wanted, collected = set(self.metrics), Collected(Thumbnails(shown))
+        wanted, collected = set(self.metrics), Collected(accumulators.Thumbnails(shown))
         if images.resolution != self.resolution:  # a source of another size
             wanted -= {"lpips", "dissimilarity", "intra_lpips"}
         if wanted & {"lpips", "dissimilarity"}:
-            collected.lpips = PairwiseLpips(required(self.networks.alexnet), n)
+            collected.lpips = accumulators.PairwiseLpips(required(self.networks.alexnet), n)
         if "intra_lpips" in wanted and images.kind != "real":
             rules = self.protocol
             clusters = Clusters(
@@ -84,11 +74,13 @@ class Collector:
                 per_cluster=rules.intra_per_cluster,
                 empty=rules.intra_empty,
             )
-            collected.clusters = ShotClusters(required(self.networks.vgg), rules.intra_samples, clusters)
+            collected.clusters = accumulators.ShotClusters(
+                required(self.networks.vgg), rules.intra_samples, clusters
+            )
         if wanted & {"diversity", "leakage", "correspondence", "near_copies"}:
             most = n if "near_copies" in wanted else 0
             judge = required(self.networks.discriminator)
-            collected.discriminator = DiscriminatorPoints(judge, DIVERSE, most)
+            collected.discriminator = accumulators.DiscriminatorPoints(judge, DIVERSE, most)
         return collected
 
     def _cached(self, images: EvaluationSet) -> dict[str, Tensor]:
@@ -108,9 +100,3 @@ class Collector:
     def _key(self, images: EvaluationSet, space: str) -> dict[str, str]:
         network = self.networks.features[space]
         return {"images": images.key, "network": network.key, "device": network.device.type}
-
-
-def _parts(collected: Collected) -> Iterator[Accumulator]:
-    """The accumulators that are set up."""
-    parts = (collected.thumbnails, collected.lpips, collected.clusters, collected.discriminator)
-    yield from (part for part in parts if part is not None)

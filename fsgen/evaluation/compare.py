@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import fsgen
-from fsgen.atomic import atomic
+from fsgen.atomic import write_text
 from fsgen.callbacks import Callbacks
 from fsgen.errors import Code, FsgenError
 from fsgen.evaluation import image_sets
@@ -51,8 +51,7 @@ class Comparison:
             folder / f"{NAME}.html": comparison_page.render(self.reports, self.contents),
         }
         for path, text in texts.items():
-            with atomic(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_text(path, text)
         return list(texts)
 
 

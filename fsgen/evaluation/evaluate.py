@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from fsgen.models.model import Model
 from fsgen.sampling.conditioning import conditioning_of
 
 BATCH = 32
+ShotsAt = Callable[[int], ImageSet | None]
 MOST_SHOWN = 1000  # thumbnails of evaluated samples to store for a page
 
 
@@ -110,16 +112,18 @@ def evaluate(
                                     seed if rules.flip_reals else None, callbacks.say)  # fmt: skip
     source_model = provenance.find_source(evaluated, source, availability)
     networks = metric_networks.load_networks(files, rules, evaluated.resolution, request.device, availability)
-    judge = None
+    judge = training = None
     if availability.in_spaces("discriminator"):
         judge = provenance.find_judge(evaluated, source_model, availability)
-    training = _training(evaluated, judge, shots, request, availability)
+    shots_at = partial(provenance.find_shots, evaluated, shots, request.fit, availability)
+    if {"near_copies", "intra_lpips"} & set(availability.metrics):
+        training = shots_at(evaluated.resolution if judge is None else judge.spec["resolution"])
     source_set = _source_set(evaluated, source_model, request)
     cautions.exclude_undefined(evaluated, source_set, real_set, availability)
     if dry_run:
         return {**_settings(request, evaluated, networks), "metrics": availability.metrics,
                 "protocol": rules.name, "left_out": availability.left_out}  # fmt: skip
-    _embed_shots(networks, judge, training, evaluated, shots, request, availability)
+    _embed_shots(networks, judge, training, evaluated.resolution, shots_at, request, availability.metrics)
     collector = Collector(networks, evaluated.resolution, availability.metrics, rules, batch, callbacks)
     rows, collected = _rows(collector, evaluated, source_set, real_set, training, request)
     cautions.warn_of_bias(evaluated, real_set, training, rules, availability)
@@ -132,9 +136,8 @@ def evaluate(
         source=(None if source_model is None
                 else {"title": source_model.about.get("title"), "hash": source_model.hash}),
         protocol=rules.about(), settings=_settings(request, evaluated, networks),
-        near_copy=(_near_copy(networks, collected["subject"]) if "near_copies" in availability.metrics
-                   else None),
-        clusters=_clusters(collected["subject"]), rows=rows, flags=cautions.flags(rows[0]["metrics"]),
+        near_copy=_near_copy(collected["subject"]), clusters=_clusters(collected["subject"]), rows=rows,
+        flags=cautions.flags(rows[0]["metrics"]),
         left_out=availability.left_out, warnings=availability.warnings,
         seconds=round(time.perf_counter() - began, 1), collected=collected, training=training,
     )  # fmt: skip
@@ -217,31 +220,17 @@ def _source_set(evaluated: EvaluationSet, source: Model | None, request: Request
 # ---- training images -----------------------------------------------------------------------------------
 
 
-def _training(
-    evaluated: EvaluationSet, judge: Model | None, shots: str | Path | None, request: Request,
-    metrics: Availability,
-) -> ImageSet | None:  # fmt: skip
-    """Load the training images at the judge's resolution; None if not needed or unknown."""
-    if not {"near_copies", "intra_lpips"} & set(metrics.metrics):
-        return None
-    resolution = evaluated.resolution if judge is None else judge.spec["resolution"]
-    return provenance.find_shots(evaluated, shots, resolution, request.fit, metrics)
-
-
 def _embed_shots(
-    networks: MetricNetworks, judge: Model | None, training: ImageSet | None, evaluated: EvaluationSet,
-    shots: str | Path | None, request: Request, metrics: Availability,
+    networks: MetricNetworks, judge: Model | None, training: ImageSet | None, resolution: int,
+    shots_at: ShotsAt, request: Request, metrics: list[str],
 ) -> None:  # fmt: skip
     """Embed the training images in the networks that samples are compared with them in."""
     if judge is not None:
-        pixels = required(training).pixels if "near_copies" in metrics.metrics else None
+        pixels = required(training).pixels if "near_copies" in metrics else None
         networks.discriminator = DiscriminatorJudge.of(judge, pixels, request.device, request.batch)
-    if "intra_lpips" in metrics.metrics:
-        images = required(training)
-        if images.pixels.shape[3] != evaluated.resolution:  # loaded at the judge's resolution
-            images = required(
-                provenance.find_shots(evaluated, shots, evaluated.resolution, request.fit, metrics)
-            )
+    if "intra_lpips" in metrics:
+        same = judge is None or judge.spec["resolution"] == resolution
+        images = required(training if same else shots_at(resolution))
         with torch.no_grad():
             parts = images.pixels.split(request.batch)
             networks.shot_points = torch.cat([lpips_points(required(networks.vgg), part) for part in parts])
@@ -250,11 +239,13 @@ def _embed_shots(
 # ---- parts of the result -------------------------------------------------------------------------------
 
 
-def _near_copy(networks: MetricNetworks, images: Collected) -> dict[str, Any]:
+def _near_copy(images: Collected) -> dict[str, Any] | None:
     """The test for near copies; of each sample the nearest training image: its index and distance."""
-    found = required(images.discriminator)
-    nearest = [[k, round(d, 5)] for k, d in zip(found.shots.tolist(), found.distances.tolist(), strict=True)]
-    return {**required(networks.discriminator).about(), "nearest": nearest}
+    found = images.discriminator
+    if found is None or not found.nearest:
+        return None
+    pairs = zip(found.shots.tolist(), found.distances.tolist(), strict=True)
+    return {**found.discriminator.about(), "nearest": [[k, round(d, 5)] for k, d in pairs]}
 
 
 def _clusters(images: Collected) -> dict[str, Any] | None:

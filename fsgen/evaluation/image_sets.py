@@ -54,25 +54,16 @@ def sample_set(
         images = sampler.ready(model, str(device)).images(seeds[:most], truncation, batch=batch)
         return (to_uint8(part) for part in images)
 
-    key = (
-        f"model {model.hash} seeds {seeds.start}-{seeds.stop - 1} truncation {truncation:g} on {device.type}"
-    )
-    spec = model.spec
-    return EvaluationSet(
-        name, kind, len(seeds), spec["resolution"], spec["channels"], batches, key, describe_model(model),
-        model,
-    )  # fmt: skip
+    drawn = f"seeds {seeds.start}-{seeds.stop - 1} truncation {truncation:g}"
+    key = f"model {model.hash} {drawn} on {device.type}"
+    side, channels, about = model.spec["resolution"], model.spec["channels"], describe_model(model)
+    return EvaluationSet(name, kind, len(seeds), side, channels, batches, key, about, model)
 
 
 def file_set(
-    stream: ImageStream,
-    name: str,
-    kind: Kind,
-    resolution: int,
-    channels: int,
-    fit: Fit,
+    stream: ImageStream, name: str, kind: Kind, resolution: int, channels: int, fit: Fit,
     flip: int | None = None,
-) -> EvaluationSet:
+) -> EvaluationSet:  # fmt: skip
     """Image files as squares of ``resolution`` px; ``flip``: the seed that chooses which half to mirror."""
 
     def batches(batch: int, most: int) -> Iterator[Tensor]:
@@ -141,10 +132,8 @@ def _open(
     """Open images of which at least two can be decoded; the number of files does not tell."""
     stream = open_images(path, say=say, limit=limit)
     if sum(map(len, stream.batches(resolution, 2, rows=range(2)))) != 2:
-        raise FsgenError(
-            f"{path} holds one image that can be read", code=Code.TOO_FEW, where=path,
-            hint="metrics compare sets: give at least 2 images",
-        )  # fmt: skip
+        raise FsgenError(f"{path} holds one image that can be read", code=Code.TOO_FEW, where=path,
+                         hint="metrics compare sets: give at least 2 images")  # fmt: skip
     return stream
 
 

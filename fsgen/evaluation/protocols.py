@@ -38,10 +38,8 @@ class Choices:
             FsgenError: unknown mode.
         """
         if mode not in FIDS:
-            raise FsgenError(
-                f"unknown mode '{mode}' for --fid", code=Code.UNKNOWN_NAME, where=mode,
-                hint=suggest(mode, list(FIDS)),
-            )  # fmt: skip
+            raise FsgenError(f"unknown mode '{mode}' for --fid", code=Code.UNKNOWN_NAME, where=mode,
+                             hint=suggest(mode, list(FIDS)))  # fmt: skip
         return replace(self, fid=mode, sources=self.sources | {"fid": "asked for with --fid"})
 
     def about(self) -> dict[str, Any]:
@@ -85,9 +83,8 @@ def protocol(name: str | None) -> Protocol | Translations:
     """
     known = _protocols()
     if name not in known and name is not None:
-        raise FsgenError(
-            f"unknown protocol '{name}'", code=Code.UNKNOWN_NAME, where=name, hint=suggest(name, list(known))
-        )
+        raise FsgenError(f"unknown protocol '{name}'", code=Code.UNKNOWN_NAME, where=name,
+                         hint=suggest(name, list(known)))  # fmt: skip
     return known[name or DEFAULT]
 
 
@@ -143,17 +140,13 @@ def checked_request(
         raise FsgenError(f"unknown fit '{fit}'", code=Code.UNKNOWN_NAME, where=fit, hint="crop or pad")
     for flag, value, least in (("--samples", samples, 2), ("--batch", batch, 1), ("--seeds", seeds, 1)):
         if value is not None and value < least:
-            raise FsgenError(
-                f"{flag} must be at least {least}, got {value}",
-                code=Code.OUT_OF_RANGE, where=flag, hint=f"give {flag} {least} or more",
-            )  # fmt: skip
+            raise FsgenError(f"{flag} must be at least {least}, got {value}", code=Code.OUT_OF_RANGE,
+                             where=flag, hint=f"give {flag} {least} or more")  # fmt: skip
     if isinstance(chosen, Translations):
         if seeds != 1 or truncation != 1:
-            raise FsgenError(
-                f"--seeds and --truncation have no effect with the protocol {chosen.name}",
-                where="--seeds" if seeds != 1 else "--truncation",
-                hint="leave them out; --seed changes which shots are drawn",
-            )
+            raise FsgenError(f"--seeds and --truncation have no effect with the protocol {chosen.name}",
+                             where="--seeds" if seeds != 1 else "--truncation",
+                             hint="leave them out; --seed changes which shots are drawn")  # fmt: skip
     elif chosen.name != DEFAULT and (samples is not None or fid is not None or truncation != 1):
         raise FsgenError(
             f"the protocol {chosen.name} fixes --samples ({chosen.samples}), --fid ({chosen.fid}) and "

@@ -42,7 +42,7 @@ def find_judge(evaluated: EvaluationSet, source: Model | None, metrics: Availabi
 
 
 def find_shots(
-    evaluated: EvaluationSet, shots: str | Path | None, resolution: int, fit: Fit, metrics: Availability
+    evaluated: EvaluationSet, shots: str | Path | None, fit: Fit, metrics: Availability, resolution: int
 ) -> ImageSet | None:
     """Load the training images; None if unknown, and metrics that need them are left out."""
     if shots is not None:

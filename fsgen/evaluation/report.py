@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from fsgen.atomic import atomic
+from fsgen.atomic import write_text
 from fsgen.errors import FsgenError
 from fsgen.evaluation.accumulators import Collected, required, thumbnails
 from fsgen.evaluation.result import Evaluation
@@ -54,11 +54,11 @@ def write_report(found: Evaluation, folder: Path, *, study: bool = False) -> lis
     if run is not None and folder != run.path:
         parts |= {"run": (report_json.read_report(run.path) or {}).get("run")}
     report = report_json.update(folder, parts)
-    _write(written[1], report_page.render(report, page_contents(found, report, run)))
+    write_text(written[1], report_page.render(report, page_contents(found, report, run)))
     if study:
         written.append(folder / "study.html")
         real_images, generated = (found.collected[kind].thumbnails.value for kind in ("real", "subject"))
-        _write(written[2], study_page.render(real_images, generated, title=found.path, rounds=ROUNDS,
+        write_text(written[2], study_page.render(real_images, generated, title=found.path, rounds=ROUNDS,
                                              seed=found.settings["seed"]))  # fmt: skip
     return written
 
@@ -131,8 +131,3 @@ def _fisher(found: Evaluation, ran: dict[str, Any]) -> dict[str, float]:
         return {}
     kept = fisher_cache.cached(source, samples=options["samples"], proxy=options["proxy"], seed=ran["seed"])
     return {} if kept is None else kept.by_layer()
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

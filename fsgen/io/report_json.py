@@ -41,7 +41,7 @@ from datetime import date
 from pathlib import Path
 
 import fsgen
-from fsgen.atomic import atomic
+from fsgen.atomic import write_text
 from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 
@@ -55,8 +55,7 @@ def update(folder: Path, parts: PlainDict) -> PlainDict:
         "schema": SCHEMA, "fsgen": fsgen.__version__, "date": date.today().isoformat(), "title": folder.name,
         **(read_report(folder) or {}), **parts,
     }  # fmt: skip
-    with atomic(folder / NAME) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / NAME, json.dumps(report, indent=2) + "\n")
     return report
 
 

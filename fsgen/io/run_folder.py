@@ -24,7 +24,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fsgen import config as configs
-from fsgen.atomic import atomic, explain_errors, remove_temporaries
+from fsgen.atomic import explain_errors, remove_temporaries, write_text
 from fsgen.config import PlainDict
 from fsgen.errors import Code, FsgenError
 from fsgen.io import checkpoint
@@ -129,8 +129,7 @@ class RunFolder:
     # ---- configuration -------------------------------------------------------------------------------
 
     def write_config(self, values: PlainDict) -> None:
-        with atomic(self.path / CONFIG) as temporary:
-            temporary.write_text(configs.to_toml(values), encoding="utf-8")
+        write_text(self.path / CONFIG, configs.to_toml(values))
 
     def config(self) -> PlainDict:
         return configs.read_toml(self.path / CONFIG)
@@ -168,8 +167,7 @@ class RunFolder:
     def truncate_log(self, step: int) -> None:
         """Drop lines after ``step``, the last save of a killed run: those steps are repeated."""
         kept = [line for line in self.history() if line["step"] <= step]
-        with atomic(self._log) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        write_text(self._log, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def _has_files(path: Path) -> bool:

@@ -73,10 +73,9 @@ class EmbeddedImages:
             FsgenError: they do not fit the budget at any size.
         """
         if not any(self._fits(encoding) for encoding in _ENCODINGS):
-            raise FsgenError(
-                f"{len(self._images)} images do not fit on one page",
-                code=Code.OUT_OF_RANGE, where=len(self._images), hint="show fewer runs or fewer rounds on it",
-            )  # fmt: skip
+            raise FsgenError(f"{len(self._images)} images do not fit on one page", code=Code.OUT_OF_RANGE,
+                             where=len(self._images),
+                             hint="show fewer runs or fewer rounds on it")  # fmt: skip
 
     def _fits(self, encoding: _Encoding) -> bool:
         """Encode all images; False as soon as they exceed the budget."""

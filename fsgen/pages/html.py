@@ -26,10 +26,8 @@ def render_template(template: str, **content: object) -> str:
     data = text.encode("utf-8", "replace")  # file names may hold bytes that are not text
     if len(data) > LIMIT:
         megabytes = f"{len(data) / 1e6:.1f} MB"
-        raise FsgenError(
-            f"the page is larger than {LIMIT / 1e6:.0f} MB: {megabytes}",
-            code=Code.OUT_OF_RANGE, where=megabytes, hint="show fewer runs on it",
-        )  # fmt: skip
+        raise FsgenError(f"the page is larger than {LIMIT / 1e6:.0f} MB: {megabytes}", code=Code.OUT_OF_RANGE,
+                         where=megabytes, hint="show fewer runs on it")  # fmt: skip
     return data.decode("utf-8")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fsgen.atomic import atomic
+from fsgen.atomic import write_text
 from fsgen.io.run_folder import RunFolder
 from fsgen.pages import report_page
 from fsgen.pages.contents import PageContents
@@ -38,6 +38,5 @@ def write_run_page(run: RunFolder, report: dict[str, Any], fisher: dict[str, flo
     )
     path = run.path / NAME
     without = {key: value for key, value in report.items() if key != "evaluation"}
-    with atomic(path) as temporary:
-        temporary.write_text(report_page.render(without, contents), encoding="utf-8")
+    write_text(path, report_page.render(without, contents))
     return path

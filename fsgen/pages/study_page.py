@@ -36,10 +36,9 @@ def render(real_images: Tensor, generated: Tensor, *, title: str, rounds: int = 
                          hint="10 are usual")  # fmt: skip
     for images, kind in ((real_images, "real"), (generated, "generated")):
         if len(images) < rounds:
-            raise FsgenError(
-                f"{rounds} rounds need as many {kind} images, got {len(images)}",
-                code=Code.TOO_FEW, where=kind, hint="give more images or ask for fewer rounds",
-            )  # fmt: skip
+            raise FsgenError(f"{rounds} rounds need as many {kind} images, got {len(images)}",
+                             code=Code.TOO_FEW, where=kind,
+                             hint="give more images or ask for fewer rounds")  # fmt: skip
     if real_images.shape[1:] != generated.shape[1:]:
         shapes = [list(images.shape[1:]) for images in (real_images, generated)]
         raise FsgenError(

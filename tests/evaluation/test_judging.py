@@ -78,7 +78,7 @@ def test_a_replay_is_flagged(tiny, real_images, drawings, tmp_path):
 
 def test_too_few_reals_tell_no_leakage(run, drawings):
     found = evaluate(run, real=drawings, samples=10)
-    assert "5 real images" in found.left_out["leakage"]["why"]
+    assert "5 images" in found.left_out["leakage"]["why"]
     with refused(Code.TOO_FEW, "--real", 5, 30):
         evaluate(run, real=drawings, samples=10, metrics=["leakage"])
 

@@ -1,4 +1,4 @@
-"""FUNIT's protocol: generators whose marks are known, what each figure is, what is refused."""
+"""FUNIT's protocol: generators of known scores, the definition of each score, refusals."""
 
 from __future__ import annotations
 
@@ -82,6 +82,9 @@ class Puppet(nn.Module):
     def __init__(self, keeps_content: bool) -> None:
         super().__init__()
         self.keeps_content, self.weight = keeps_content, nn.Parameter(torch.zeros(1))
+
+    def draw(self, n: int, rng: torch.Generator) -> Inputs:
+        raise NotImplementedError
 
     def class_code(self, inputs: Inputs) -> torch.Tensor:
         return inputs.style.mean(dim=1).flatten(1)

@@ -55,9 +55,8 @@ def evaluate_translations(
     """
     began = time.perf_counter()
     if content is None:
-        raise FsgenError(
-            "the protocol funit needs --content, images to translate", where="--content", hint=USAGE
-        )
+        raise FsgenError("the protocol funit needs --content, images to translate", where="--content",
+                         hint=USAGE)  # fmt: skip
     model = _model(path)
     known = open_labelled(content, "--content", model, request.fit, callbacks.say, least=2)
     unseen = open_labelled(real, "--real", model, request.fit, callbacks.say, least=1 + rules.kept)
@@ -105,10 +104,8 @@ def evaluate_translations(
 
 def _model(path: str | Path) -> Model:
     if image_sets.is_images(path):
-        raise FsgenError(
-            f"the protocol funit evaluates a model, and {path} is images",
-            code=Code.INCOMPATIBLE, where=path, hint=USAGE,
-        )  # fmt: skip
+        raise FsgenError(f"the protocol funit evaluates a model, and {path} is images",
+                         code=Code.INCOMPATIBLE, where=path, hint=USAGE)  # fmt: skip
     model = models.load(path)
     if conditioning_of(model).draws_alone:
         raise FsgenError(
@@ -212,18 +209,17 @@ def _rows(
         for label in classes:
             scores.add(networks.run(translator.translations(label, k)), label)
             callbacks.progress("translations", len(rows) * len(classes) + label + 1, total)
-        rows.append((f"K = {k}", "subject", len(classes) * len(contents), scores.compute(names)))
-    scores, outputs = (
-        TranslationScores(networks),
-        networks.run((x, x) for x in contents.split(translator.batch)),
-    )
+        rows.append((f"K = {k}", "subject", len(classes) * len(contents), scores.compute()))
+    scores = TranslationScores(networks)
+    outputs = networks.run((part, part) for part in contents.split(translator.batch))
     for label in classes:
         scores.add(outputs, label)
-    rows.append(("contents", "content", len(contents), scores.compute(names)))
+    rows.append(("contents", "content", len(contents), scores.compute()))
     real_images = next((len(one.labels) for one in networks.classifiers.values()), 0)
-    rows.append(("real", "real", real_images, networks.score_real_images(names)))
-    rows.append(("chance", "chance", None, networks.score_chance(names)))
+    rows.append(("real", "real", real_images, networks.score_real_images()))
+    rows.append(("chance", "chance", None, networks.score_chance()))
     return [
-        {"name": name, "kind": kind, "n": n, "metrics": {key: one.plain() for key, one in found.items()}}
-        for name, kind, n, found in rows if found
+        {"name": name, "kind": kind, "n": n,
+         "metrics": {key: found[key].plain() for key in names if key in found}}
+        for name, kind, n, found in rows if found.keys() & names
     ]  # fmt: skip

@@ -56,10 +56,9 @@ def open_labelled(
     """
     found = [item.name for item in find_images(path)]
     if loose := [name for name in found if "/" not in name]:
-        raise FsgenError(
-            f"{flag} needs one sub-folder per class, but {loose[0]} is in none",
-            code=Code.INCOMPATIBLE, where=flag, hint="one sub-folder a class, as for fsgen train --classes",
-        )  # fmt: skip
+        raise FsgenError(f"{flag} needs one sub-folder per class, but {loose[0]} is in none",
+                         code=Code.INCOMPATIBLE, where=flag,
+                         hint="one sub-folder a class, as for fsgen train --classes")  # fmt: skip
     names = sorted({name.split("/")[0] for name in found})
     spec = model.spec
     images = load_images(path, spec["resolution"], fit=fit, channels=spec["channels"], say=say)
@@ -67,10 +66,9 @@ def open_labelled(
     labelled = LabelledImages(images, names, labels)
     fewest, name = labelled.smallest
     if fewest < least:
-        raise FsgenError(
-            f"the class '{name}' of {flag} has too few images: {fewest} of at least {least}",
-            code=Code.TOO_FEW, where=flag, hint=f"give '{name}' at least {least} images",
-        )  # fmt: skip
+        raise FsgenError(f"the class '{name}' of {flag} has too few images: {fewest} of at least {least}",
+                         code=Code.TOO_FEW, where=flag,
+                         hint=f"give '{name}' at least {least} images")  # fmt: skip
     return labelled
 
 
@@ -81,10 +79,8 @@ def check_unseen(known: LabelledImages, unseen: LabelledImages, model: Model) ->
         FsgenError: one class only, or one that the model was trained on.
     """
     if len(unseen) < 2:
-        raise FsgenError(
-            f"--real holds one class, '{unseen.names[0]}'", code=Code.TOO_FEW, where="--real",
-            hint="give at least 2 classes, one sub-folder each",
-        )  # fmt: skip
+        raise FsgenError(f"--real holds one class, '{unseen.names[0]}'", code=Code.TOO_FEW, where="--real",
+                         hint="give at least 2 classes, one sub-folder each")  # fmt: skip
     trained = model.about.get("classes", [])
     names = set(known.names)
     if len(trained) == model.spec.get("c_dim"):  # else of a class code, not of the training

@@ -84,7 +84,7 @@ class TranslationNetworks:
             torch.cat(distances) if distances else None, torch.cat(features) if features else None,
         )  # fmt: skip
 
-    def score_real_images(self, names: list[str]) -> dict[str, Estimate]:
+    def score_real_images(self) -> dict[str, Estimate]:
         """Scores of held-out real images of the unseen classes."""
         found = {}
         for which, classifier in self.classifiers.items():
@@ -94,13 +94,12 @@ class TranslationNetworks:
                 right = in_top(logits, classifier.labels, top).numpy()
                 found[f"top{top}_{which}"] = intervals.share(right, REPLICATES, self.seed)
             found[f"is_{which}"] = _inception_score(p, draws)
-        return {name: found[name] for name in names if name in found}
+        return found
 
-    def score_chance(self, names: list[str]) -> dict[str, Estimate]:
+    def score_chance(self) -> dict[str, Estimate]:
         """Accuracies of guessing."""
-        found = {f"top{top}_{which}": Estimate(classifier.chance(top))
-                 for which, classifier in self.classifiers.items() for top in (1, TOP)}  # fmt: skip
-        return {name: found[name] for name in names if name in found}
+        return {f"top{top}_{which}": Estimate(classifier.chance(top))
+                for which, classifier in self.classifiers.items() for top in (1, TOP)}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,8 @@ class TranslationScores:
             self.distances.append((frechet(x, y), frechet_resampled(x, y, self.networks.counts)))
         self.outputs.append(Outputs(outputs.logits, outputs.dipd, None))
 
-    def compute(self, names: list[str]) -> dict[str, Estimate]:
-        """Compute those of ``names`` that are available, over all classes."""
+    def compute(self) -> dict[str, Estimate]:
+        """Compute the available scores, over all classes."""
         found, counts = {}, self.networks.counts
         for which, classifier in self.networks.classifiers.items():
             logits = torch.stack([one.logits[which] for one in self.outputs])  # [classes, m, k]
@@ -136,7 +135,7 @@ class TranslationScores:
             value = float(np.mean([value for value, _ in self.distances]))
             spread = np.mean([replicates for _, replicates in self.distances], axis=0)
             found["mfid"] = intervals.interval(value, spread, least=0)
-        return {name: found[name] for name in names if name in found}
+        return found
 
     def _accuracy(self, right: np.ndarray) -> Estimate:
         """Mean of bool [classes, m]."""
