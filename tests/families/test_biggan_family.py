@@ -117,7 +117,7 @@ def test_the_norm_converges_on_the_largest_singular_value(layer):
     torch.testing.assert_close(layer.scaled(), layer.weight / largest)
 
 
-def test_evaluation_takes_the_step_as_well_and_training_alone_keeps_it():
+def test_evaluation_iterates_as_well_and_only_training_stores_u():
     g = nets().g
     inputs = published.inputs(TINY, 3)
     start = copy.deepcopy(g.state_dict())
@@ -202,7 +202,7 @@ def context(d: torch.nn.Module, inputs: Inputs) -> StepContext:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_critic_sees_fakes_and_reals_once(form):
+def test_generated_and_real_images_take_one_power_iteration(form):
     d = nets(FORMS[form]).d.train()
     inputs = published.inputs(FORMS[form], 3)
     now = context(d, inputs)
@@ -218,7 +218,7 @@ def test_the_critic_sees_fakes_and_reals_once(form):
             torch.testing.assert_close(module.u, old.step()[0], msg=name)  # one step, not two
 
 
-def test_the_generator_climbs_the_logit():
+def test_the_generator_loss_is_the_negative_logit():
     d = nets().d.eval()
     inputs, fakes = published.inputs(TINY, 3), torch.randn(3, 3, 16, 16)
     terms = FAMILY.generator_loss(context(d, inputs), fakes)
@@ -235,7 +235,7 @@ def test_each_player_has_its_rate_and_adam_its_epsilon():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_settling_brings_norms_and_statistics_to_the_weights(form):
+def test_refreshed_singular_vectors_and_statistics_fit_the_weights(form):
     g, spec = nets(FORMS[form]).g.eval(), FORMS[form]
 
     def draw(n: int, rng: torch.Generator) -> Inputs:

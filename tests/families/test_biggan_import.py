@@ -43,7 +43,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_any_architecture_is_read_and_draws_as_the_plain_construction(name):
+def test_any_architecture_is_converted_and_equals_the_plain_construction(name):
     shape = SHAPES[name]
     g, d = published.g_state(shape), published.d_state(shape)
     foreign = Foreign("torch", {"G_ema": g, "D": {f"module.{key}": value for key, value in d.items()}})
@@ -67,7 +67,7 @@ def test_any_architecture_is_read_and_draws_as_the_plain_construction(name):
     torch.testing.assert_close(logits.double(), reference, rtol=1e-4, atol=atol)
 
 
-def test_one_generator_is_the_average_and_a_critic_is_made_for_it(tmp_path):
+def test_a_single_generator_is_the_average_and_gets_a_fresh_discriminator(tmp_path):
     shape = SHAPES["64 px, instances"]
     torch.save({f"module.{k}": v for k, v in published.g_state(shape).items()}, tmp_path / "G.pth")
     converted = FAMILY.convert(read_foreign(tmp_path / "G.pth"))
@@ -94,7 +94,7 @@ def carrying(g: dict, features: int = 9) -> dict:
     return g | make.state
 
 
-def test_what_blocks_are_told_is_seen_where_it_can_be_and_else_asked():
+def test_conditions_follow_from_tensors_then_from_the_discriminator_or_settings():
     shape = alike()
     g, d = carrying(published.g_state(shape)), published.d_state(shape)
     by_d = FAMILY.convert(Foreign("torch", {"G_ema": g, "D": d}))

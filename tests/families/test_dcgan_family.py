@@ -357,7 +357,7 @@ def test_the_fisher_is_that_of_the_loop(spec):
 
 
 @torch.no_grad()
-def test_settling_measures_the_statistics_of_the_generators_own_inputs():
+def test_refreshed_statistics_are_those_of_drawn_inputs():
     g, _ = built(SPECS["dcgan"])
     before = {key: value.clone() for key, value in g.state_dict().items()}
     FAMILY.refresh_statistics(g, g.draw)
@@ -374,6 +374,6 @@ def test_settling_measures_the_statistics_of_the_generators_own_inputs():
     after = g.state_dict()
     assert not torch.allclose(after["main.4.running_var"], before["main.4.running_var"])
     assert all(torch.equal(after[key], before[key]) for key in dict(g.named_parameters()))
-    settled = g(g.draw(256, rng(5)))
+    refreshed = g(g.draw(256, rng(5)))
     fresh = copy.deepcopy(g).train()(g.draw(256, rng(5)))
-    assert (settled - fresh).abs().mean() < 0.1 * fresh.std()
+    assert (refreshed - fresh).abs().mean() < 0.1 * fresh.std()

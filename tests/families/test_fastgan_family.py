@@ -37,11 +37,11 @@ def test_both_sizes_of_a_picture_come_out_and_go_in(size):
     with torch.device("meta"):
         g, d = FAMILY.build({"resolution": size, "channels": 1, "z_dim": 5, "sle": True} | widths)
         big, small = g.both_sizes(Inputs(z=torch.zeros(2, 5)), "none", None)
-        looked = d.encode((big, small))
+        encoded = d.encode((big, small))
         assert g(Inputs(z=torch.zeros(2, 5))).shape == big.shape == (2, 1, size, size)
         assert small.shape == (2, 1, min(128, size // 2), min(128, size // 2))
         assert d(big).shape == d((big, small)).shape == (2, 50)
-        assert [x.shape for x in d.reconstruct(looked, 3)] == [small.shape] * 3
+        assert [x.shape for x in d.reconstruct(encoded, 3)] == [small.shape] * 3
     sides = [x.shape[-1] for x in d.features(big)]
     assert sides == [min(256, size) >> k for k in range(len(sides))] and sides[-1] == 8
     gated = {size for size in (64, 128, 256, 512) if size <= g.resolution}
@@ -165,11 +165,13 @@ def test_networks_are_those_of_the_plain_construction(size, width):
         big, small = ours.g.eval().both_sizes(Inputs(z=z), "none", None)
         for a, b in zip((big, small), quiet(g).eval()(z), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-        looked = ours.d.eval().encode((big, small))
+        encoded = ours.d.eval().encode((big, small))
         for part in (0, 3):
             logits, rebuilt = d.eval()(big, small, part)
-            torch.testing.assert_close(ours.d.logits(looked).flatten(), logits, rtol=1e-4, atol=1e-4)
-            torch.testing.assert_close(ours.d.reconstruct(looked, part), tuple(rebuilt), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(ours.d.logits(encoded).flatten(), logits, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                ours.d.reconstruct(encoded, part), tuple(rebuilt), rtol=1e-4, atol=1e-5
+            )
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])

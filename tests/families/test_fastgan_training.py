@@ -26,7 +26,7 @@ def nets(spec: Spec = TINY, seed: int = 0) -> Networks:
 
 
 def context(d: torch.nn.Module, step: int = 0, **changes: object) -> StepContext:
-    """A step on fixed reals, where the critic sees pictures as they are."""
+    """A step on fixed real images without augmentation."""
     real_images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     settings = {
         "g": None, "d": d, "recipe": Recipe(), "real_images": real_images, "inputs": Inputs(),
@@ -42,7 +42,7 @@ def fakes(n: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(n, 3, 64, 64, generator=rng), torch.randn(n, 3, 32, 32, generator=rng)
 
 
-def test_the_critic_pulls_all_decoders_and_each_term_counts():
+def test_the_discriminator_loss_trains_all_decoders_and_each_term_counts():
     d = nets().d.train()
     terms = FAMILY.discriminator_loss(context(d), fakes())
     assert terms.keys() == {"d", "reconstruction_l1"}
@@ -60,7 +60,7 @@ def test_without_reconstruction_the_decoders_rest():
     }  # fmt: skip
 
 
-def test_the_critics_loss_is_the_hinge_with_drawn_margins_and_the_decoders_distances():
+def test_the_discriminator_loss_is_the_hinge_with_drawn_margins_and_the_decoders_distances():
     d = nets().d.eval()  # nothing moves between two passes
     at, made = context(d, recipe=Recipe(reconstruction=0.5)), fakes()
     terms = FAMILY.discriminator_loss(at, made)
@@ -94,7 +94,7 @@ def test_a_perceptual_distance_is_used_where_there_is_one_and_named():
     assert seen == [((4, 3, 32, 32), (4, 3, 32, 32))] * 3
 
 
-def test_decoders_are_held_against_what_the_critic_was_shown():
+def test_decoders_are_compared_with_the_augmented_images():
     d = nets().d.eval()
     plain = FAMILY.discriminator_loss(context(d), fakes())
     same = FAMILY.discriminator_loss(context(d), fakes())
@@ -149,7 +149,7 @@ def test_the_vectorised_fisher_is_the_one_by_loop():
         torch.testing.assert_close(fast[name], value, rtol=1e-3, atol=1e-5 * value.max().item())
 
 
-def test_settling_measures_what_the_weights_now_do():
+def test_refreshed_statistics_fit_the_weights():
     g = nets().g.eval()
     with torch.no_grad():
         for module in g.modules():

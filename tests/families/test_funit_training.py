@@ -1,4 +1,4 @@
-"""FUNIT in training: what each player descends on, what the critic is shown, and that it learns."""
+"""FUNIT in training: losses, augmentation, and that it learns."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def fakes(at: StepContext) -> TranslatedImages:
     return FAMILY.fakes(at.g, at.inputs, at.recipe, torch.Generator())
 
 
-def test_the_critic_descends_on_the_hinge_of_own_classes_and_the_gradient_on_reals():
+def test_the_discriminator_loss_is_the_hinge_of_own_classes_and_the_penalty_on_real_images():
     pair = nets()
     at = context(pair, data())
     made = fakes(at)
@@ -92,7 +92,7 @@ def test_the_critic_descends_on_the_hinge_of_own_classes_and_the_gradient_on_rea
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in pair.d.parameters())
 
 
-def test_weights_of_the_critics_terms():
+def test_weights_of_the_discriminator_terms():
     at = context(nets(), data())
     half = context(nets(), data(), recipe=Recipe(adversarial=0.5, penalty=0))
     torch.testing.assert_close(
@@ -125,7 +125,7 @@ def test_the_generator_descends_on_four_terms(k):
     }, rtol=1e-4, atol=1e-6)  # fmt: skip
 
 
-def test_each_part_of_the_generator_learns_and_the_critic_rests():
+def test_each_part_of_the_generator_is_trained_and_the_discriminator_is_not():
     pair = nets()
     pair.d.requires_grad_(False)
     at = context(pair, data())
@@ -135,7 +135,7 @@ def test_each_part_of_the_generator_learns_and_the_critic_rests():
     assert all(p.grad is None for p in pair.d.parameters())
 
 
-def test_what_is_compared_is_shown_alike():
+def test_compared_images_are_augmented_alike():
     shown: list[tuple[str, Tensor]] = []
 
     def augment(images: Tensor, who: str) -> Tensor:
@@ -151,7 +151,7 @@ def test_what_is_compared_is_shown_alike():
     plain = FAMILY.generator_loss(context(nets(), data()), made)
     turned = FAMILY.generator_loss(at, made)
     assert {who for who, _ in shown} == {"fake_g"} and len(shown) == 4
-    assert torch.equal(plain["reconstruction"], turned["reconstruction"])  # not the critic's business
+    assert torch.equal(plain["reconstruction"], turned["reconstruction"])  # of images that are not augmented
     assert not torch.allclose(plain["matching_style"], turned["matching_style"])
 
 

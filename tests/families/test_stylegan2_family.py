@@ -317,7 +317,7 @@ def test_path_length_weight_and_batch():
     assert set(sizes) == {1}
 
 
-def test_settle_recomputes_the_mean_latent():
+def test_refresh_statistics_recomputes_the_mean_latent():
     g = nets(spec_of(c_dim=2)).g
     with torch.no_grad():
         g.mapping.w_avg.fill_(99.0)
