@@ -95,7 +95,7 @@ def evaluate(
     if isinstance(found, dict):
         common.show_config(found, as_json)
         return
-    files = [] if folder is None else report.write_report(found, folder, study=study)
+    files = [] if folder is None else report.write_evaluation(found, folder, study=study)
     if as_json:
         common.emit(found.plain())
     else:

@@ -42,7 +42,7 @@ def report_folder(path: str | Path, out: Path | None, *, study: bool) -> Path | 
     return None if out is None else make_folder(out)
 
 
-def write_report(found: Evaluation, folder: Path, *, study: bool = False) -> list[Path]:
+def write_evaluation(found: Evaluation, folder: Path, *, study: bool = False) -> list[Path]:
     """Write report.json, report.html and, if requested, study.html; return their paths.
 
     Raises:

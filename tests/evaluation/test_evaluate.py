@@ -21,7 +21,7 @@ from fsgen.errors import Code
 from fsgen.evaluation import accumulators, collect
 from fsgen.evaluation import discriminator_judge as discriminators
 from fsgen.evaluation.evaluate import evaluate
-from fsgen.evaluation.report import write_report
+from fsgen.evaluation.report import write_evaluation
 from fsgen.features import weight_files
 from fsgen.features.torchvision_shim import import_torchvision
 from fsgen.measures import MEASURES
@@ -230,7 +230,7 @@ def test_the_batch_changes_nothing(tiny, real_images, drawings, few):
 
 def test_the_report_is_json_with_its_provenance(tiny, real_images, drawings, tmp_path, few):
     report = evaluate(tiny, real=real_images, shots=drawings, samples=4, truncation=0.7, seed=2)
-    json_file, page = write_report(report, tmp_path)
+    json_file, page = write_evaluation(report, tmp_path)
     whole = json.loads(json_file.read_text())
     assert whole["schema"] == "fsgen-report/1" and whole["fsgen"] and page.read_text().startswith("<!doctype")
     read = whole["evaluation"]

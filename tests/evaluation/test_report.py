@@ -14,7 +14,7 @@ from fsgen.errors import Code
 from fsgen.evaluation import discriminator_judge as discriminators
 from fsgen.evaluation.compare import compare
 from fsgen.evaluation.evaluate import evaluate
-from fsgen.evaluation.report import page_contents, report_folder, write_report
+from fsgen.evaluation.report import page_contents, report_folder, write_evaluation
 from fsgen.io import report_json
 from fsgen.training.adapt import adapt
 
@@ -41,19 +41,19 @@ def test_a_runs_report_keeps_what_the_run_was_and_adds_what_it_was_found_to_be(r
     before = json.loads((run / "report.json").read_text())
     found = evaluate(run, real=real_images, samples=12)
     assert report_folder(run, None, study=False) == run
-    assert [path.name for path in write_report(found, run)] == ["report.json", "report.html"]
+    assert [path.name for path in write_evaluation(found, run)] == ["report.json", "report.html"]
     after = json.loads((run / "report.json").read_text())
     assert after["run"] == before["run"] and after["schema"] == before["schema"] == "fsgen-report/1"
     assert after["evaluation"] == json.loads(json.dumps(found.plain()))
     page = (run / "report.html").read_text()
     assert "near copies" in page and "Fisher" in page and len(page) < 3e6
     again = evaluate(run, real=real_images, samples=12, seed=5)
-    write_report(again, run)
+    write_evaluation(again, run)
     assert json.loads((run / "report.json").read_text())["evaluation"]["settings"]["seed"] == 5
 
 
 def test_every_part_of_a_report_is_documented(run, real_images):
-    write_report(evaluate(run, real=real_images, samples=12), run)
+    write_evaluation(evaluate(run, real=real_images, samples=12), run)
     report = json.loads((run / "report.json").read_text())
     free = {"method", "recipe", "rate_of_change", "left_out", "weights", "metrics"}  # keyed by other names
 
@@ -70,7 +70,7 @@ def test_every_part_of_a_report_is_documented(run, real_images):
 
 def test_a_report_elsewhere_takes_the_run_along(run, real_images, tmp_path):
     folder = report_folder(run, tmp_path / "deep" / "report", study=False)
-    write_report(evaluate(run, real=real_images, samples=12), folder)
+    write_evaluation(evaluate(run, real=real_images, samples=12), folder)
     report = report_json.read_report(tmp_path / "deep" / "report")
     assert report["run"]["steps"] == 2 and report["evaluation"]["path"] == str(run)
     assert "evaluation" not in report_json.read_report(run)
@@ -92,7 +92,7 @@ def test_a_page_shows_what_was_seen(run, real_images):
 
 
 def test_a_study_is_ten_rounds_of_real_or_generated(run, real_images, tmp_path):
-    written = write_report(evaluate(run, real=real_images, samples=12), tmp_path, study=True)
+    written = write_evaluation(evaluate(run, real=real_images, samples=12), tmp_path, study=True)
     assert written[-1].name == "study.html" and "data:image" in written[-1].read_text()
 
 
@@ -114,7 +114,7 @@ def test_places_that_cannot_be_are_refused(tiny, tmp_path):
 def test_a_report_that_is_none_of_ours_is_not_overwritten(run, real_images, content, code):
     (run / "report.json").write_text(content)
     with refused(code, run / "report.json", "delete"):
-        write_report(evaluate(run, real=real_images, samples=4), run)
+        write_evaluation(evaluate(run, real=real_images, samples=4), run)
     assert (run / "report.json").read_text() == content
 
 
@@ -126,7 +126,7 @@ def test_runs_are_compared_as_eval_left_them_or_alike_now(run, tiny, real_images
     with refused(Code.NOT_FOUND, run, f"fsgen eval {run}", "--real"):
         compare([run, other])
     for path, seed in ((run, 0), (other, 1)):
-        write_report(evaluate(path, real=real_images, samples=12, seed=seed), path)
+        write_evaluation(evaluate(path, real=real_images, samples=12, seed=seed), path)
     left = compare([run, other], device="cpu")
     assert [report["title"] for report in left.reports] == [str(run), str(other)]
     assert [report["evaluation"]["settings"]["seed"] for report in left.reports] == [0, 1]

@@ -27,7 +27,7 @@ from fsgen.evaluation.funit import classifiers
 from fsgen.evaluation.funit import protocol as funit_protocol
 from fsgen.evaluation.funit.splits import LabelledImages, Split, open_labelled
 from fsgen.evaluation.protocols import Request, checked_request
-from fsgen.evaluation.report import write_report
+from fsgen.evaluation.report import write_evaluation
 from fsgen.features import classifier, weight_files
 from fsgen.features.dipd import Dipd
 from fsgen.features.inception import Inception
@@ -278,7 +278,7 @@ def test_the_report_says_what_was_done_and_the_page_shows_it(funit, seen, unseen
     found = evaluate(
         funit, real=unseen, content=seen, protocol="funit", samples=10, metrics=OWN[:3], device="cpu"
     )
-    paths = write_report(found, tmp_path, study=True)
+    paths = write_evaluation(found, tmp_path, study=True)
     assert [path.name for path in paths] == ["report.json", "report.html", "study.html"]
     report = json.loads(paths[0].read_text())["evaluation"]
     assert report == json.loads(json.dumps(found.plain()))
@@ -313,7 +313,7 @@ def test_reports_of_translations_are_compared(funit, seen, unseen, tmp_path):
         folder.mkdir()
         found = evaluate(funit, real=unseen, content=seen, protocol="funit", samples=4,
                          metrics=["top1_unseen"])  # fmt: skip
-        write_report(found, folder)
+        write_evaluation(found, folder)
     side = compare(folders, device="cpu")
     assert [report["evaluation"]["rows"][0]["name"] for report in side.reports] == ["K = 5", "K = 5"]
     assert "top-1 (unseen)" in side.write(tmp_path / "compared")[1].read_text()
