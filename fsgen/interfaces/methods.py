@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast
 
@@ -24,11 +24,11 @@ Judge = Callable[..., "Tensor"]
 class Claim(StrEnum):
     """A decision that only one method of a stack may make."""
 
-    LATENTS = "what latents are drawn"  # which inputs G is trained on
-    FREEZING = "how weights are held"  # a penalty or a parametrisation of the weights
-    WEIGHTS_G = "which weights of G stay"
-    WEIGHTS_D = "which weights of D stay"
-    DISCRIMINATOR = "what judges"  # what computes the logits
+    LATENTS = "which latents are drawn"  # the inputs G is trained on
+    FREEZING = "how weights are constrained"  # a penalty or a parametrisation of the weights
+    WEIGHTS_G = "which weights of G are trained"
+    WEIGHTS_D = "which weights of D are trained"
+    DISCRIMINATOR = "what computes the logits"
     LOSS = "the loss"  # in place of the adversarial loss
 
     __hash__ = str.__hash__
@@ -135,14 +135,13 @@ class Technique(Generic[OptionsT]):
     adapts: ClassVar[bool] = False  # makes no sense without a source
     starts: ClassVar[Literal["g", "g_ema"]] = "g"  # the source's generator to start from
     Options: ClassVar[type] = NoOptions
-    """A frozen dataclass, one field a flag ``--NAME-FIELD``; ``help`` and ``choices`` in its metadata."""
+    """A frozen dataclass, one field a flag ``--NAME-FIELD``; ``help`` and ``choices`` in its metadata.
+
+    A method replaces ``self.options`` by resolved ones where an option is ``auto``; runs record those.
+    """
 
     def __init__(self, options: OptionsT | None = None) -> None:
         self.options: OptionsT = cast("OptionsT", self.Options()) if options is None else options
-
-    def resolve(self, **values: Any) -> None:
-        """Replace options given as ``auto`` by what they came to, for the resolved configuration."""
-        self.options = replace(cast(Any, self.options), **values)
 
 
 class TrainingFree(Technique[OptionsT]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fsgen.errors import Code, FsgenError
@@ -103,7 +103,7 @@ class ADA(Method[ADAOptions]):
             # p: [] float32; seen: [2], the sum of signs since p last changed, and their number
             self.buffers = {"p": torch.zeros([]), "seen": torch.zeros(2, device=context.device)}
             self.buffers["kimg"] = torch.tensor(self.kimg, dtype=torch.float64)
-        self.resolve(interval=str(self.interval), kimg=repr(self.kimg))
+        self.options = replace(self.options, interval=str(self.interval), kimg=repr(self.kimg))
 
     def _interval(self, batch: int) -> int:
         return {"nvidia": 4, "rosinality": 256, "cdc": COUNTED // batch + 1}[self.options.rule]

@@ -103,7 +103,7 @@ class BSA(Method[BSAOptions]):
         super().__init__(options)
         self.weight = number_or_auto("--bsa-perceptual", self.options.perceptual)  # once known
         if self.weight is not None:
-            self.resolve(perceptual=repr(self.weight))
+            self.options = replace(self.options, perceptual=repr(self.weight))
         self._targets: dict[str, Tensor] = {}  # VGG16's maps of all images, which do not change
 
     # ---- before step 0 -------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class BSA(Method[BSAOptions]):
             context.say(f"bsa compares pixels alone: {error.message} ({error.hint})")
         if self.weight is None:
             self.weight = 0.001
-        self.resolve(perceptual=repr(self.weight))
+        self.options = replace(self.options, perceptual=repr(self.weight))
 
     def add_modules(self, g: Module, d: Module) -> None:
         import torch

@@ -7,7 +7,7 @@ most (large Fisher information) are kept near the source's; the others are free 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fsgen.config import number_or_auto
@@ -55,7 +55,7 @@ class EWC(Method[EWCOptions]):
         self.anchor: dict[str, Tensor] = {}  # theta_S
         self.penalised: tuple[list[Tensor], ...] = ()  # in a run: G's weights, theta_S, F
         if self.weight is not None:
-            self.resolve(lambda_=repr(self.weight))
+            self.options = replace(self.options, lambda_=repr(self.weight))
 
     def setup(self, context: MethodContext) -> None:
         """Estimate F and choose lambda, or take both from a saved run."""
@@ -71,7 +71,7 @@ class EWC(Method[EWCOptions]):
         if self.weight is None:
             self.weight = self._choose(context)
         self.buffers["lambda"] = torch.tensor(self.weight, dtype=torch.float64)
-        self.resolve(lambda_=repr(self.weight))
+        self.options = replace(self.options, lambda_=repr(self.weight))
 
     def _set_fisher(self, fisher: dict[str, Tensor]) -> None:
         self.fisher = fisher

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from fsgen.errors import Code, FsgenError
 from fsgen.interfaces import Claim, Family, Filters, Method, MethodContext, NetworkName, Spec, Trait
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from torch import Tensor
 
-OptionsT = TypeVar("OptionsT")
+OptionsT = TypeVar("OptionsT", bound="DataclassInstance")
 
 
 class FilterSelection(Method[OptionsT]):
@@ -79,5 +81,5 @@ class FilterSelection(Method[OptionsT]):
     def resolve_length(self, option: str, published: int, of: int, steps: int) -> int:
         """The length given, or ``published`` of a run of ``of`` steps, the same share of a shorter one."""
         length = self.lengths.setdefault(option, max(1, min(published, round(published * steps / of))))
-        self.resolve(**{option: str(length)})
+        self.options = replace(self.options, **{option: str(length)})
         return length
