@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 import fsgen
-from fsgen.atomic import atomic
+from fsgen.atomic import write_text
 from fsgen.config import PlainDict
 from fsgen.data import image_output
 from fsgen.interfaces import Generator, Inputs, Module, TrainingState
@@ -128,9 +128,9 @@ def write_report(
         shots=job.shots.pixels[:SHOTS], history=folder.history(), change=change or {},
         grid=torch.from_numpy(np.array(Image.open(grid).convert("RGB"))).permute(2, 0, 1),
     )  # fmt: skip
-    page = report_page.render(report_json.update(folder.path, {"run": run}), contents)
-    with atomic(folder.path / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    report = report_json.update(folder.path, {"run": run})
+    report.pop("evaluation", None)  # of the weights before a run was resumed
+    write_text(folder.path / "report.html", report_page.render(report, contents))
 
 
 def _plot(job: TrainingJob, change: dict[str, float]) -> None:

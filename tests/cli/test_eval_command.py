@@ -72,9 +72,10 @@ def test_a_gate_fails_with_1_after_the_report_is_written(cli, run, real_images, 
 
 
 def test_a_dry_run_says_what_would_be(cli, run, real_images, tmp_path):
+    page = (tmp_path / "run" / "report.html").read_bytes()
     shown = cli("eval", run, "--real", real_images, "--dry-run", "--protocol", "default")
     assert shown.code == 0 and "samples = 1000" in shown.out and 'protocol = "default"' in shown.out
-    assert not (tmp_path / "run" / "report.html").exists()
+    assert (tmp_path / "run" / "report.html").read_bytes() == page
 
 
 @pytest.mark.parametrize(

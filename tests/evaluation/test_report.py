@@ -16,7 +16,7 @@ from fsgen.evaluation.compare import compare
 from fsgen.evaluation.evaluate import evaluate
 from fsgen.evaluation.report import page_contents, report_folder, write_evaluation
 from fsgen.io import report_json
-from fsgen.training.adapt import adapt
+from fsgen.training.adapt import adapt, resume
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +50,22 @@ def test_a_runs_report_keeps_what_the_run_was_and_adds_what_it_was_found_to_be(r
     again = evaluate(run, real=real_images, samples=12, seed=5)
     write_evaluation(again, run)
     assert json.loads((run / "report.json").read_text())["evaluation"]["settings"]["seed"] == 5
+
+
+def test_the_page_of_a_run_has_scores_of_its_own_weights_only(run, real_images):
+    def text():
+        return (run / "report.html").read_text(encoding="utf-8")
+
+    told = json.loads((run / "report.json").read_text())["run"]
+    hashes = (told["model"]["hash"], told["source"]["hash"])
+    charts = ("Losses", "EWC penalty", "Rate of change")
+    for part in (*hashes, *charts, "grid of samples", "training image 5", "Not evaluated yet: fsgen eval"):
+        assert part in text(), part
+    write_evaluation(evaluate(run, real=real_images, samples=12), run)
+    assert "near copies" in text() and "Not evaluated" not in text()
+    resume(run, steps=3)
+    assert "near copies" not in text() and "Not evaluated yet" in text()
+    assert json.loads((run / "report.json").read_text())["run"]["model"]["hash"] in text()
 
 
 def test_every_part_of_a_report_is_documented(run, real_images):
