@@ -19,6 +19,7 @@ import fsgen
 from fsgen import registry
 from fsgen.errors import Code, FsgenError
 from fsgen.interfaces import Family, Method, Technique, TrainingFree, Trait
+from fsgen.io.run_folder import ADAPTER
 from fsgen.methods.filter_selection import FilterSelection
 from fsgen.methods.stack import Stack, check_fits
 from fsgen.models import model as models
@@ -133,6 +134,7 @@ def check_trained(source: Path, run: Path, technique: Stack | TrainingFree) -> N
         after = models.load(run).networks
         for network, before in model.networks.items():
             assert all(torch.equal(value, after[network][key]) for key, value in before.items())
+        assert not (run / ADAPTER).exists()
         return
     after = load_file(run / "state" / "latest.safetensors")
     for network, net in model.family.build(model.spec)._asdict().items():
@@ -147,6 +149,8 @@ def check_trained(source: Path, run: Path, technique: Stack | TrainingFree) -> N
         assert moved <= trained, f"frozen, but changed: {moved - trained}"
         assert trained - moved <= by_filter, f"trained, but unchanged: {trained - moved - by_filter}"
         assert moved or not trained
+        if network == "g":
+            assert (run / ADAPTER).exists() == (not trained), "written by methods that train what they add"
 
 
 def weight_of(state: dict[str, torch.Tensor], network: str, name: str) -> torch.Tensor:
