@@ -129,9 +129,9 @@ def two_steps(out: Path, source: Path, drawings: Path, stack: str, monkeypatch: 
 def check_trained(source: Path, run: Path, technique: Stack | TrainingFree) -> None:
     """Compare what has changed with what the methods say they train. Where filters are selected one by one, a
     whole layer may be frozen; tests/methods compare filters."""
-    model = models.load(source)
+    model = models.load_model(source)
     if not isinstance(technique, Stack):
-        after = models.load(run).networks
+        after = models.load_model(run).networks
         for network, before in model.networks.items():
             assert all(torch.equal(value, after[network][key]) for key, value in before.items())
         assert not (run / ADAPTER).exists()

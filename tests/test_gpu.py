@@ -19,7 +19,7 @@ SHOTS = Path(__file__).parent.parent / "examples" / "ten_sketches"
 
 
 def test_images_and_logits_equal_those_of_the_cpu() -> None:
-    model = models.load("peeps64")
+    model = models.load_model("peeps64")
     pictures, logits = {}, {}
     for device in ("cpu", "cuda"):
         g, d = model.generator(device=device), model.discriminator(device)

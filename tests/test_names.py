@@ -51,7 +51,6 @@ TERMS = ("held_out",)  # terms of the field that contain such a word
 OTHERS_TERMS = {  # terms of other people's formats and libraries: (file, word) -> whose
     ("training/plots.py", "figure"): "matplotlib's Figure",
 }
-PENDING: set[str] = set()  # rooms to be done; this set only shrinks
 
 REPEATED_MODULES = {"__init__", "family", "networks", "convert", "layers"}  # one per family package
 COMMANDS = set(re.findall(r'app\.command\("(\w+)"', (ROOT / "cli" / "app.py").read_text(encoding="utf-8")))
@@ -64,9 +63,6 @@ REPEATED_NAMES = {
     "Generator": "the Protocol, and each family's network",
     "Discriminator": "the Protocol, and each family's network",
 }
-PENDING_NAMES = {  # to be told apart; this set only shrinks
-    "load",
-}  # fmt: skip
 
 
 def words(name: str) -> list[str]:
@@ -106,8 +102,6 @@ def test_names_are_the_fields_terms(name):
                 for word in words(bearer)
                 if word in INSTEAD and (file, word) not in OTHERS_TERMS
             ]
-    if found and name in PENDING:
-        pytest.xfail("\n".join(found))
     assert not found, "\n".join(found)
 
 
@@ -130,9 +124,7 @@ def test_no_two_public_classes_or_functions_of_one_name():
                     own = room(path) if room(path) == "families" else path.relative_to(ROOT).as_posix()
                     places[node.name].add(own)
     repeated = {name: sorted(where) for name, where in places.items() if len(where) > 1}
-    assert not {
-        n: where for n, where in repeated.items() if n not in REPEATED_NAMES and n not in PENDING_NAMES
-    }
+    assert not {name: where for name, where in repeated.items() if name not in REPEATED_NAMES}
 
 
 def test_names_are_split_into_words():

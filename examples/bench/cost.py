@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     device = torch.device(given.device)
-    model = models.load(given.source)
+    model = models.load_model(given.source)
     g = model.generator(model.start, device)
     score = fishers.likelihood(model, "adversarial", device)
     batch = [(g.draw(BATCH, random.generator(0, "bench")).to(device), None)]

@@ -47,7 +47,7 @@ def apart(shapes: Path, out: Path) -> tuple[Path, Path]:
 
 def run(avatars: Path, shapes: Path, out: Path, seeds: list[int]) -> None:
     others, ten = apart(shapes, out)
-    source = models.load("peeps64")
+    source = models.load_model("peeps64")
     judges = {target: Judge.of(avatars, target) for target in TARGETS}
     judges["shapes"] = Judge(avatars, others, ten)
     for target, judge in judges.items():

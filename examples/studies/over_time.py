@@ -48,7 +48,7 @@ class Judged:
     """Judges the states that a run saves, each while the next step is being made."""
 
     def __init__(self, run: Path, judge: Judge) -> None:
-        self.run, self.judge, self.source = run, judge, models.load("peeps64")
+        self.run, self.judge, self.source = run, judge, models.load_model("peeps64")
         start = self.source.networks[self.source.start]
         importance = fisher("peeps64", samples=EWC.Options().samples, device="cpu").diagonal
         self.start, self.importance = start, importance  # theta_S and F
@@ -76,7 +76,9 @@ def run(
     early_stopping.BUDGET = -1.0  # never enough
     for target in targets:
         judge, few = Judge.of(avatars, target), load_images(avatars / f"ten_{target}", 64)
-        start = early_stopping.EarlyStopping(models.load("peeps64"), few, Stack(), torch.device("cpu")).start
+        start = early_stopping.EarlyStopping(
+            models.load_model("peeps64"), few, Stack(), torch.device("cpu")
+        ).start
         for seed in seeds:
             for method in methods:
                 made = out / f"{target}-{method}-{seed}"

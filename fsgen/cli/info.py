@@ -34,7 +34,7 @@ def info(
         return
     from fsgen.models import model as models
 
-    show(models.load(what), str(models.find(what)), as_json)
+    show(models.load_model(what), str(models.find(what)), as_json)
 
 
 def show(model: Model, path: str, as_json: bool) -> None:

@@ -198,7 +198,7 @@ def _at(images: EvaluationSet, request: Request, turn: int) -> EvaluationSet:
 def _open(path: str | Path, request: Request, callbacks: Callbacks) -> EvaluationSet:
     """Open what is to be evaluated: a model's samples or images."""
     if not image_sets.is_images(path):
-        model, seeds = models.load(path), request.sample_seeds()
+        model, seeds = models.load_model(path), request.sample_seeds()
         if not conditioning_of(model).draws_alone:
             raise FsgenError(f"{path} translates images to classes: it needs the protocol funit",
                              code=Code.INCOMPATIBLE, where=path, hint=USAGE)  # fmt: skip

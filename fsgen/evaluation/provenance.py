@@ -19,7 +19,7 @@ BUNDLED = "peeps64"  # the model whose discriminator is used for images of unkno
 def find_source(evaluated: EvaluationSet, source: str | Path | None, metrics: Availability) -> Model | None:
     """Load the source named or recorded; None with a warning if it is not available."""
     if source is not None:
-        return models.load(source)
+        return models.load_model(source)
     if evaluated.model is None or not evaluated.model.about.get("source"):
         return None
     try:
@@ -38,7 +38,7 @@ def find_judge(evaluated: EvaluationSet, source: Model | None, metrics: Availabi
     metrics.warn(
         f"the source's discriminator is not available: near copies and diversity use that of {BUNDLED}"
     )
-    return models.load(BUNDLED)
+    return models.load_model(BUNDLED)
 
 
 def find_shots(

@@ -126,7 +126,7 @@ def _fisher(found: Evaluation, ran: dict[str, Any]) -> dict[str, float]:
     if not options:
         return {}
     try:
-        source = sampler.source_of(models.load(found.path))
+        source = sampler.source_of(models.load_model(found.path))
     except FsgenError:
         return {}
     kept = fisher_cache.cached(source, samples=options["samples"], proxy=options["proxy"], seed=ran["seed"])

@@ -65,7 +65,7 @@ def pull(
     callbacks = callbacks or Callbacks()
     entry = catalog().get(source)
     if entry is not None and entry.url.startswith("bundled:"):
-        found = models.load(source)
+        found = models.load_model(source)
         return Pulled(source, models.find(source), found, ("ships with fsgen: nothing to fetch",))
     name = _name(name or (source if entry else _stem(source)))
     target = sources_dir() / f"{name}.safetensors"
@@ -166,7 +166,7 @@ def import_file(
         FsgenError: as ``read_foreign``; no known family, or not the entry's; inconsistent tensors.
     """
     if path.is_file() and checkpoint.header(path) is not None:
-        return models.load(path), ("native file: copied unchanged",)
+        return models.load_model(path), ("native file: copied unchanged",)
     foreign = read_foreign(path, beside=beside)
     family = _recognise(foreign, path)
     if entry and entry.family != family.name:

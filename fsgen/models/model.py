@@ -212,7 +212,7 @@ def _in_run(path: Path) -> Path:
     raise FsgenError(message, code=Code.NOT_FOUND, where=path, hint=hint)
 
 
-def load(name: str | Path) -> Model:
+def load_model(name: str | Path) -> Model:
     """Load the model of a run folder, a native file or a name.
 
     Raises:

@@ -139,7 +139,7 @@ def load(path: str | Path, *, adapter: str | Path | None = None, device: str = "
     Raises:
         FsgenError: not found, truncated, not a model, or an adapter of another one.
     """
-    model = models.load(path)
+    model = models.load_model(path)
     return ready(model if adapter is None else Adapter.load(adapter).apply(model), device)
 
 
@@ -169,7 +169,7 @@ def source_of(model: Model) -> Model:
             code=Code.NOT_FOUND, where="--other", hint=OTHER,
         )  # fmt: skip
     try:
-        found = models.load(origin["name"])
+        found = models.load_model(origin["name"])
     except FsgenError as error:
         raise FsgenError(
             f"the source of this model is gone: {error.message}",

@@ -76,7 +76,7 @@ def write(request: SampleRequest, callbacks: Callbacks) -> list[Path]:
             hint="give --out a name ending in .png",
         )
     loaded = _ready(request)
-    beside = sampler.ready(models.load(request.compare), request.device) if request.compare else None
+    beside = sampler.ready(models.load_model(request.compare), request.device) if request.compare else None
     make_folder(
         request.out.parent if one else request.out
     )  # better refused now than after the pictures are made
@@ -128,14 +128,14 @@ def _batches(request: SampleRequest, loaded: Loaded) -> Iterator[torch.Tensor]:
 
 def _model(request: SampleRequest) -> Model:
     """The requested model, mixed with another if requested."""
-    found = models.load(request.model)
+    found = models.load_model(request.model)
     if request.strength is None and request.swap_above is None:
         if request.other:
             raise FsgenError(
                 "--other is of use with --strength or --swap-above only", code=Code.USAGE, where="--other"
             )
         return found
-    other = models.load(request.other) if request.other else sampler.source_of(found)
+    other = models.load_model(request.other) if request.other else sampler.source_of(found)
     if request.strength is not None:
         found = sampler.blend(other, found, request.strength)
     if request.swap_above is not None:

@@ -70,7 +70,7 @@ def adapt(
     """
     callbacks = callbacks or Callbacks()
     asked: AdaptOptions = AdaptOptions.of(values)
-    found = models.load(asked.source)
+    found = models.load_model(asked.source)
     technique = technique_of(asked.method or "", options or {})
     _check(technique, found)
     if asked.mirror and isinstance(technique, Stack) and not technique.adversarial:

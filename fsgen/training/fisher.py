@@ -53,7 +53,7 @@ def fisher(
     Raises:
         FsgenError: unknown proxy, no discriminator for ``adversarial``, fewer than 1 sample.
     """
-    found, target = models.load(source), devices.pick(device)
+    found, target = models.load_model(source), devices.pick(device)
     if dry_run:
         about, path = plan(found, samples, proxy, seed)
         likelihood(found, proxy, target, weights_dir)

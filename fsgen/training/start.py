@@ -25,7 +25,7 @@ from fsgen.training.run_options import RunConfig
 def source_of_run(config: RunConfig) -> Model:
     """The source of a run, or the untrained model it starts from."""
     if config.fresh is None:
-        return models.load(config.source)
+        return models.load_model(config.source)
     shape: PlainDict = {"width": None} | config.fresh  # a TOML file has no None
     return models.fresh(**shape, features=config.features, seed=config.seed)
 

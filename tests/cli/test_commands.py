@@ -24,7 +24,7 @@ def home(tmp_path, monkeypatch):
 
 def test_from_somebody_elses_file_to_pictures(cli, home, tmp_path, tiny, drawings):
     """The whole way, with names that would break shells and markup."""
-    state = models.load(tiny).networks["g_ema"]
+    state = models.load_model(tiny).networks["g_ema"]
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "their [bold]net.safetensors")
     pulled = cli("pull", "their [bold]net.safetensors", "--name", "theirs")
     assert pulled.code == 0 and "note: " in pulled.err and "no discriminator" in pulled.err
@@ -108,7 +108,7 @@ def test_json_is_all_there_is_on_stdout(cli, home, tmp_path, tiny, drawings):
         result = cli(*arguments, "--json")
         assert result.code == 0, result.err
         found[name] = json.loads(result.out)
-    model = models.load(tiny)
+    model = models.load_model(tiny)
     assert found["pull"]["hash"] == found["info of a file"]["hash"] == model.hash
     assert found["info of a file"]["title"] == ABOUT["title"] and found["info of a file"]["resolution"] == 16
     assert found["info of a file"]["parameters"]["d"] == sum(
@@ -121,7 +121,7 @@ def test_json_is_all_there_is_on_stdout(cli, home, tmp_path, tiny, drawings):
     assert len(found["fisher"]["layers"]) == len(model.family.layers(model.spec))
     assert found["dry run"]["run"]["steps"] == 1 and found["dry run"]["recipe"]["batch"] == 4
     assert found["adapt"]["path"] == "run" and found["resume"]["run"]["steps"] == 2
-    assert found["resume"]["run"]["model"]["hash"] == models.load(tmp_path / "run").hash
+    assert found["resume"]["run"]["model"]["hash"] == models.load_model(tmp_path / "run").hash
     assert found["sample"] == {
         "files": ["folder/seed00004.png", "folder/seed00006.png"], "seeds": [4, 6]
     }  # fmt: skip
@@ -172,7 +172,7 @@ def test_a_class_is_sampled(cli, tmp_path, drawings):
 def test_a_fisher_as_a_table_and_a_plot(cli, tmp_path, tiny):
     shown = cli("fisher", tiny, "--samples", 2, "--plot", "plot.png")
     assert shown.code == 0 and (tmp_path / "plot.png").exists()
-    model = models.load(tiny)
+    model = models.load_model(tiny)
     for layer, names in model.family.layers(model.spec).items():
         sizes = sum(dict(model.generator().named_parameters())[name].numel() for name in names)
         assert any(line.split()[:2] == [layer, f"{sizes:,}"] for line in shown.out.splitlines())

@@ -29,7 +29,7 @@ PULL_SWAV = (CATALOGUE["swav"].file, "fsgen pull metrics swav", "--weights-dir",
 
 
 def write_model(path, extra=None, name="stylegan2", **about):
-    source = models.load(make_source(path, name=name, **about.pop("spec", {})))
+    source = models.load_model(make_source(path, name=name, **about.pop("spec", {})))
     replace(source, about={**source.about, **about}, extra=extra or {}).save(path)
 
 

@@ -43,7 +43,7 @@ def test_failures(cli, monkeypatch, error, exit_code, expected):
     def fail(*args):
         raise error
 
-    monkeypatch.setattr("fsgen.models.model.load", fail)
+    monkeypatch.setattr("fsgen.models.model.load_model", fail)
     shown = cli("info", "peeps64", "--json")
     found = json.loads(shown.err)["error"]
     assert shown.code == exit_code and shown.out == "" and expected.items() <= found.items()

@@ -215,7 +215,7 @@ def test_unexpected_errors(cli, place, monkeypatch, error, code, message):
     def fail(*args, **options):
         raise error
 
-    monkeypatch.setattr("fsgen.models.model.load", fail)
+    monkeypatch.setattr("fsgen.models.model.load_model", fail)
     check(cli("info", "peeps64"), code, message)
     if code == 1:
         with pytest.raises(type(error)):  # python shows it, and where it came from

@@ -110,7 +110,7 @@ def test_lpips_is_the_mean_over_all_pairs_of_8_bit_pictures(real_images, alexnet
 
 def test_copies_are_told_from_the_sources_pictures_and_from_other_drawings(tmp_path, monkeypatch):
     monkeypatch.setattr(discriminators, "SAMPLES", 150)
-    source, shots = models.load("peeps64"), load_images(TEN, 64).pixels
+    source, shots = models.load_model("peeps64"), load_images(TEN, 64).pixels
     discriminator = discriminators.DiscriminatorJudge.of(source, shots[:8], torch.device("cpu"), 32)
     for i, image in enumerate(shots[:8]):
         picture(image).save(tmp_path / f"{i}.jpg", quality=60)
@@ -145,8 +145,8 @@ def test_a_run_knows_its_images_and_its_source(tiny, drawings, real_images, tmp_
     assert [row["name"] for row in report.rows] == [str(run), "source", "real"]
     assert all({"near_copies", "diversity"} <= set(row["metrics"]) for row in report.rows)
     assert report.shots["digest"] == load_images(shots, 16).digest
-    assert report.source["hash"] == models.load(tiny).hash
-    assert report.what["hash"] == models.load(run).hash
+    assert report.source["hash"] == models.load_model(tiny).hash
+    assert report.what["hash"] == models.load_model(run).hash
     alone = evaluate(tiny, real=real_images, shots=shots, samples=20).rows[0]["metrics"]
     assert report.rows[1]["metrics"] == alone
 
@@ -239,7 +239,7 @@ def test_the_report_is_json_with_its_provenance(tiny, real_images, drawings, tmp
         "path": str(real_images), "count": 6, "digest": load_images(real_images, 8).digest, "skipped": 0
     }  # fmt: skip
     assert read["shots"]["count"] == 5
-    assert read["what"]["hash"] == models.load(tiny).hash == read["near_copy"]["discriminator"]
+    assert read["what"]["hash"] == models.load_model(tiny).hash == read["near_copy"]["discriminator"]
     settings = read["settings"]
     assert (settings["samples"], settings["truncation"], settings["seed"]) == (4, 0.7, 2)
     assert read["near_copy"]["source_samples"] == 40

@@ -23,14 +23,14 @@ def whole(images, batch, most=1000):
 
 @pytest.mark.parametrize("batch", [1, 3, 50])
 def test_a_model_is_its_seeds_as_8_bit_pictures(tiny, batch):
-    images = image_sets.sample_set(models.load(tiny), "name", "subject", range(4, 9), 0.7, CPU)
+    images = image_sets.sample_set(models.load_model(tiny), "name", "subject", range(4, 9), 0.7, CPU)
     assert torch.equal(whole(images, batch), sampler.load(tiny, device="cpu").sample(5, 4, 0.7))
     assert torch.equal(whole(images, batch, most=2), whole(images, 5)[:2])
     assert (images.n, images.resolution, images.channels) == (5, 16, 3)
 
 
 def test_what_is_looked_at_is_named_exactly(tiny):
-    model = models.load(tiny)
+    model = models.load_model(tiny)
     keys = {
         image_sets.sample_set(model, "name", "source", seeds, truncation, CPU).key
         for seeds in (range(4), range(5), range(1, 5)) for truncation in (0.7, 1.0)

@@ -213,4 +213,4 @@ def test_one_readable_real_is_not_a_set(run, real_images, tmp_path):
 def test_grey_models_are_measured_too(tmp_path, real_images):
     grey = make_source(tmp_path / "grey.safetensors", channels=1)
     found = evaluate(grey, real=real_images, samples=10)
-    assert found.metrics["diversity"] > 0 and models.load(grey).spec["channels"] == 1
+    assert found.metrics["diversity"] > 0 and models.load_model(grey).spec["channels"] == 1

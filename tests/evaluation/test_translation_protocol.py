@@ -104,11 +104,11 @@ class Puppeteer(Model):
 @pytest.fixture
 def puppet(funit, monkeypatch):
     """A function that puts a puppet in place of every model."""
-    real = models.load(funit)
+    real = models.load_model(funit)
 
     def placed(keeps_content: bool) -> str:
         model = Puppeteer(real.family, real.spec, real.networks, keeps_content=keeps_content)
-        monkeypatch.setattr(models, "load", lambda path: model)
+        monkeypatch.setattr(models, "load_model", lambda path: model)
         return "puppet"
 
     return placed
@@ -123,7 +123,7 @@ def of(found, name: str) -> dict[str, float]:
 
 
 def both(model, seen, unseen) -> list[LabelledImages]:
-    found = models.load(model)
+    found = models.load_model(model)
     return [open_labelled(path, "--real", found, "crop", print, least=2) for path in (seen, unseen)]
 
 
@@ -181,7 +181,7 @@ def test_figures_are_those_of_the_definition(funit, seen, pair, inception_file, 
     known, given = both(funit, seen, pair)
     split = Split.of(given, [1, 2], 5, 4)
     rows = torch.randperm(18, generator=random.generator(4, "contents"))[:2]
-    contents, g = known.images.floats(rows), models.load(funit).generator()
+    contents, g = known.images.floats(rows), models.load_model(funit).generator()
     judge = classifiers.train_classifiers(["all"], known, given, split, request(4), Callbacks())["all"]
     dipd, inception = Dipd(Lpips("vgg", vgg16_file)), Inception(inception_file)
     right, distances, fids = [], [], []
@@ -361,7 +361,7 @@ def test_what_cannot_be_judged_is_refused(funit, tiny, seen, unseen, drawings, t
 
 
 def test_classes_of_the_training_are_not_unseen(funit, seen, unseen, tmp_path):
-    model = models.load(funit)
+    model = models.load_model(funit)
     names = ["red", "green", "lime"]
     trained = Model(model.family, model.spec, model.networks, {**model.about, "classes": names})
     trained.save(tmp_path / "trained.safetensors")

@@ -280,7 +280,7 @@ def test_a_small_one_is_trained_from_nothing(tmp_path, folders):
         draw_images(images / name, 3)
     run = train(images, out=tmp_path / "run", family="biggan", size=32, width=2, steps=2, device="cpu",
                 recipe={"batch": 4}, classes=folders)  # fmt: skip
-    model = models.load(run)
+    model = models.load_model(run)
     assert model.spec["c_dim"] == (2 if folders else 0)
     assert any(not torch.equal(x, model.networks["g_ema"][key]) for key, x in model.networks["g"].items())
     assert len(fsgen.load(run, device="cpu").sample(2)) == 2

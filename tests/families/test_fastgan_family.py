@@ -16,7 +16,7 @@ from fsgen.families.fastgan import convert, networks
 from fsgen.families.fastgan.family import SIZES, FastGAN
 from fsgen.importers.pull import import_file
 from fsgen.interfaces import Foreign, Inputs, Networks, Spec
-from fsgen.models.model import load
+from fsgen.models.model import load_model
 
 FAMILY = FastGAN()
 TINY: Spec = SPECS["fastgan"]
@@ -191,7 +191,7 @@ def test_both_published_files(tmp_path, theirs, prefix):
         torch.testing.assert_close(value, other.networks["g"][key] * (0.9 if shrunk else 1))
     assert (one.family.name, one.spec) == ("fastgan", other.spec)
     other.save(tmp_path / "native.safetensors")
-    assert load(tmp_path / "native.safetensors").hash == other.hash
+    assert load_model(tmp_path / "native.safetensors").hash == other.hash
 
 
 def test_a_bare_generator_and_one_from_the_hub(tmp_path):

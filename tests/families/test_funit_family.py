@@ -16,7 +16,7 @@ from fsgen.families.funit import convert
 from fsgen.families.funit.family import FUNIT
 from fsgen.importers.pull import import_file, pull
 from fsgen.interfaces import Foreign, Inputs, Networks
-from fsgen.models.model import load
+from fsgen.models.model import load_model
 
 FAMILY = FUNIT()
 SHAPES = {
@@ -186,7 +186,7 @@ def test_the_published_file(tmp_path, known, shape, legacy):
     assert any("no discriminator" in note for note in notes)
     assert any("128 px, as published" in note for note in notes) and model.spec["resolution"] == 128
     model.save(tmp_path / "native.safetensors")
-    again = load(tmp_path / "native.safetensors")
+    again = load_model(tmp_path / "native.safetensors")
     assert again.hash == model.hash and again.spec == model.spec
     content = pictures(1, shape.channels, 32, 32).float()
     inputs = Inputs(content=content, style=content[:, None])

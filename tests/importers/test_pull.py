@@ -41,7 +41,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def theirs(tmp_path, tiny):
     """The tiny source's average as a bare state dict of somebody else's."""
-    state = models.load(tiny).networks["g_ema"]
+    state = models.load_model(tiny).networks["g_ema"]
     save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "theirs.safetensors")
     return tmp_path / "theirs.safetensors"
 
@@ -58,7 +58,7 @@ def test_published_checkpoints_become_sources(home, path):
     said = []
     pulled = pull(str(path), name="mine", callbacks=Callbacks(say=said.append))
     assert pulled.path == home / "sources" / "mine.safetensors" and f"reading {path}" in said
-    model = models.load("mine")
+    model = models.load_model("mine")
     assert model.hash == pulled.model.hash and {"g_ema"} <= set(model.networks) <= {"g", "g_ema", "d"}
     provenance = model.about["provenance"]
     assert provenance["sha256"] == hash_file(path) and provenance["file"] == path.name
@@ -78,16 +78,19 @@ def test_a_bare_state_dict(home, theirs, tiny):
 
 
 def test_networks_that_share_their_tensors_become_two(tmp_path, tiny):
-    state = models.load(tiny).networks["g"]
+    state = models.load_model(tiny).networks["g"]
     torch.save({"g": state, "g_ema": state}, tmp_path / "tied.pt")
-    model = models.load(pull(str(tmp_path / "tied.pt")).path)
+    model = models.load_model(pull(str(tmp_path / "tied.pt")).path)
     assert all(torch.equal(value, model.networks["g_ema"][key]) for key, value in model.networks["g"].items())
 
 
 def test_a_native_file_keeps_what_it_says(tiny):
     pulled = pull(str(tiny), name="copy")
-    assert pulled.model.hash == models.load(tiny).hash
-    assert models.load("copy").about["licence"] == "CC0-1.0" and models.load("copy").about["title"] == "tiny"
+    assert pulled.model.hash == models.load_model(tiny).hash
+    assert (
+        models.load_model("copy").about["licence"] == "CC0-1.0"
+        and models.load_model("copy").about["title"] == "tiny"
+    )
     assert load_file(pulled.path).keys() == load_file(tiny).keys()
 
 
@@ -123,7 +126,7 @@ def test_names_that_are_taken_or_none(home, theirs, tiny):
         pull(str(tiny), name="one")
     assert (home / "sources" / "one.safetensors").read_bytes() == before
     pull(str(tiny), name="one", force=True)
-    assert models.load("one").hash == models.load(tiny).hash
+    assert models.load_model("one").hash == models.load_model(tiny).hash
     for force in (False, True):
         with refused(Code.EXISTS, "peeps64", "--name"):
             pull(str(tiny), name="peeps64", force=force)
@@ -292,4 +295,4 @@ def test_a_fisher_file_is_not_a_source(tmp_path, home, tiny):
 def test_sources_that_come_in_can_be_adapted(tmp_path, home, theirs, drawings):
     pull(str(theirs), name="mine")
     run = fsgen.adapt(drawings, out=tmp_path / "run", source="mine", method="finetune", steps=1, device="cpu")
-    assert models.load(run).about["source"]["name"] == "mine"  # a name stays a name
+    assert models.load_model(run).about["source"]["name"] == "mine"  # a name stays a name

@@ -92,7 +92,11 @@ def test_frozen_filters_are_bit_identical_and_modulated_the_others_tuned(
         drawings, out=tmp_path / "run", source=source, method="adam", steps=4, device="cpu",
         options={"adam": {"probe": "2", "samples": "4"}}, recipe={"batch": 4, **recipe},
     )  # fmt: skip
-    before, after, state = models.load(source), models.load(run), load_file(run / "state/latest.safetensors")
+    before, after, state = (
+        models.load_model(source),
+        models.load_model(run),
+        load_file(run / "state/latest.safetensors"),
+    )
     assert before.networks["g"].keys() == after.networks["g"].keys() and not after.extra
     nets, filters = before.family.build(before.spec), before.family.filters(before.spec)
     for who, net, last in (("g", nets.g, unfolded[-2]), ("d", nets.d, unfolded[-1])):

@@ -73,13 +73,15 @@ def test_scales_are_those_of_the_layers_that_scale(name):
 def test_a_run_trains_scales_and_shifts_and_nothing_else(tmp_path, source, drawings):
     run = adapt(tmp_path / "run", source, drawings)
     before, after = load_file(source), load_file(run / "model.safetensors")
-    family = models.load(source).family
+    family = models.load_model(source).family
     extra = {key for key in after if key.startswith("extra.")}
-    classes = models.load(source).spec.get("c_dim", 0)
+    classes = models.load_model(source).spec.get("c_dim", 0)
     assert extra == {"extra.bsa.z", "extra.bsa.temperature", *(["extra.bsa.y"] if classes else [])}
     assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items() if k not in extra}
     start = {key.removeprefix("g_ema."): value for key, value in before.items() if key.startswith("g_ema.")}
-    scales = {key for key, _ in models.load(source).generator().named_parameters() if family.scales(key)}
+    scales = {
+        key for key, _ in models.load_model(source).generator().named_parameters() if family.scales(key)
+    }
     for network in ("g", "g_ema"):  # both start as the moving average
         moved = {key for key, value in start.items() if not torch.equal(value, after[f"{network}.{key}"])}
         # the keys include buffers, so statistics, noise and singular vectors are unchanged too
@@ -255,7 +257,7 @@ def test_vgg16_is_used_where_its_weights_are_here(tmp_path, tiny, drawings, vgg1
     assert 0 < first["perceptual"] < math.inf and first["l1"] == pytest.approx(
         RunFolder(plain).history()[0]["l1"]
     )
-    assert models.load(compared).hash != models.load(plain).hash
+    assert models.load_model(compared).hash != models.load_model(plain).hash
     more = adapt(tmp_path / "c", tiny, drawings, options={"bsa": {"perceptual": "0.002"}})
     assert RunFolder(more).history()[0]["perceptual"] == pytest.approx(2 * first["perceptual"], rel=1e-4)
 
@@ -284,7 +286,7 @@ def test_latents_are_drawn_with_the_temperature(tmp_path, source, drawings):
     warm = adapt(tmp_path / "b", source, drawings, options={"bsa": {"temperature": 1.0}})
     few, many = (
         conditioning_of(model).inputs(model.generator(), range(4), "cpu").z
-        for model in map(models.load, (cold, warm))
+        for model in map(models.load_model, (cold, warm))
     )
     torch.testing.assert_close(few, 0.3 * many)
     shown = json.loads((cold / "report.json").read_text())["run"]["method"]["bsa"]
@@ -305,14 +307,16 @@ def test_messages_say_what_is_trained(tmp_path, source, drawings):
     said = []
     adapt(tmp_path / "run", source, drawings, steps=1, callbacks=Callbacks(say=said.append))
     line = next(line for line in said if line.startswith("bsa trains"))
-    family = models.load(source).family.name
+    family = models.load_model(source).family.name
     trains = {
         "stylegan2": "the style affines (the family stylegan2 has no normalisation)",
         "biggan": "the layers that compute the scales and shifts of normalisations",
     }
     assert line.startswith(f"bsa trains {trains.get(family, 'the scales and shifts of normalisations')}, ")
     trained = json.loads((tmp_path / "run" / "report.json").read_text())["run"]["trained_parameters"]
-    own = sum(v.numel() for k, v in models.load(tmp_path / "run").extra.items() if k != "bsa.temperature")
+    own = sum(
+        v.numel() for k, v in models.load_model(tmp_path / "run").extra.items() if k != "bsa.temperature"
+    )
     assert f" {trained - own:,} of " in line
 
 

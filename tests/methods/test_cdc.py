@@ -104,7 +104,7 @@ def test_hand_made_features():
 @pytest.mark.parametrize("kind", ["paper", "published"])
 @pytest.mark.parametrize("family", ["stylegan2", "dcgan"])
 def test_the_term_is_zero_at_the_source_and_grows_away_from_it(tmp_path, family, kind):
-    model = models.load(make_source(tmp_path / "s.safetensors", name=family))
+    model = models.load_model(make_source(tmp_path / "s.safetensors", name=family))
     method = CDC(CDC.Options(divergence=kind))
     method.setup(make_context(model.generator("g")))
     g = model.generator("g").train()
@@ -123,7 +123,7 @@ def test_the_term_is_zero_at_the_source_and_grows_away_from_it(tmp_path, family,
 
 
 def test_the_map_of_4_px_is_not_compared(tiny):
-    model = models.load(tiny)
+    model = models.load_model(tiny)
     g = model.generator("g")
     method = CDC()
     method.setup(make_context(model.generator("g").requires_grad_(False)))
@@ -139,7 +139,7 @@ def test_the_map_of_4_px_is_not_compared(tiny):
 
 
 def test_every_fourth_step_draws_near_the_seeds_anchors(tiny):
-    source = models.load(tiny).generator("g")
+    source = models.load_model(tiny).generator("g")
     methods = [CDC(CDC.Options(spread=0.01)) for _ in range(3)]
     for method, seed in zip(methods, (7, 7, 8), strict=True):
         method.setup(make_context(source, shots=3, seed=seed))
@@ -163,7 +163,7 @@ def test_every_fourth_step_draws_near_the_seeds_anchors(tiny):
 
 
 def test_anchors_are_not_mixed_with_other_styles(tiny):
-    model = models.load(tiny)
+    model = models.load_model(tiny)
     g, recipe = model.generator("g"), model.family.recipe(model.spec)
     z = g.draw(4, torch.Generator().manual_seed(0)).z
     for seed in range(5):
@@ -199,7 +199,7 @@ def test_a_patch_is_a_part_of_the_image(family, px, patch):
 
 
 def test_whole_images_at_anchors_and_patches_elsewhere(tiny):
-    model = models.load(tiny)
+    model = models.load_model(tiny)
     d = model.discriminator()
     plain = model.discriminator()
     method = CDC()

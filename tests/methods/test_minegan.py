@@ -49,7 +49,7 @@ def test_the_generator_is_frozen_for_its_share_of_the_steps_and_trained_after(tm
     # every parameter has a gradient: images depend on all of them
     moved = {key for key in before if not torch.equal(second[key], before[key])}
     assert moved == {key for key in before if "noise_const" not in key}
-    adapted, found = models.load(tmp_path / "a"), models.load(tiny)
+    adapted, found = models.load_model(tmp_path / "a"), models.load_model(tiny)
     assert any(
         not torch.equal(adapted.networks["d"][key], found.networks["d"][key]) for key in found.networks["d"]
     )
@@ -60,7 +60,7 @@ def test_the_miner_is_trained_and_images_are_drawn_with_it(tmp_path, tiny, drawi
         weights(run := adapt(tmp_path / f"{steps}", tiny, drawings, steps=steps))[1] for steps in (1, STEPS)
     )
     assert all(not torch.equal(first[key], last[key]) for key in first)
-    model = models.load(run)
+    model = models.load_model(run)
     g = model.generator()
     z = torch.cat([g.draw(1, random.generator(seed, "picture")).z for seed in range(3)])
     drawn = conditioning_of(model).inputs(g, range(3), "cpu").z
@@ -121,7 +121,7 @@ def test_the_mined_constant_is_folded_into_the_sources_keys(tmp_path, tiny, draw
 
 
 def test_styles_are_mixed_with_mined_latents(tiny):
-    g = models.load(tiny).generator()
+    g = models.load_model(tiny).generator()
     method = MineGAN()
     method.add_modules(g, None)
     z = g.draw(2, torch.Generator().manual_seed(0)).z

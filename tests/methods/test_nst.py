@@ -130,7 +130,7 @@ def test_a_run_writes_images_and_no_model(tmp_path, tiny, drawings, weights):
     }  # fmt: skip
     assert sorted(p.name for p in (run / "redrawn").iterdir()) == ["00000.png", "00001.png", "00002.png"]
     report = json.loads((run / "report.json").read_text())["run"]
-    assert report["model"] is None and report["source"]["hash"] == models.load(tiny).hash
+    assert report["model"] is None and report["source"]["hash"] == models.load_model(tiny).hash
     target = report["pictures"]["target"]
     assert report["pictures"] == {"folder": "redrawn", "count": 3, "target": target}
     assert target in {path.name for path in drawings.iterdir()} and any(target in line for line in said)

@@ -86,14 +86,14 @@ def test_frozen_and_pruned_filters_stay_between_estimates(beta1):
 
 def test_the_warm_up_trains_the_head_alone_then_the_layers_with_filters(tmp_path, drawings):
     source = make_source(tmp_path / "source.safetensors", name="dcgan")
-    before = models.load(source)
+    before = models.load_model(source)
     filters = before.family.filters(before.spec)
     for warmup, steps in (("4", 4), ("1", 4)):
         run = fsgen.adapt(
             drawings, out=tmp_path / warmup, source=source, method="rick", steps=steps, device="cpu",
             options={"rick": {"warmup": warmup, "every": "2"}}, recipe={"batch": 4},
         )  # fmt: skip
-        after = models.load(run)
+        after = models.load_model(run)
         assert before.networks["g"].keys() == after.networks["g"].keys() and not after.extra
         for who, net in zip("gd", before.family.build(before.spec), strict=True):
             moved = {key for key, _ in net.named_parameters()
@@ -108,8 +108,8 @@ def test_a_run_on_stylegan2(tmp_path, tiny, drawings):
     network is not, although path lengths depend on it."""
     run = fsgen.adapt(drawings, out=tmp_path / "run", source=tiny, method="rick", steps=5, device="cpu",
                       options={"rick": {"warmup": "1", "every": "2", "prune": 20.0}})  # fmt: skip
-    before, after = (models.load(path).networks for path in (tiny, run))
-    filters = models.load(tiny).family.filters(models.load(tiny).spec)
+    before, after = (models.load_model(path).networks for path in (tiny, run))
+    filters = models.load_model(tiny).family.filters(models.load_model(tiny).spec)
     g = {key: not torch.equal(value, after["g"][key]) for key, value in before["g"].items()
          if "noise_const" not in key and "w_avg" not in key}  # fmt: skip
     held = {key for layer in filters.layers["g"] for key in (layer.weight, *layer.also)}

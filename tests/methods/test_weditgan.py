@@ -39,7 +39,7 @@ def adapt(out: Path, source: Path, images: Path, **options: object) -> Path:
 
 def set_up(source: Path, **options: float) -> tuple[WeditGAN, torch.nn.Module]:
     """The method before its first step, and the generator with its offsets."""
-    method, g = WeditGAN(WeditGAN.Options(**options)), models.load(source).generator()
+    method, g = WeditGAN(WeditGAN.Options(**options)), models.load_model(source).generator()
     method.setup(SimpleNamespace(seed=0))
     method.add_modules(g.requires_grad_(False), None)
     return method, g
@@ -64,7 +64,7 @@ def test_there_is_an_offset_for_each_convolution_and_to_rgb(px):
 
 def test_each_offset_reaches_its_own_layer(tiny):
     """Slot l shifts the input of the l-th affine layer, in the order in which they run, and of no other."""
-    g = models.load(tiny).generator()
+    g = models.load_model(tiny).generator()
     layers = [module.affine for module in g.modules() if isinstance(module, ModulatedConv)]
     styles: list[Tensor] = []
     hooks = [layer.register_forward_hook(lambda m, given, out: styles.append(given[0])) for layer in layers]
@@ -167,7 +167,7 @@ def test_terms_are_weighted_losses_of_w_and_of_one_map_a_resolution(tiny):
 
 def test_regularisers_take_shifted_inputs(tiny):
     """Path lengths depend on the offsets; R1 on the real images alone."""
-    model = models.load(tiny)
+    model = models.load_model(tiny)
     method, g = set_up(tiny)
     recipe, noise = model.family.recipe(model.spec), torch.zeros(4, 3, 16, 16)
 
@@ -209,7 +209,7 @@ def test_a_run_trains_the_offsets_and_d_alone(run, tiny):
             assert not torch.equal(value, before[key]), key
         else:  # both are the network that the source's images are drawn with
             assert torch.equal(value, before[f"g_ema.{name}"]), key
-    g = models.load(tiny).generator()
+    g = models.load_model(tiny).generator()
     assert offsets.shape == (1, g.num_slots, g.w_dim)
     assert not torch.equal(offsets, set_up(tiny)[1].weditgan["offsets"])
     history = RunFolder(run).history()
@@ -218,7 +218,7 @@ def test_a_run_trains_the_offsets_and_d_alone(run, tiny):
 
 
 def test_the_models_images_are_the_shifted_sources(run, tiny):
-    model, g = models.load(run), models.load(tiny).generator()
+    model, g = models.load_model(run), models.load_model(tiny).generator()
     z = torch.cat([g.draw(1, random.generator(seed, "picture")).z for seed in range(3)])
     shift = model.extra["weditgan.offsets"].expand(3, -1, -1)
     with torch.no_grad():
@@ -229,9 +229,9 @@ def test_the_models_images_are_the_shifted_sources(run, tiny):
 
 
 def test_the_adapter_holds_the_offsets_and_where_they_belong(run, tiny):
-    source, adapter = models.load(tiny), Adapter.load(run / "adapter.safetensors")
+    source, adapter = models.load_model(tiny), Adapter.load(run / "adapter.safetensors")
     assert adapter.tensors.keys() == {"weditgan.offsets"}
-    assert torch.equal(adapter.tensors["weditgan.offsets"], models.load(run).extra["weditgan.offsets"])
+    assert torch.equal(adapter.tensors["weditgan.offsets"], models.load_model(run).extra["weditgan.offsets"])
     assert adapter.about["method"] == "weditgan" and adapter.about["licence"] == "CC0-1.0"
     assert adapter.about["base"] == {"title": "tiny", "hash": source.hash}
     assert (run / "adapter.safetensors").stat().st_size < (run / "model.safetensors").stat().st_size / 5
@@ -249,7 +249,7 @@ def test_the_adapter_on_its_base_draws_the_runs_images(run, tiny, tmp_path):
 
 def test_another_base_is_refused(run, tiny, tmp_path):
     other = make_source(tmp_path / "other.safetensors", networks=("g",))
-    with refused(Code.CHANGED, "tiny", models.load(tiny).hash):
+    with refused(Code.CHANGED, "tiny", models.load_model(tiny).hash):
         fsgen.load(other, adapter=run / "adapter.safetensors", device="cpu")
     with refused(Code.CHANGED, "tiny adapted with weditgan"):  # the adapted model holds the offsets already
         fsgen.load(run, adapter=run / "adapter.safetensors", device="cpu")

@@ -56,7 +56,7 @@ def source(tmp_path, pictures):
 
 
 def test_a_model_of_instances_is_trained_and_keeps_them(source, pictures):
-    model = models.load(source)
+    model = models.load_model(source)
     assert model.about["features"] == "colours" and model.spec["h_dim"] == DIM
     kept = model.extra["conditions"]
     assert kept.shape == (9, DIM)
@@ -69,7 +69,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, pictures, one_thread):
     whole = train(pictures, out=tmp_path / "whole", steps=4, **options)
     part = train(pictures, out=tmp_path / "part", steps=2, **options)
     resume(part, steps=4)
-    assert models.load(whole).hash == models.load(part).hash
+    assert models.load_model(whole).hash == models.load_model(part).hash
 
 
 def test_the_feature_network_is_loaded_once(tmp_path, source, built, drawings, pictures):
@@ -139,11 +139,11 @@ def test_mirroring_flips_instances_too(tmp_path, pictures, monkeypatch, one_thre
     assert len(extracted) == 1
     run = train(pictures, out=tmp_path / "run", steps=2, mirror=True, **options)
     assert len(extracted) == 3 and torch.equal(extracted[1].flip(3), extracted[2])
-    kept = models.load(run).extra["conditions"]
+    kept = models.load_model(run).extra["conditions"]
     torch.testing.assert_close(kept, instances.features_of(MeanColours(), extracted[0]))
     part = train(pictures, out=tmp_path / "part", steps=1, mirror=True, **options)
     resume(part, steps=2)
-    assert models.load(run).hash == models.load(part).hash
+    assert models.load_model(run).hash == models.load_model(part).hash
     extracted.clear()
     fsgen.adapt(pictures, out=tmp_path / "swap", source=run, method="instances", mirror=True, device="cpu")
     assert len(extracted) == 1  # nothing is trained: pictures are drawn after the images as they are
@@ -151,7 +151,7 @@ def test_mirroring_flips_instances_too(tmp_path, pictures, monkeypatch, one_thre
 
 def test_instances_are_swapped_without_training(tmp_path, source, drawings):
     run = fsgen.adapt(drawings, out=tmp_path / "run", source=source, method="instances", device="cpu")
-    before, after = models.load(source), models.load(run)
+    before, after = models.load_model(source), models.load_model(run)
     for name, state in before.networks.items():
         assert all(torch.equal(value, after.networks[name][key]) for key, value in state.items()), name
     assert after.extra["conditions"].shape == (5, DIM)
@@ -159,7 +159,7 @@ def test_instances_are_swapped_without_training(tmp_path, source, drawings):
     drawn = fsgen.load(run, device="cpu").sample(6)
     assert not torch.equal(drawn, fsgen.load(source, device="cpu").sample(6))
     resume(run)
-    assert models.load(run).hash == after.hash
+    assert models.load_model(run).hash == after.hash
 
 
 def test_other_methods_adapt_a_model_of_instances(tmp_path, source, drawings, monkeypatch):
@@ -170,7 +170,7 @@ def test_other_methods_adapt_a_model_of_instances(tmp_path, source, drawings, mo
             drawings, out=tmp_path / method, source=source, method=method, options=options, steps=2,
             device="cpu",
         )  # fmt: skip
-        assert models.load(run).extra["conditions"].shape == (5, DIM)
+        assert models.load_model(run).extra["conditions"].shape == (5, DIM)
     one = draw_images(tmp_path / "one", 1)
     fsgen.adapt(one, out=tmp_path / "single", source=source, method="finetune", steps=1, device="cpu")
 
@@ -223,7 +223,7 @@ def test_refusals(tmp_path, tiny, source, drawings, pictures):
     told = fsgen.adapt(
         drawings, out=tmp_path / "told", source=mute, features="colours", method="instances", device="cpu"
     )
-    assert models.load(told).about["features"] == "colours"
+    assert models.load_model(told).about["features"] == "colours"
     other = make_source(tmp_path / "other.safetensors", **AFTER | {"h_dim": 7})
     with refused(Code.INCOMPATIBLE, "--features", "'colours'", "12 features", "tiny", "7"):
         fsgen.adapt(drawings, out=tmp_path / "run", source=other, features="colours", method="instances")

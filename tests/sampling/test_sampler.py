@@ -56,7 +56,7 @@ def tile(sheet, column, row, gap_above=0):
 @pytest.mark.parametrize("noise", engine.NOISES)
 @pytest.mark.parametrize("labels", [{}, LABELS], ids=["plain", "conditional"])
 def test_a_seed_is_the_same_picture_whatever_the_batch(tmp_path, labels, noise):
-    loaded = models.load(make_source(tmp_path / "s.safetensors", **labels))
+    loaded = models.load_model(make_source(tmp_path / "s.safetensors", **labels))
     chosen = [7, 3, 11, 0, 5]
     whole = pictures(loaded, chosen, noise=noise, batch=5).int()
     for batch in (1, 2, 3):
@@ -70,11 +70,11 @@ def test_the_function_and_the_loaded_model_agree(tiny):
     ours = fsgen.load(tiny, device="cpu").sample(n=2, seed=5)
     assert ours.shape == (2, 3, 16, 16) and ours.dtype == torch.uint8
     assert torch.equal(ours, fsgen.sample(tiny, 2, seed=5, device="cpu"))
-    assert torch.equal(ours, pictures(models.load(tiny), [5, 6]))
+    assert torch.equal(ours, pictures(models.load_model(tiny), [5, 6]))
 
 
 def test_pictures_come_from_the_average(tmp_path, tiny):
-    whole = models.load(tiny)
+    whole = models.load_model(tiny)
     average = Model(whole.family, whole.spec, {"g_ema": whole.networks["g_ema"]}, {})
     other = Model(whole.family, whole.spec, {"g": whole.networks["g"]}, {})
     assert torch.equal(pictures(whole), pictures(average))
@@ -82,7 +82,7 @@ def test_pictures_come_from_the_average(tmp_path, tiny):
 
 
 def test_truncation(run):
-    loaded = models.load(run)
+    loaded = models.load_model(run)
     mean = pictures(loaded, truncation=0.0).int()
     assert (mean - mean[0]).abs().max() <= 1
     g = loaded.generator()
@@ -98,7 +98,7 @@ def test_truncation(run):
 
 
 def test_strength_is_exact_at_both_ends(run, tiny):
-    source, adapted = models.load(tiny), models.load(run)
+    source, adapted = models.load_model(tiny), models.load_model(run)
     assert engine.source_of(adapted).hash == source.hash
     ends = [engine.blend(source, adapted, strength).networks["g_ema"] for strength in (0.0, 1.0)]
     for mixed, exact in zip(ends, (source, adapted), strict=True):
@@ -111,7 +111,7 @@ def test_strength_is_exact_at_both_ends(run, tiny):
 
 
 def test_swapping_takes_the_layers_above(run, tiny):
-    ours, theirs = models.load(run), models.load(tiny)
+    ours, theirs = models.load_model(run), models.load_model(tiny)
     mixed = engine.swap_above(ours, theirs, 8).networks["g_ema"]
     for key, value in mixed.items():
         wanted = theirs if key.startswith("synthesis.b16") else ours
@@ -127,14 +127,14 @@ def test_swapping_takes_the_layers_above(run, tiny):
 
 
 def test_models_that_cannot_be_mixed(tmp_path, run, tiny):
-    source, adapted = models.load(tiny), models.load(run)
+    source, adapted = models.load_model(tiny), models.load_model(run)
     for strength in (-0.1, 1.1, float("nan")):
         with refused(Code.OUT_OF_RANGE, "--strength", strength):
             engine.blend(source, adapted, strength)
     for resolution in (16, 7, 0):
         with refused(Code.OUT_OF_RANGE, "--swap-above", f"{resolution} px", "4, 8"):
             engine.swap_above(source, adapted, resolution)
-    narrow = models.load(make_source(tmp_path / "narrow.safetensors", w_dim=5))
+    narrow = models.load_model(make_source(tmp_path / "narrow.safetensors", w_dim=5))
     with refused(Code.INCOMPATIBLE, "--other"):
         engine.blend(narrow, adapted, 0.5)
     with refused(Code.NOT_FOUND, "source", "--other SOURCE"):
@@ -204,13 +204,13 @@ def test_animations(tmp_path, run, suffix):
 def test_single_files_record_their_origin(tmp_path, run):
     made = write(tmp_path / "deep" / "folder", run, [3, 12])
     assert [path.name for path in made] == ["seed00003.png", "seed00012.png"]
-    expected = pictures(models.load(run), [3, 12])
+    expected = pictures(models.load_model(run), [3, 12])
     for path, picture, seed in zip(made, expected, ("3", "12"), strict=True):
         image = Image.open(path)
         assert np.array_equal(np.asarray(image), picture.permute(1, 2, 0).numpy())
         assert image.text == {
-            "Software": f"fsgen {fsgen.__version__}", "model": models.load(run).hash, "licence": "CC0-1.0",
-            "seed": seed, "truncation": "1.0",
+            "Software": f"fsgen {fsgen.__version__}", "model": models.load_model(run).hash,
+            "licence": "CC0-1.0", "seed": seed, "truncation": "1.0",
         }  # fmt: skip
 
 
@@ -218,7 +218,7 @@ def test_a_sheet(tmp_path, run):
     (path,) = write(tmp_path / "new" / "sheet.png", run, range(5), columns=2)
     sheet = Image.open(path)
     assert sheet.size == (2 * 18 - 2, 3 * 18 - 2) and sheet.text["seed"] == "0,1,2,3,4"
-    expected = pictures(models.load(run), range(5)).permute(0, 2, 3, 1).numpy()
+    expected = pictures(models.load_model(run), range(5)).permute(0, 2, 3, 1).numpy()
     for i in range(5):
         assert np.array_equal(tile(sheet, i % 2, i // 2), expected[i])
     assert (tile(sheet, 1, 2) == 255).all()
@@ -230,7 +230,7 @@ def test_pairs_from_the_same_latents(tmp_path, run, tiny):
     for i in range(4):
         column, strip = i % 2, i // 2 * (2 * 18 + 4)
         for row, model in ((0, tiny), (1, run)):
-            expected = pictures(models.load(model), range(4))[i].permute(1, 2, 0).numpy()
+            expected = pictures(models.load_model(model), range(4))[i].permute(1, 2, 0).numpy()
             assert np.array_equal(tile(sheet, column, row, strip), expected)
 
 
@@ -304,9 +304,9 @@ def test_models_by_name(tmp_path, tiny, run, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "home" / "sources").mkdir(parents=True)
     (tmp_path / "home" / "sources" / "mine.safetensors").write_bytes(tiny.read_bytes())
-    assert models.load("mine").hash == models.load(tiny).hash != models.load(run).hash
+    assert models.load_model("mine").hash == models.load_model(tiny).hash != models.load_model(run).hash
     (tmp_path / "mine").mkdir()  # a folder that happens to be called like it
-    assert models.load("mine").hash == models.load(tiny).hash
+    assert models.load_model("mine").hash == models.load_model(tiny).hash
     for name, code, named in (
         ("mime", Code.UNKNOWN_NAME, "did you mean 'mine'"),
         ("ffhq", Code.NOT_FOUND, "fsgen pull ffhq"),
@@ -315,22 +315,22 @@ def test_models_by_name(tmp_path, tiny, run, monkeypatch):
         ("home", Code.NOT_FOUND, "model.safetensors"),
     ):
         with refused(code, name, named):
-            models.load(name)
+            models.load_model(name)
 
 
 def test_files_that_are_no_models(tmp_path, tiny, run):
     truncated = tmp_path / "short.safetensors"
     truncated.write_bytes(tiny.read_bytes()[:-50])
     with refused(Code.DAMAGED, truncated, "copy it again"):
-        models.load(truncated)
+        models.load_model(truncated)
     (tmp_path / "theirs.pkl").write_bytes(b"\x80\x04N.")
     with refused(Code.DAMAGED, f"fsgen pull {tmp_path / 'theirs.pkl'}"):
-        models.load(tmp_path / "theirs.pkl")
+        models.load_model(tmp_path / "theirs.pkl")
     with refused(Code.UNSUPPORTED, run / "state" / "latest.safetensors", ": state"):
-        models.load(run / "state" / "latest.safetensors")
+        models.load_model(run / "state" / "latest.safetensors")
     (tmp_path / "text.safetensors").write_text("hello")
     with refused(Code.DAMAGED, tmp_path / "text.safetensors"):
-        models.load(tmp_path / "text.safetensors")
+        models.load_model(tmp_path / "text.safetensors")
 
 
 def with_header(tiny, path, change):

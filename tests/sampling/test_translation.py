@@ -35,7 +35,7 @@ def source(tmp_path_factory, classes):
 
 
 def test_a_model_that_translates_is_trained_and_stores_its_classes(source, classes):
-    model = models.load(source)
+    model = models.load_model(source)
     assert model.spec["c_dim"] == 3 and model.about["classes"] == ["cats", "dogs", "eels"]
     codes = model.extra["conditions"]
     assert codes.shape == (3, 64)
@@ -49,7 +49,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, classes, one_thread):
     whole = train(classes, out=tmp_path / "whole", classes=True, steps=3, **SMALL)
     part = train(classes, out=tmp_path / "part", classes=True, steps=1, **SMALL)
     resume(part, steps=3)
-    assert models.load(whole).hash == models.load(part).hash
+    assert models.load_model(whole).hash == models.load_model(part).hash
 
 
 def test_contents_styles_and_labels_belong_together(classes):
@@ -71,14 +71,14 @@ def test_contents_styles_and_labels_belong_together(classes):
 
 def test_a_class_is_stored_without_training(tmp_path, source, drawings):
     run = fsgen.adapt(drawings, out=tmp_path / "five_cats", source=source, method="classcode", device="cpu")
-    before, after = models.load(source), models.load(run)
+    before, after = models.load_model(source), models.load_model(run)
     for name, state in before.networks.items():
         assert all(torch.equal(value, after.networks[name][key]) for key, value in state.items()), name
     code = translation.code_of(before.generator(), load_images(drawings, 32).floats())
     torch.testing.assert_close(after.extra["conditions"], code)
     assert after.about["classes"] == [drawings.name]
     resume(run)
-    assert models.load(run).hash == after.hash
+    assert models.load_model(run).hash == after.hash
     with refused(Code.INCOMPATIBLE, "classcode", "--steps"):
         resume(run, steps=3)
 
@@ -86,11 +86,11 @@ def test_a_class_is_stored_without_training(tmp_path, source, drawings):
 def test_pictures_are_translated_in_their_order(tmp_path, source, drawings):
     loaded = fsgen.load(source, device="cpu").translating(drawings)
     pictures = loaded.sample(5, label="eels")
-    images, g = load_images(drawings, 32).floats(), models.load(source).generator()
+    images, g = load_images(drawings, 32).floats(), models.load_model(source).generator()
     from fsgen.interfaces import Inputs
 
     with torch.no_grad():
-        wanted = g(Inputs(content=images, h=models.load(source).extra["conditions"][[2] * 5]))
+        wanted = g(Inputs(content=images, h=models.load_model(source).extra["conditions"][[2] * 5]))
     assert (pictures.float() / 127.5 - 1 - wanted.clamp(-1, 1)).abs().max() < 0.01
     assert torch.equal(loaded.sample(2, seed=5, label="eels"), pictures[:2])  # round and round
     assert not torch.equal(loaded.sample(5, label="cats"), pictures)
@@ -115,4 +115,4 @@ def test_refusals(tmp_path, tiny, source, drawings, classes):
     assert not any((tmp_path / "run").glob("*"))
     again = fsgen.adapt(classes, out=tmp_path / "again", source=source, method="finetune", steps=1,
                         recipe={"batch": 2}, device="cpu")  # fmt: skip
-    assert models.load(again).extra["conditions"].shape == (3, 64)
+    assert models.load_model(again).extra["conditions"].shape == (3, 64)

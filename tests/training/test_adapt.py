@@ -51,7 +51,7 @@ def test_a_run_writes_all_its_files(tmp_path, tiny, drawings, real_plots):
         picture = Image.open(run / "plots" / f"{name}.png")
         assert len(picture.convert("L").getcolors(256)) > 10, name
 
-    source, adapted = models.load(tiny), models.load(run)
+    source, adapted = models.load_model(tiny), models.load_model(run)
     assert adapted.about["source"] == {"name": str(tiny), "hash": source.hash}
     assert adapted.about["licence"] == "CC0-1.0" and adapted.about["subject"] == "noise"
 
@@ -85,7 +85,7 @@ def test_images_far_from_the_source_are_warned_of(tmp_path, tiny, drawings, monk
         adapt(drawings, tmp_path / str(bound), tiny, callbacks=Callbacks(say=said.append))
         return [line for line in said if "warning" in line]
 
-    source, shots = models.load(tiny), load_images(drawings, 16)
+    source, shots = models.load_model(tiny), load_images(drawings, 16)
     far = domain_gap.relative_distance(source, shots, torch.device("cpu"))
     (line,) = warned(far * 0.99)
     assert f"{far:.1f} x" in line and "ffhq-256 (face)" in line
@@ -109,7 +109,7 @@ def test_grids_show_the_source_above_the_adapted(tmp_path, tiny, drawings):
             shown = sheet.crop((left, top, left + 16, top + 16))
             ours = fsgen.load(model, device="cpu").sample(1, seed)[0].permute(1, 2, 0)
             assert np.abs(np.asarray(shown, dtype=int) - ours.numpy()).max() <= 1
-    assert sheet.text["source"] == models.load(tiny).hash and sheet.text["step"] == "1"
+    assert sheet.text["source"] == models.load_model(tiny).hash and sheet.text["step"] == "1"
 
 
 @pytest.mark.parametrize("networks", [("g", "g_ema", "d"), ("g_ema", "d"), ("g", "d"), ("g_ema",)], ids=str)
@@ -136,7 +136,7 @@ def test_a_dry_run_checks_and_resolves_and_touches_nothing(tmp_path, tiny, drawi
     config = adapt(drawings, tmp_path / "run", tiny, "ewc", options=EWC, recipe={"lr": 0.5}, dry_run=True)
     assert not (tmp_path / "run").exists()
     assert config["recipe"]["lr"] == 0.5 and config["recipe"]["batch"] == 4
-    assert config["run"]["source_hash"] == models.load(tiny).hash
+    assert config["run"]["source_hash"] == models.load_model(tiny).hash
     assert config["method"]["ewc"]["lambda"] == "50.0"
 
 
@@ -176,7 +176,7 @@ def test_a_zip_is_a_folder_and_unreadable_files_are_left_out(tmp_path, tiny, dra
 def test_conditional_and_grey_sources(tmp_path, drawings, changes):
     source = make_source(tmp_path / "s.safetensors", **changes)
     run = adapt(drawings, tmp_path / "run", source, "ewc,diffaugment", options=EWC)
-    assert models.load(run).spec == models.load(source).spec
+    assert models.load_model(run).spec == models.load_model(source).spec
 
 
 # ---- options -----------------------------------------------------------------------------------------
@@ -303,13 +303,13 @@ def test_saving_and_drawing_more_often_changes_nothing(tmp_path, tiny, drawings,
 
 
 def test_a_huge_lambda_keeps_the_source(tmp_path, tiny, drawings):
-    source = models.load(tiny).generator("g")
+    source = models.load_model(tiny).generator("g")
     inputs = source.draw(16, torch.Generator().manual_seed(0))
     moved = {}
     for method, options in (("finetune", {}), ("ewc", {"ewc": {"lambda": 5e8, "samples": 16}})):
         run = adapt(drawings, tmp_path / method, tiny, method, 15, options=options, recipe={"lr": 0.01})
         with torch.no_grad():
-            change = source(inputs) - models.load(run).generator("g")(inputs)
+            change = source(inputs) - models.load_model(run).generator("g")(inputs)
         moved[method] = change.square().mean().sqrt().item()
     assert moved["ewc"] < moved["finetune"] / 4
 

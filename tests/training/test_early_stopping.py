@@ -129,8 +129,10 @@ def test_the_distance_is_that_of_the_model_if_the_run_ended(tmp_path, tiny, draw
     run = adapt(drawings, tmp_path / "run", tiny, stop="auto")
     (line,) = [line for line in RunFolder(run).history() if "distance" in line]
 
-    source, shots = models.load(tiny), load_images(drawings, 16)
-    assert line["distance"] == pytest.approx(distance(source, models.load(run), shots.floats()), abs=1e-4)
+    source, shots = models.load_model(tiny), load_images(drawings, 16)
+    assert line["distance"] == pytest.approx(
+        distance(source, models.load_model(run), shots.floats()), abs=1e-4
+    )
     stopping = early_stopping.EarlyStopping(source, shots, Stack(), torch.device("cpu"))
     assert stopping.start == pytest.approx(distance(source, source, shots.floats()), abs=1e-4)
     monkeypatch.setattr(early_stopping, "BUDGET", 0.5)

@@ -111,7 +111,7 @@ def test_a_cache_that_cannot_be_kept(tmp_path, tiny, monkeypatch):
 def test_it_is_the_mean_of_squared_gradients_at_theta_s(tmp_path, labels):
     source = make_source(tmp_path / "s.safetensors", **labels)
     found = fisher(source, samples=3, seed=5)
-    model = models.load(source)
+    model = models.load_model(source)
     g, d = model.generator("g"), model.discriminator()
     inputs = g.draw(3, random.generator(5, "fisher"))
     total = {name: torch.zeros_like(p) for name, p in g.named_parameters()}
@@ -133,7 +133,7 @@ def test_without_g_the_average_is_meant(tmp_path):
 
 def test_by_layer(tiny):
     found = fisher(tiny)
-    source = models.load(tiny)
+    source = models.load_model(tiny)
     means = found.by_layer()
     assert list(means) == list(source.family.layers(source.spec))
     sizes = {layer: sum(found.diagonal[n].numel() for n in names) for layer, names in found.layers.items()}
@@ -151,7 +151,7 @@ def test_written_where_asked_with_its_convention(tmp_path, tiny):
     tensors, header = checkpoint.read_file(tmp_path / "f.safetensors")
     assert equal(tensors, found.diagonal)
     assert header["convention"] == fisher_cache.CONVENTION and header["samples"] == 3 and header["seed"] == 0
-    assert header["proxy"] == "adversarial" and header["source_hash"] == models.load(tiny).hash
+    assert header["proxy"] == "adversarial" and header["source_hash"] == models.load_model(tiny).hash
     with safe_open(tmp_path / "f.safetensors", "pt") as file:
         assert json.loads(file.metadata()["fsgen"])["kind"] == "fisher"
 
@@ -184,7 +184,7 @@ def test_one_proxy_needs_a_discriminator(tmp_path, weights, channels):
 
 def test_reconstruction_is_the_gradient_along_noise(tiny):
     found = fisher(tiny, samples=2, proxy="reconstruction")
-    g = models.load(tiny).generator("g")
+    g = models.load_model(tiny).generator("g")
     inputs = g.draw(2, random.generator(0, "fisher"))
     eps = [torch.randn(3, 16, 16, generator=random.generator(0, "fisher eps", i)) for i in range(2)]
     total = 0

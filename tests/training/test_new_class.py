@@ -57,7 +57,7 @@ def test_no_family_with_embeddings_is_forgotten_here():
 
 
 def test_one_class_more_leaves_the_others_pictures_as_they_were(source):
-    before = models.load(source)
+    before = models.load_model(source)
     after = with_class(before, "owls")
     assert after.spec["c_dim"] == 4 and names_of(after) == ["0", "1", "2", "owls"] and drawn_class(after) == 3
     rng = torch.Generator().manual_seed(0)
@@ -77,7 +77,7 @@ def test_one_class_more_leaves_the_others_pictures_as_they_were(source):
 
 def test_the_embedding_alone_keeps_every_other_weight(tmp_path, source, drawings):
     run = adapt(drawings, tmp_path / "run", source, recipe={"lr": 0.05})
-    start, done = with_class(models.load(source), "owls"), models.load(run)
+    start, done = with_class(models.load_model(source), "owls"), models.load_model(run)
     assert done.about["classes"][-1] == done.about["class"] == "owls"
     for which in ("g", "g_ema"):
         for key, value in done.networks[which].items():
@@ -95,7 +95,7 @@ def test_the_embedding_alone_keeps_every_other_weight(tmp_path, source, drawings
 
 def test_what_the_run_is_of_is_drawn_unless_another_class_is_asked_for(tmp_path, source, drawings):
     run = adapt(drawings, tmp_path / "run", source, method="finetune", recipe={"lr": 0.05})
-    assert models.load(run).spec["c_dim"] == 4
+    assert models.load_model(run).spec["c_dim"] == 4
     assert torch.equal(pictures(run, None), pictures(run, "owls"))
     assert not torch.equal(pictures(run, None), pictures(run, "0"))
 
@@ -104,7 +104,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, source, drawings, one_
     whole = adapt(drawings, tmp_path / "whole", source, steps=3)
     part = adapt(drawings, tmp_path / "part", source, steps=2)
     resume(part, steps=3)
-    assert models.load(whole).hash == models.load(part).hash
+    assert models.load_model(whole).hash == models.load_model(part).hash
 
 
 def test_a_run_with_a_new_class_can_take_another(tmp_path, source, drawings):
@@ -113,7 +113,7 @@ def test_a_run_with_a_new_class_can_take_another(tmp_path, source, drawings):
         drawings, out=tmp_path / "second", source=first, new_class="elks", method="embedding", steps=1,
         device="cpu",
     )  # fmt: skip
-    assert models.load(second).about["classes"] == ["0", "1", "2", "owls", "elks"]
+    assert models.load_model(second).about["classes"] == ["0", "1", "2", "owls", "elks"]
     with refused(Code.EXISTS, "--new-class", "'owls'"):
         adapt(drawings, tmp_path / "third", first)
 
@@ -123,14 +123,14 @@ def test_the_other_methods_train_a_new_class_with_the_rest(tmp_path, source, dra
     for method in ("ewc", "diffaugment", "embedding,diffaugment"):  # finetune: above
         options = {"ewc": {"samples": 4}} if "ewc" in method else {}
         run = adapt(drawings, tmp_path / method, source, method=method, options=options)
-        assert models.load(run).spec["c_dim"] == 4
+        assert models.load_model(run).spec["c_dim"] == 4
         if method == "ewc":  # the embeddings of other classes, which nothing pulls, do not make it 0
             assert float(config.read_toml(run / "config.toml")["method"]["ewc"]["lambda"]) > 0
 
 
 def test_what_the_source_knows_binds_the_old_classes_alone(source):
     """The Fisher of the wider model where only old classes are drawn, without another estimate."""
-    before = models.load(source)
+    before = models.load_model(source)
     after = with_class(before, "owls")
     old, new = before.generator("g"), after.generator("g")
     d, wider = discriminators(before, after)

@@ -22,7 +22,7 @@ SMALL = {"size": 16, "width": 4, "device": "cpu"}
 
 
 def weights(run):
-    return models.load(run).hash
+    return models.load_model(run).hash
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,14 @@ def classes(tmp_path_factory):
 
 def test_a_source_is_trained_from_scratch_and_can_be_adapted(tmp_path, drawings):
     run = train(drawings, out=tmp_path / "run", steps=2, **SMALL)
-    model = models.load(run)
+    model = models.load_model(run)
     assert model.about["title"].startswith("stylegan2 16 px") and "source" not in model.about
     assert set(model.networks) == {"g", "g_ema", "d"}
     report = json.loads((run / "report.json").read_text())["run"]
     assert report["source"] is None and report["steps"] == 2
     assert len(fsgen.load(run, device="cpu").sample(3)) == 3
     adapted = adapt(drawings, out=tmp_path / "next", source=run, method="finetune", steps=1, device="cpu")
-    assert models.load(adapted).about["source"]["hash"] == model.hash
+    assert models.load_model(adapted).about["source"]["hash"] == model.hash
 
 
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, drawings, one_thread):
@@ -84,7 +84,7 @@ def test_a_family_brings_the_methods_of_its_published_training(tmp_path, drawing
 def test_a_part_of_the_architecture_can_be_changed(tmp_path, drawings):
     changed = SMALL | {"family": "fastgan", "size": 64, "architecture": {"sle": False}}
     run = train(drawings, out=tmp_path / "run", steps=1, **changed)
-    model = models.load(run)
+    model = models.load_model(run)
     assert not any("gate" in key for key in model.networks["g"]) and model.spec["sle"] is False
     resume(run, steps=2)
     with refused(Code.UNKNOWN_NAME, "'slee'", "did you mean 'sle'"):
@@ -104,7 +104,7 @@ def test_a_dry_run_resolves_and_writes_nothing(tmp_path, drawings):
 
 def test_sub_folders_are_classes(tmp_path, classes):
     run = train(classes, out=tmp_path / "run", steps=2, classes=True, **SMALL)
-    model = models.load(run)
+    model = models.load_model(run)
     assert model.about["classes"] == ["cats", "dogs", "eels"] and model.spec["c_dim"] == 3
     resume(run, steps=3)
     assert len(fsgen.load(run, device="cpu").sample(2)) == 2

@@ -54,7 +54,7 @@ def test_a_run_records_the_folder_of_its_weights(tmp_path, folder, pictures, dra
     monkeypatch.chdir(tmp_path)
     run = train(pictures, out="run", features=f"timm:{MODEL}", weights_dir="weights", **SMALL)
     assert read_toml(run / "config.toml")["run"]["weights_dir"] == str(folder)
-    assert models.load(run).about["features"] == f"timm:{MODEL}"
+    assert models.load_model(run).about["features"] == f"timm:{MODEL}"
     source = run.resolve()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -62,7 +62,7 @@ def test_a_run_records_the_folder_of_its_weights(tmp_path, folder, pictures, dra
     swapped = fsgen.adapt(
         drawings, out="swapped", source=source, weights_dir=folder, method="instances", device="cpu"
     )
-    assert models.load(swapped).extra["conditions"].shape[0] == 5
+    assert models.load_model(swapped).extra["conditions"].shape[0] == 5
     photo = sorted(pictures.iterdir())[0]
     one = sheets.SampleRequest(
         str(swapped), Path("a.png"), [0], instance=photo, weights_dir=folder, device="cpu"

@@ -106,7 +106,7 @@ def _model(path: str | Path) -> Model:
     if image_sets.is_images(path):
         raise FsgenError(f"the protocol funit evaluates a model, and {path} is images",
                          code=Code.INCOMPATIBLE, where=path, hint=USAGE)  # fmt: skip
-    model = models.load(path)
+    model = models.load_model(path)
     if conditioning_of(model).draws_alone:
         raise FsgenError(
             f"the protocol funit needs a model that translates, and the family {model.family.name} does not",
