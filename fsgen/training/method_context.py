@@ -126,8 +126,9 @@ class _Sources:
         self.callbacks.progress(task, done, total)
         if self.callbacks.stop():
             raise Interrupted(
-                "stopped before the first step; nothing was trained yet", hint="start again when you like"
-            )
+                "stopped before the first step; nothing was trained yet",
+                where=task, hint="start the run again",
+            )  # fmt: skip
 
 
 def method_context(

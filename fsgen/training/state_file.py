@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fsgen.errors import FsgenError
+from fsgen.errors import Code, FsgenError
 from fsgen.interfaces import TrainingState
 from fsgen.io import checkpoint
 from fsgen.io.run_folder import SavedState
@@ -58,4 +58,6 @@ def _strict(net: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     try:
         net.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise FsgenError(f"{path} does not fit this run: {error}") from None
+        reason = " ".join(str(error).split())[:300]
+        message = f"{path} does not fit this run: {reason}"
+        raise FsgenError(message, code=Code.INCOMPATIBLE, where=path) from None

@@ -83,6 +83,17 @@ def test_a_damaged_state_is_named(stopped):
         resume(stopped)
 
 
+def test_a_state_of_other_networks_is_refused(stopped):
+    state = stopped / "state" / "latest.safetensors"
+    tensors, header = checkpoint.read_file(state)
+    tensors["g.odd"] = tensors.pop("g.mapping.fc0.weight")
+    checkpoint.write_file(state, tensors, header)
+    before = snapshot(stopped)
+    with refused(Code.INCOMPATIBLE, state, "mapping.fc0.weight", "odd"):
+        resume(stopped)
+    assert snapshot(stopped) == before
+
+
 def test_a_state_of_another_version_of_the_method_is_refused(tmp_path, tiny, drawings):
     run = tmp_path / "run"
     with pytest.raises(Interrupted):
