@@ -59,7 +59,7 @@ def with_options(kind: type[RunOptions], *, scratch: bool = False) -> Callable[[
         signature = inspect.signature(command, eval_str=True)
         own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         own += [p for p in made if p.name not in {q.name for q in own}]
-        command.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
+        command.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]  # read by inspect
         command.__annotations__ = {p.name: p.annotation for p in own}
         return command
 

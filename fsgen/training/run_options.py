@@ -172,7 +172,7 @@ def takes(kind: type[RunOptions]) -> Callable[[F], F]:
             )
             for item in option_fields(kind)
         ]
-        function.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        function.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]  # read by inspect
         lines = (f"        {item.name}: {item.metadata['help']}" for item in option_fields(kind))
         function.__doc__ = (function.__doc__ or "").replace("        OPTIONS", "\n".join(lines))
         return function
