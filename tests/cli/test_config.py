@@ -18,7 +18,7 @@ SMALL = ["--size", 16, "--width", 4, "--batch", 4]
 
 
 def weights(run):
-    return models.load(run).hash
+    return models.load_model(run).hash
 
 
 def stored(run):
@@ -101,7 +101,7 @@ def test_training_of_a_changed_architecture_with_the_familys_methods_is_repeated
         architecture={"sle": False}, device="cpu",
     )  # fmt: skip
     again = replay(cli, "train", run, "again")
-    assert models.load(again).spec["sle"] is False and stored(again)["method"].keys() == {"diffaugment"}
+    assert models.load_model(again).spec["sle"] is False and stored(again)["method"].keys() == {"diffaugment"}
     assert weights(again) == weights(run) and stored(again) == stored(run)
 
 
@@ -112,7 +112,7 @@ def test_a_class_conditional_run_is_repeated(cli, tmp_path):
     assert done.code == 0, done.err
     again = replay(cli, "train", tmp_path / "run", "again")
     assert weights(again) == weights(tmp_path / "run")
-    assert models.load(again).about["classes"] == ["cats", "dogs"]
+    assert models.load_model(again).about["classes"] == ["cats", "dogs"]
     done = cli("adapt", "pets/cats", "--source", "run", "--new-class", "owls", "--method", "embedding",
                "--out", "owls", "--steps", 2)  # fmt: skip
     assert done.code == 0, done.err
@@ -233,5 +233,7 @@ def test_a_source_that_has_changed(cli, tmp_path, images):
     make_source(source, z_dim=5)
     again = replay(cli, "adapt", run, "again")
     assert (
-        stored(again)["run"]["source_hash"] == models.load(source).hash != stored(run)["run"]["source_hash"]
+        stored(again)["run"]["source_hash"]
+        == models.load_model(source).hash
+        != stored(run)["run"]["source_hash"]
     )

@@ -60,7 +60,9 @@ class MeanColours:
 def case(request, tmp_path):
     """A model of one family and kind with what it draws from, and its kind."""
     family, kind = request.param
-    model = models.load(make_source(tmp_path / "source.safetensors", name=family, **KINDS[family][kind]))
+    model = models.load_model(
+        make_source(tmp_path / "source.safetensors", name=family, **KINDS[family][kind])
+    )
     extra = {}
     if kind is InstanceConditioning:
         extra = {"conditions": torch.nn.functional.normalize(torch.randn(5, DIM), dim=1)}
