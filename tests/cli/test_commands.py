@@ -22,8 +22,8 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def test_from_somebody_elses_file_to_pictures(cli, home, tmp_path, tiny, drawings):
-    """The whole way, with names that would break shells and markup."""
+def test_from_a_foreign_file_to_images(cli, home, tmp_path, tiny, drawings):
+    """All commands in turn, with names that would break shells and markup."""
     state = models.load_model(tiny).networks["g_ema"]
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "their [bold]net.safetensors")
     pulled = cli("pull", "their [bold]net.safetensors", "--name", "theirs")
@@ -92,7 +92,7 @@ def test_pictures_of_every_kind(cli, tmp_path, tiny):
     assert "readme" not in done.err and "Traceback" not in done.err
 
 
-def test_json_is_all_there_is_on_stdout(cli, home, tmp_path, tiny, drawings):
+def test_with_json_stdout_is_json(cli, home, tmp_path, tiny, drawings):
     found = {}
     run = ["--source", tiny, "--method", "finetune", "--steps", 1]
     for name, arguments in {
@@ -179,7 +179,7 @@ def test_a_fisher_as_a_table_and_a_plot(cli, tmp_path, tiny):
     assert "2 samples, proxy adversarial, network g; trace " in shown.out
 
 
-def test_terms_are_asked_for_on_a_terminal(cli, home, monkeypatch):
+def test_terms_are_shown_and_confirmed_on_a_terminal(cli, home, monkeypatch):
     import sys
 
     asked = []

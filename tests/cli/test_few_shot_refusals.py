@@ -6,6 +6,7 @@ Their classes, neighbours, weights, contents and archives: exit code 2, the valu
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from dataclasses import replace
 
@@ -68,80 +69,103 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-REFUSED = {  # the command, and what is named: the value at fault and the remedy
+REFUSED = {  # the command, the code, and the names in its message: the value at fault and the remedy
     # one class, or not the model's
-    "one class": (f"train one --classes {FUNIT}", "--classes", "one", "cats", "two sub-folders"),
-    "no classes": (f"train images {FUNIT}", "classes", "there are 0", "--classes"),
-    "classes not told": (f"train pets {FUNIT}", "classes", "there are 0", "--classes"),
+    "one class": (
+        f"train one --classes {FUNIT}", Code.INCOMPATIBLE, "--classes", "one", "cats", "two sub-folders",
+    ),
+    "no classes": (f"train images {FUNIT}", Code.TOO_FEW, "classes", "there are 0", "--classes"),
+    "classes not told": (f"train pets {FUNIT}", Code.TOO_FEW, "classes", "there are 0", "--classes"),
     "one of three": (
-        "adapt one --source funit.safetensors --method finetune --out run", "funit", "dogs",
-        "--method classcode",
+        "adapt one --source funit.safetensors --method finetune --out run", Code.INCOMPATIBLE, "funit",
+        "dogs", "--method classcode",
     ),
     "two of three": (
-        "adapt pets --source funit.safetensors --method finetune --out run", "funit", "eels", "classcode",
+        "adapt pets --source funit.safetensors --method finetune --out run", Code.INCOMPATIBLE, "funit",
+        "eels", "classcode",
     ),
     "none of three": (
-        "adapt images --source funit.safetensors --method finetune --out run", "funit",
+        "adapt images --source funit.safetensors --method finetune --out run", Code.INCOMPATIBLE, "funit",
         "none of cats, dogs, eels", "--method classcode",
     ),
     # neighbours
     "as many neighbours": (
-        f"train images --features bundled --neighbours 4 {NEW}", "4 images", "4 neighbours",
+        f"train images --features bundled --neighbours 4 {NEW}", Code.TOO_FEW, "4 images", "4 neighbours",
         "at most 3",
     ),
     "no neighbours": (
-        f"train images --features bundled --neighbours 0 {NEW}", "--neighbours is at least 1", "error",
+        f"train images --features bundled --neighbours 0 {NEW}", Code.OUT_OF_RANGE,
+        "--neighbours is at least 1", "error",
     ),
-    "a single image": (f"train single --features bundled {NEW}", "single image", "neighbours", "hint: "),
+    "a single image": (
+        f"train single --features bundled {NEW}", Code.TOO_FEW, "single image", "neighbours", "hint: ",
+    ),
     # features
-    "weights to train": (f"train images --features swav {NEW}", *PULL_SWAV),
+    "weights to train": (f"train images --features swav {NEW}", Code.MISSING_WEIGHTS, *PULL_SWAV),
     "weights to swap": (
-        "adapt images --source icgan.safetensors --method instances --out run", *PULL_SWAV,
+        "adapt images --source icgan.safetensors --method instances --out run", Code.MISSING_WEIGHTS,
+        *PULL_SWAV,
     ),
-    "weights to adapt": ("adapt images --source icgan.safetensors --method finetune --out run", *PULL_SWAV),
-    "weights to draw": ("sample icgan.safetensors --instance single --out new/a.png", *PULL_SWAV),
-    "weights to choose": ("sample icgan.safetensors --candidates 3 --out new/a.png", *PULL_SWAV),
+    "weights to adapt": (
+        "adapt images --source icgan.safetensors --method finetune --out run", Code.MISSING_WEIGHTS,
+        *PULL_SWAV,
+    ),
+    "weights to draw": (
+        "sample icgan.safetensors --instance single --out new/a.png", Code.MISSING_WEIGHTS, *PULL_SWAV,
+    ),
+    "weights to choose": (
+        "sample icgan.safetensors --candidates 3 --out new/a.png", Code.MISSING_WEIGHTS, *PULL_SWAV,
+    ),
     "timm's weights": (
-        f"train images --features timm:resnet18.tv_in1k {NEW}", "resnet18.tv_in1k",
+        f"train images --features timm:resnet18.tv_in1k {NEW}", Code.MISSING_WEIGHTS, "resnet18.tv_in1k",
         "fsgen pull metrics timm:resnet18.tv_in1k",
     ),
     "no such weights": (
-        f"train images --features swav --weights-dir absent {NEW}", "--weights-dir", "absent",
+        f"train images --features swav --weights-dir absent {NEW}", Code.NOT_FOUND, "--weights-dir",
+        "absent",
     ),
     "not in that folder": (
-        f"train images --features swav --weights-dir images {NEW}", f"images/{CATALOGUE['swav'].file}",
+        f"train images --features swav --weights-dir images {NEW}", Code.MISSING_WEIGHTS,
+        f"images/{CATALOGUE['swav'].file}",
     ),
-    "no such features": (f"train images --features swaw {NEW}", "'swaw'", "did you mean 'swav'"),
+    "no such features": (
+        f"train images --features swaw {NEW}", Code.UNKNOWN_NAME, "'swaw'", "did you mean 'swav'",
+    ),
     "other features": (
         "adapt images --source icgan.safetensors --features bundled --method instances --out run",
-        "'bundled'", "128", "icgan", "2048", "features",
+        Code.INCOMPATIBLE, "'bundled'", "128", "icgan", "2048", "features",
     ),
     "no features": (
-        "sample funit.safetensors --instance single --out new/a.png", "funit", "instances", "--instance",
+        "sample funit.safetensors --instance single --out new/a.png", Code.INCOMPATIBLE, "funit",
+        "instances", "--instance",
     ),
     # contents
     "no contents": (
-        "sample icgan.safetensors --content images --out new/a.png", "icgan", "--content",
+        "sample icgan.safetensors --content images --out new/a.png", Code.INCOMPATIBLE, "icgan",
+        "--content",
     ),
     "candidates of a content": (
-        "sample funit.safetensors --content images --candidates 2 --out new/a.png", "funit", "--candidates",
+        "sample funit.safetensors --content images --candidates 2 --out new/a.png", Code.INCOMPATIBLE,
+        "funit", "--candidates",
     ),
     # archives
-    "a name that leads out": ("pull up.tar.gz", "up.tar.gz", "../../G_best0.pth"),
-    "a symbolic link": ("pull link.tar.gz", "link.tar.gz", "icgan/G.pth", "link"),
-    "a hard link": ("pull hard.tar.gz", "hard.tar.gz", "icgan/G.pth", "link"),
+    "a name that leads out": ("pull up.tar.gz", Code.UNSAFE, "up.tar.gz", "../../G_best0.pth"),
+    "a symbolic link": ("pull link.tar.gz", Code.UNSAFE, "link.tar.gz", "icgan/G.pth", "link"),
+    "a hard link": ("pull hard.tar.gz", Code.UNSAFE, "hard.tar.gz", "icgan/G.pth", "link"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_refused_before_any_work(cli, place, what):
-    line, *named = REFUSED[what]
+    line, code, *named = REFUSED[what]
     before = sorted(place.rglob("*"))
     result = cli(*line.split())
     assert result.code == 2, result.err
     assert result.out == "" and "Traceback" not in result.err
     for name in named:
         assert name in result.err, (name, result.err)
+    told = json.loads(cli(*line.split(), "--json").err.splitlines()[-1])["error"]
+    assert told["code"] == code and told["where"]
     assert sorted(place.rglob("*")) == before, "files were left behind"
 
 

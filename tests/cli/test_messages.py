@@ -58,16 +58,16 @@ def check(result, code, *named):
 OURS = "--source source.safetensors"
 ADAPT = f"adapt images --out run {OURS}"
 SAMPLE = "sample source.safetensors --out a.png"
-# The command, the code of the refusal (None: the parser's own, or another room's), and what is named: the
-# file, option or value at fault, and the remedy.
+# The command, the code of the refusal, and the names in its message or hint: the file, option or value at
+# fault, and the remedy.
 REFUSED = {
     # images
     "nothing given": ("adapt", Code.USAGE, "IMAGES", "--out", "hint: fsgen adapt"),
     "no out": ("adapt images", Code.USAGE, "IMAGES", "--out", "hint: fsgen adapt"),
     "nothing to train on": ("train --out run", Code.USAGE, "IMAGES", "--out", "hint: fsgen train"),
-    "empty folder": ("adapt empty --out run", None, "empty", ".png"),
-    "no such path": ("adapt absent --out run", None, "absent"),
-    "nothing readable": ("adapt junk --out run", None, "2 image files", "junk", "0000"),
+    "empty folder": ("adapt empty --out run", Code.NOT_FOUND, "empty", ".png"),
+    "no such path": ("adapt absent --out run", Code.NOT_FOUND, "absent"),
+    "nothing readable": ("adapt junk --out run", Code.DAMAGED, "2 image files", "junk", "0000"),
     # sources and models
     "unknown source": (
         "adapt images --out run --source peep64", Code.UNKNOWN_NAME, "'peep64'", "did you mean 'peeps64'",
@@ -79,17 +79,19 @@ REFUSED = {
         "adapt images --out run --source ffhq", Code.NOT_FOUND, "'ffhq'", "hint: fsgen pull ffhq",
     ),
     "no file": ("adapt images --out run --source a/b.safetensors", Code.NOT_FOUND, "a/b.safetensors"),
-    "truncated": ("adapt images --out run --source cut.safetensors", None, "cut.safetensors", "hint: "),
+    "truncated": (
+        "adapt images --out run --source cut.safetensors", Code.DAMAGED, "cut.safetensors", "hint: ",
+    ),
     "not ours": (
-        "adapt images --out run --source resnet.safetensors", None, "resnet.safetensors",
+        "adapt images --out run --source resnet.safetensors", Code.UNSUPPORTED, "resnet.safetensors",
         "fsgen pull resnet.safetensors",
     ),
-    "a pickle": ("adapt images --out run --source net.pkl", None, "net.pkl", "fsgen pull net.pkl"),
+    "a pickle": ("adapt images --out run --source net.pkl", Code.DAMAGED, "net.pkl", "fsgen pull net.pkl"),
     "a folder": ("adapt images --out run --source images", Code.NOT_FOUND, "images", "model.safetensors"),
-    "another family": ("pull resnet.safetensors", None, "resnet.safetensors", "stylegan2"),
-    "no network": ("pull net.pkl", None, "net.pkl"),
-    "nothing to pull": ("pull fhq", None, "'fhq'", "did you mean 'ffhq'"),
-    "terms": ("pull ffhq", None, "ffhq", "fsgen pull ffhq --yes"),
+    "another family": ("pull resnet.safetensors", Code.UNSUPPORTED, "resnet.safetensors", "stylegan2"),
+    "no network": ("pull net.pkl", Code.UNSUPPORTED, "net.pkl"),
+    "nothing to pull": ("pull fhq", Code.UNKNOWN_NAME, "'fhq'", "did you mean 'ffhq'"),
+    "terms": ("pull ffhq", Code.DECLINED, "ffhq", "fsgen pull ffhq --yes"),
     "nothing to sample": ("sample peeps63 --out a.png", Code.UNKNOWN_NAME, "'peeps63'", "peeps64"),
     "nothing to show": ("info peeps63", Code.UNKNOWN_NAME, "'peeps63'", "peeps64"),
     "nothing to estimate": ("fisher peeps63", Code.UNKNOWN_NAME, "'peeps63'", "peeps64"),
@@ -100,21 +102,27 @@ REFUSED = {
     ),
     "twice": (f"{ADAPT} --method ewc,ewc", Code.USAGE, "'ewc'", "'ewc,ewc'"),
     "no method": (f"{ADAPT} --method ,", Code.USAGE, "method", "known: finetune, ewc"),
-    "unknown option": (f"{ADAPT} --ewc-lamda 3", None, "--ewc-lamda", "--ewc-lambda"),
+    "unknown option": (f"{ADAPT} --ewc-lamda 3", Code.USAGE, "--ewc-lamda", "--ewc-lambda"),
     "option of another": (
         f"{ADAPT} --method finetune --ewc-lambda 3", Code.USAGE, "'ewc'", "'finetune'",
         "--method finetune,ewc",
     ),
     "no lambda": (f"{ADAPT} --ewc-lambda much", Code.OUT_OF_RANGE, "--ewc-lambda much", "--ewc-lambda auto"),
     "negative lambda": (f"{ADAPT} --ewc-lambda -1", Code.OUT_OF_RANGE, "lambda", "-1"),
-    "no proxy": (f"{ADAPT} --ewc-proxy adverse", None, "'proxy'", "'adverse'", "did you mean 'adversarial'"),
-    "no samples": (f"{ADAPT} --ewc-samples 0", Code.OUT_OF_RANGE, "0 samples", "--samples"),
-    "no policy": (f"{ADAPT} --method diffaugment --diffaugment-policy colour", None, "'colour'", "'color'"),
-    "no place": (
-        f"{ADAPT} --method diffaugment --diffaugment-where d_only", None, "'where'", "'d_only'", "d-only",
+    "no proxy": (
+        f"{ADAPT} --ewc-proxy adverse", Code.OUT_OF_RANGE, "'proxy'", "'adverse'",
+        "did you mean 'adversarial'",
     ),
-    "unknown command": ("adopt", None, "'adopt'", "adapt"),
-    "no number": (f"{ADAPT} --steps many", None, "'--steps'", "integer"),
+    "no samples": (f"{ADAPT} --ewc-samples 0", Code.OUT_OF_RANGE, "0 samples", "--samples"),
+    "no policy": (
+        f"{ADAPT} --method diffaugment --diffaugment-policy colour", Code.UNKNOWN_NAME, "'colour'", "'color'",
+    ),
+    "no place": (
+        f"{ADAPT} --method diffaugment --diffaugment-where d_only", Code.OUT_OF_RANGE, "'where'", "'d_only'",
+        "d-only",
+    ),
+    "unknown command": ("adopt", Code.USAGE, "'adopt'", "adapt"),
+    "no number": (f"{ADAPT} --steps many", Code.USAGE, "'--steps'", "integer"),
     "no steps": (f"{ADAPT} --steps 0", Code.OUT_OF_RANGE, "--steps", "at least 1"),
     "no grids": (f"{ADAPT} --sample-every 0", Code.OUT_OF_RANGE, "--sample-every", "at least 1"),
     "no saves": (f"{ADAPT} --save-every -1", Code.OUT_OF_RANGE, "--save-every", "at least 1"),
@@ -122,7 +130,7 @@ REFUSED = {
     "no batch": (f"{ADAPT} --batch 0", Code.OUT_OF_RANGE, "--batch", "at least 1"),
     "no fit": (f"{ADAPT} --fit stretch", Code.UNKNOWN_NAME, "'stretch'", "crop or pad"),
     "no stop": (f"{ADAPT} --stop best", Code.UNKNOWN_NAME, "'best'", "steps or auto"),
-    "no device": (f"{ADAPT} --device tpu", None, "'tpu'", "auto, cpu"),
+    "no device": (f"{ADAPT} --device tpu", Code.UNKNOWN_NAME, "'tpu'", "auto, cpu"),
     "no discriminator": (
         "adapt images --out run --source no_d.safetensors", Code.INCOMPATIBLE, "discriminator",
         "--proxy reconstruction", "--ewc-proxy",
@@ -132,12 +140,12 @@ REFUSED = {
     "option and resume": ("adapt --resume mine --ewc-lambda 1", Code.USAGE, "--ewc-lambda", "--steps"),
     "config and resume": ("train --resume mine --config a.toml", Code.USAGE, "--config", "fsgen train"),
     # places
-    "no run": ("adapt --resume mine", None, "mine", "config.toml"),
-    "taken": (f"adapt images --out mine {OURS}", None, "mine", "--out"),
-    "taken, forced": (f"adapt images --out mine {OURS} --force", None, "mine", "--out"),
-    "a file": (f"adapt images --out file {OURS}", None, "file", "--out"),
-    "below a file": (f"adapt images --out file/run {OURS}", None, "file/run"),
-    "sample below a file": ("sample source.safetensors --out file/a.png", None, "file"),
+    "no run": ("adapt --resume mine", Code.NOT_FOUND, "mine", "config.toml"),
+    "taken": (f"adapt images --out mine {OURS}", Code.EXISTS, "mine", "--out"),
+    "taken, forced": (f"adapt images --out mine {OURS} --force", Code.EXISTS, "mine", "--out"),
+    "a file": (f"adapt images --out file {OURS}", Code.EXISTS, "file", "--out"),
+    "below a file": (f"adapt images --out file/run {OURS}", Code.UNWRITABLE, "file/run"),
+    "sample below a file": ("sample source.safetensors --out file/a.png", Code.UNWRITABLE, "file"),
     # samples
     "no seeds": (f"{SAMPLE} --seeds x", Code.OUT_OF_RANGE, "'x'", "--seeds 0-63"),
     "seeds twice": (f"{SAMPLE} --seeds 1 --n 2", Code.USAGE, "--seeds", "--n"),
@@ -145,7 +153,7 @@ REFUSED = {
     "no grid": (f"{SAMPLE} --grid 8", Code.OUT_OF_RANGE, "'8'", "--grid 8x8"),
     "small grid": (f"{SAMPLE} --grid 2x2 --n 5", Code.OUT_OF_RANGE, "5 ", "2x2"),
     "no animation": ("sample source.safetensors --out a.gif", Code.USAGE, "a.gif", "--interpolate"),
-    "no plot": ("fisher source.safetensors --plot a.jpg", None, "a.jpg", "a.png"),
+    "no plot": ("fisher source.safetensors --plot a.jpg", Code.UNSUPPORTED, "a.jpg", "a.png"),
 }  # fmt: skip
 
 
@@ -154,12 +162,15 @@ def test_refused_in_one_sentence(cli, place, what):
     line, code, *named = REFUSED[what]
     before = snapshot(place)
     check(cli(*line.split()), 2, *named)
-    if code is not None:
-        result = cli(*line.split(), "--json")
-        told = json.loads(result.err.splitlines()[-1])["error"]
-        assert result.code == 2 and result.out == "" and told["code"] == code
-        assert told["message"] and "\n" not in told["message"]
-        assert set(told) == {"message", "code", "where", "hint"}
+    result = cli(*line.split(), "--json")
+    told = json.loads(result.err.splitlines()[-1])["error"]
+    assert result.code == 2 and result.out == "" and told["code"] == code
+    assert (
+        told["message"]
+        and "\n" not in told["message"]
+        and told.keys() == {"message", "code", "where", "hint"}
+    )
+    assert told["where"] or what == "unknown command"
     after = snapshot(place)
     for path in [p for p in after if p.parts[0] == "run" and not after[p]]:
         del after[path]  # an empty folder may stay
@@ -247,7 +258,7 @@ def test_a_hostile_file(cli, place, call):
 
 
 def texts(path):
-    """The texts in a module, with X for what is filled in."""
+    """The strings of a module, with X for the fields of f-strings."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.JoinedStr):
             yield "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values)

@@ -1,4 +1,4 @@
-"""The program as a process: quick to help, stopped by Ctrl-C without loss, quiet when nobody reads."""
+"""The program as a process: its --help, Ctrl-C, a closed pipe."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_dir_lists_the_verbs_without_loading_torch():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal as POSIX systems do")
-def test_ctrl_c_saves_and_says_how_to_go_on(cli, tmp_path, tiny, drawings, one_thread):
+def test_ctrl_c_saves_and_prints_how_to_resume(cli, tmp_path, tiny, drawings, one_thread):
     run = tmp_path / "a run"
     began = ["adapt", str(drawings), "--out", str(run), "--source", str(tiny), "--method", "finetune"]
     program = [sys.executable, "-c", "from fsgen.cli.app import main; main()", *began, "--steps", "1000000"]
@@ -115,7 +115,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(cli, tmp_path, tiny, drawings, one_t
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes break otherwise there")
-def test_nobody_reads_to_the_end():
+def test_a_closed_pipe_is_no_error():
     command = (
         f"{shlex.quote(sys.executable)} -c 'from fsgen.cli.app import main; main()' info --json | head -c 5"
     )

@@ -1,4 +1,4 @@
-"""``fsgen pull metrics``: what it prints, and what it refuses."""
+"""``fsgen pull metrics``: its output and refusals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fsgen.features.weight_files import BASE, CATALOGUE
 from fsgen.io.cache_folders import weights_dir
 
 
-def test_it_prints_what_sha256sum_checks(cli, weight_server):  # noqa: F811
+def test_its_output_is_in_the_format_of_sha256sum(cli, weight_server):  # noqa: F811
     first = cli("pull", "metrics")
     assert first.code == 0 and first.err.count("fetched") == len(BASE)
     for name, line in zip(BASE, first.out.splitlines(), strict=True):
@@ -25,7 +25,7 @@ def test_it_prints_what_sha256sum_checks(cli, weight_server):  # noqa: F811
     assert second.err.count("already on this machine") == len(BASE)
 
 
-def test_what_is_named_is_all_that_is_fetched(cli, weight_server):  # noqa: F811
+def test_only_the_named_weights_are_fetched(cli, weight_server):  # noqa: F811
     result = cli("pull", "metrics", "swav", "resnet50")
     assert result.code == 0 and [name for name, _ in weight_server.asked] == ["swav", "resnet50"]
     assert len(result.out.splitlines()) == 2
@@ -54,7 +54,7 @@ def test_options_that_do_not_belong(cli, arguments, named):
     assert result.code == 2 and all(name in result.err for name in named) and result.out == ""
 
 
-def test_without_network_it_says_what_to_fetch_by_hand(cli, weight_server):  # noqa: F811
+def test_without_network_it_prints_the_addresses(cli, weight_server):  # noqa: F811
     weight_server.bodies.clear()  # the server hangs up on every request
     weight_server.handle_error = lambda *_: None
     result = cli("pull", "metrics")

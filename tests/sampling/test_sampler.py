@@ -50,12 +50,12 @@ def tile(sheet, column, row, gap_above=0):
     return np.asarray(sheet.crop((left, top, left + 16, top + 16)).convert("RGB"))
 
 
-# ---- a seed is a picture -----------------------------------------------------------------------------
+# ---- seeds -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("noise", engine.NOISES)
 @pytest.mark.parametrize("labels", [{}, LABELS], ids=["plain", "conditional"])
-def test_a_seed_is_the_same_picture_whatever_the_batch(tmp_path, labels, noise):
+def test_a_seed_determines_an_image_whatever_the_batch(tmp_path, labels, noise):
     loaded = models.load_model(make_source(tmp_path / "s.safetensors", **labels))
     chosen = [7, 3, 11, 0, 5]
     whole = pictures(loaded, chosen, noise=noise, batch=5).int()
@@ -175,7 +175,7 @@ def test_a_walk_passes_its_seeds_and_closes_its_loop(tmp_path, labels):
         assert torch.equal(steps[5].y, stops.y[1:2]) and steps[3].y.sum() == 1
 
 
-def test_a_walk_from_a_seed_to_itself_stands_still(tiny):
+def test_a_walk_from_a_seed_to_itself_is_constant(tiny):
     loaded = engine.load(tiny, device="cpu")
     steps = [inputs.z for inputs in latents.walk(loaded, [3, 3], 2)]
     for z in steps:

@@ -1,4 +1,4 @@
-"""Runs of the engine without what takes their time: plots, a mean over many latents, a long trial run."""
+"""Quick runs: without plots, with a mean over few latents and a short trial run."""
 
 from __future__ import annotations
 

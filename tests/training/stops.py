@@ -1,4 +1,4 @@
-"""Runs that are stopped on their way, and how to compare what comes of them."""
+"""Interrupted runs, and a comparison of their results."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def adapt(images, out, source, name="finetune", steps=STEPS, **options):
 
 
 def outcome(run):
-    """Identities of the adapted model and of the state behind it, and what stands in the configuration."""
+    """Hashes of the adapted model and of the saved state, and the configuration."""
     model, state = (load_file(run / name) for name in ("model.safetensors", "state/latest.safetensors"))
     return checkpoint.hash_tensors(model), checkpoint.hash_tensors(state), RunFolder.open(run).config()
 
 
 class After:
-    """Lets training go as far as ``step``, then asks it to stop, or dies there without saving."""
+    """Stop training after ``step`` steps, or with ``die`` raise there, before the state is saved."""
 
     def __init__(self, step, die=False):
         self.steps, self.die, self.preparing = step, die, False
         self.callbacks = Callbacks(progress=self.progress, stop=self.stop)
 
     def progress(self, task, done, total):
-        self.preparing = True  # what comes next is no step of the run
+        self.preparing = True  # the next call of stop belongs to no step
 
     def stop(self):
         self.steps -= not self.preparing

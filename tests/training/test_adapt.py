@@ -93,7 +93,7 @@ def test_images_far_from_the_source_are_warned_of(tmp_path, tiny, drawings, monk
 
 
 def test_memory_is_that_of_the_run_alone():
-    """Not of the process that started it: this one holds 600 MB for a moment."""
+    """Not of the process that started it, which has allocated 600 MB here."""
     large = b"x" * 600_000_000
     code = "from fsgen.training.results import peak_rss_mb as peak; print(peak())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -113,7 +113,7 @@ def test_grids_show_the_source_above_the_adapted(tmp_path, tiny, drawings):
 
 
 @pytest.mark.parametrize("networks", [("g", "g_ema", "d"), ("g_ema", "d"), ("g", "d"), ("g_ema",)], ids=str)
-def test_the_adapted_file_has_what_the_source_has(tmp_path, drawings, networks):
+def test_the_adapted_file_has_the_networks_of_the_source(tmp_path, drawings, networks):
     source = make_source(tmp_path / "source.safetensors", networks)
     said = []
     run = adapt(drawings, tmp_path / "run", source, callbacks=Callbacks(say=said.append))

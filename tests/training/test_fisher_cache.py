@@ -31,7 +31,7 @@ def _empty_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def estimates(monkeypatch):
-    """How often a Fisher was estimated rather than found."""
+    """One entry for each estimate; none if it is found in the cache."""
     counted, real = [], estimator.diagonal
 
     def count(*args):
@@ -64,7 +64,7 @@ def test_estimated_once(tmp_path, tiny, estimates):
     assert path.suffix == ".safetensors"
 
 
-def test_kept_by_what_it_depends_on(tmp_path, tiny, estimates):
+def test_cached_by_source_samples_seed_proxy_and_network(tmp_path, tiny, estimates):
     base = fisher(tiny)
     others = [
         fisher(tiny, samples=4), fisher(tiny, seed=1), fisher(tiny, proxy="reconstruction"),
@@ -104,7 +104,7 @@ def test_a_cache_that_cannot_be_kept(tmp_path, tiny, monkeypatch):
     assert caught.value.exit_code == 2
 
 
-# ---- what it is ------------------------------------------------------------------------------------------
+# ---- the estimate ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("labels", [{}, LABELS], ids=["plain", "conditional"])

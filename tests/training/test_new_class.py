@@ -56,7 +56,7 @@ def test_no_family_with_embeddings_is_forgotten_here():
     assert growing == set(CONDITIONAL)
 
 
-def test_one_class_more_leaves_the_others_pictures_as_they_were(source):
+def test_adding_a_class_does_not_change_images_of_the_others(source):
     before = models.load_model(source)
     after = with_class(before, "owls")
     assert after.spec["c_dim"] == 4 and names_of(after) == ["0", "1", "2", "owls"] and drawn_class(after) == 3
@@ -75,13 +75,13 @@ def test_one_class_more_leaves_the_others_pictures_as_they_were(source):
         torch.testing.assert_close(wider(images, more), discriminator(images, inputs))
 
 
-def test_the_embedding_alone_keeps_every_other_weight(tmp_path, source, drawings):
+def test_the_embedding_method_keeps_all_other_weights(tmp_path, source, drawings):
     run = adapt(drawings, tmp_path / "run", source, recipe={"lr": 0.05})
     start, done = with_class(models.load_model(source), "owls"), models.load_model(run)
     assert done.about["classes"][-1] == done.about["class"] == "owls"
     for which in ("g", "g_ema"):
         for key, value in done.networks[which].items():
-            before = start.networks["g_ema"][key]  # the average is what other classes are drawn by
+            before = start.networks["g_ema"][key]  # images are drawn with the average
             if key in done.family.embeddings:
                 assert torch.equal(value[:, :3], before[:, :3]) and not torch.equal(value[:, 3], before[:, 3])
             else:
@@ -93,7 +93,7 @@ def test_the_embedding_alone_keeps_every_other_weight(tmp_path, source, drawings
     assert any(not torch.equal(value, fresh[key]) for key, value in done.networks["d"].items())
 
 
-def test_what_the_run_is_of_is_drawn_unless_another_class_is_asked_for(tmp_path, source, drawings):
+def test_the_new_class_is_drawn_by_default(tmp_path, source, drawings):
     run = adapt(drawings, tmp_path / "run", source, method="finetune", recipe={"lr": 0.05})
     assert models.load_model(run).spec["c_dim"] == 4
     assert torch.equal(pictures(run, None), pictures(run, "owls"))
@@ -128,7 +128,7 @@ def test_the_other_methods_train_a_new_class_with_the_rest(tmp_path, source, dra
             assert float(config.read_toml(run / "config.toml")["method"]["ewc"]["lambda"]) > 0
 
 
-def test_what_the_source_knows_binds_the_old_classes_alone(source):
+def test_the_fisher_information_of_the_new_class_is_zero(source):
     """The Fisher of the wider model where only old classes are drawn, without another estimate."""
     before = models.load_model(source)
     after = with_class(before, "owls")
@@ -147,7 +147,7 @@ def test_what_the_source_knows_binds_the_old_classes_alone(source):
     assert not found[embedding][:, 3].any() and found[embedding][:, :3].any()
 
 
-def test_what_cannot_be_a_new_class_is_refused(tmp_path, tiny, drawings):
+def test_refused_new_classes(tmp_path, tiny, drawings):
     with refused(Code.INCOMPATIBLE, "--new-class", "tiny"):
         adapt(drawings, tmp_path / "run", tiny)
     with refused(Code.INCOMPATIBLE, "embedding", "tiny"):
@@ -160,7 +160,7 @@ def test_what_cannot_be_a_new_class_is_refused(tmp_path, tiny, drawings):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_new_class_wants_its_own_images_whatever_their_folders(tmp_path, drawings):
+def test_sub_folders_of_the_images_of_a_new_class_are_no_classes(tmp_path, drawings):
     source = make_source(tmp_path / "labelled.safetensors", **LABELS)
     folders = tmp_path / "folders"
     draw_images(folders / "0", 2)

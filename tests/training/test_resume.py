@@ -23,7 +23,7 @@ from fsgen.training.adapt import resume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# ---- as if nothing had happened ------------------------------------------------------------------------
+# ---- stopped -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -129,7 +129,7 @@ def half_written(tensors, path, metadata):
 
 job = json.load(sys.stdin)
 run = lambda out: fsgen.adapt(job["images"], out=out, source=job["source"], **job["options"])
-run(job["first"])  # what is slow the first time is done once, not in every child
+run(job["first"])  # imports and caches: once, not in every child
 for out, what, when in job["deaths"]:
     child = os.fork()
     if child == 0:
@@ -144,8 +144,8 @@ for out, what, when in job["deaths"]:
         os.kill(child, signal.SIGKILL)
     print(os.waitpid(child, 0)[1], flush=True)
 """
-# How it dies, when, and the step that is then saved (...: any). Written are, in turn: the configuration, the
-# state at 0, 2, 4 and 6 steps, the grid, the model, the report.
+# Call or seconds at which it is killed, and the step saved by then (...: any). Files are written in this
+# order: the configuration, the state at 0, 2, 4 and 6 steps, the grid, the model, the report.
 SOME = [
     ("replace", 1, None),
     ("replace", 2, None),
@@ -186,14 +186,14 @@ def test_killed_at_any_moment(tmp_path, tiny, drawings, whole, deaths):
             assert step is ... or RunFolder.open(run).step == step, run.name
             resume(run)
         assert outcome(run) == expected, run.name
-        assert not [path.name for path in run.rglob(".*")], run.name  # what the killed save left
+        assert not [path.name for path in run.rglob(".*")], run.name  # temporary files of the killed save
 
 
 # ---- failures --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("write", range(1, 7))
-def test_a_full_disk_leaves_the_last_state(tmp_path, tiny, drawings, whole, monkeypatch, write):
+def test_a_full_disk_keeps_the_last_state(tmp_path, tiny, drawings, whole, monkeypatch, write):
     expected, real, count = whole("finetune"), os.fsync, 0
 
     def fsync(descriptor):
