@@ -36,7 +36,7 @@ FAILURES = {Code.DOWNLOAD, Code.DIVERGED, Code.SYSTEM, Code.GATE, Code.INTERNAL}
 
 
 class FsgenError(Exception):
-    """What went wrong, where, and what to do next, in words for the person at the keyboard.
+    """A refusal or failure: its cause, its place and the next step, in words for the user.
 
     Args:
         message: one clear sentence that names the file, option or value at fault.

@@ -42,7 +42,7 @@ Parameters = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Operator:
-    """How random numbers become an operator's parameter."""
+    """The mapping from random numbers to an operator's parameter."""
 
     value: Callable[[Tensor, Tensor], Tensor]  # raw [n, numbers], sides (W, H) -> parameter
     neutral: float  # parameter without effect

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 Fit = Literal["crop", "pad"]
-"""How an image becomes square: cut its longer side, or add white."""
+"""The two ways to make an image square: cut its longer side, or add white."""
 
 # fmt: off
 # Safe decoders only: Pillow's EPS reader, for example, would run Ghostscript on the file.

@@ -53,7 +53,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Protocol(Choices):
-    """How images are compared with real images."""
+    """The settings of a comparison with real images."""
 
     of = "pictures"
     real_images: Literal["all"]
@@ -65,7 +65,7 @@ class Protocol(Choices):
 
 @dataclass(frozen=True)
 class Translations(Choices):
-    """How translations to unseen classes are scored; ``samples`` are per class and K."""
+    """The settings of scores of translations to unseen classes; ``samples`` are per class and K."""
 
     of = "translations"
     shots: list[int]  # K, the number of images that define a class

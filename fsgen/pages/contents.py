@@ -1,4 +1,4 @@
-"""What a page shows besides scores: images, and curves from a run's log."""
+"""The contents of a page besides scores: images, and curves from a run's log."""
 
 from __future__ import annotations
 

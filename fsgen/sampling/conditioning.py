@@ -17,7 +17,7 @@ from torch import Tensor
 from fsgen import registry
 from fsgen import rng as random
 from fsgen.data.images import ImageSet, folders_of
-from fsgen.errors import Code, FsgenError
+from fsgen.errors import Code, FsgenError, suggest
 from fsgen.features import feature_networks
 from fsgen.features.base_extractor import Extractor
 from fsgen.interfaces import Draw, Generator, Inputs, Method, Trait
@@ -156,8 +156,6 @@ class ClassConditioning(Conditioning):
             return names.index(str(label))
         if str(label).isdecimal() and int(label) < n:
             return int(label)
-        from fsgen.errors import suggest
-
         raise FsgenError(
             f"there is no class '{label}' in this model", code=Code.UNKNOWN_NAME, where="--class",
             hint=suggest(str(label), names) if self.model.about.get("classes") else f"0 to {n - 1}",

@@ -94,7 +94,7 @@ def check_unseen(known: LabelledImages, unseen: LabelledImages, model: Model) ->
 
 @dataclass(frozen=True)
 class Split:
-    """Which images of each unseen class are shots and which are real images."""
+    """The images of each unseen class, split into shots and real images."""
 
     counts: list[int]  # values of K, largest first
     shots: list[Tensor]  # of each class, int64 [largest K]: the first K of them are its shots
