@@ -1,1 +1,1 @@
-"""Measuring what generators make: one protocol, one report for all."""
+"""Evaluation of models and image sets by one protocol, with one report."""

@@ -140,7 +140,7 @@ class Collected:
 
 
 def required(value: T | None) -> T:
-    """Return ``value``, which is not None: the metrics asked for need it, so it was set up."""
+    """Assert that ``value`` is not None: it was set up for the requested metrics."""
     assert value is not None
     return value
 

@@ -98,7 +98,7 @@ def compare(
 def _plan(
     path: str | Path, real: str | Path | None, device: str, callbacks: Callbacks, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """The resolved options of an evaluation to be made, or those of the stored one."""
+    """The resolved options of a new evaluation, or those of the stored one."""
     if real is None:
         evaluation = _read(Path(path))["evaluation"]
         return {**evaluation["settings"], "metrics": list(evaluation["rows"][0]["metrics"]),

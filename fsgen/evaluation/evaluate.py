@@ -224,7 +224,7 @@ def _embed_shots(
     networks: MetricNetworks, judge: Model | None, training: ImageSet | None, resolution: int,
     shots_at: ShotsAt, request: Request, metrics: list[str],
 ) -> None:  # fmt: skip
-    """Embed the training images in the networks that samples are compared with them in."""
+    """Embed the training images for near copies and intra-LPIPS."""
     if judge is not None:
         pixels = required(training).pixels if "near_copies" in metrics else None
         networks.discriminator = DiscriminatorJudge.of(judge, pixels, request.device, request.batch)

@@ -105,7 +105,7 @@ def open_real(
 
 
 def is_images(path: str | Path) -> bool:
-    """Tell images from a model by ``path``."""
+    """True if ``path`` is a folder, zip or file of images, not a model."""
     path = Path(path)
     if path.is_dir():
         if (path / RUN_MODEL).is_file() or (path / CONFIG).is_file():
@@ -129,7 +129,7 @@ def describe_images(images: ImageSet | ImageStream) -> dict[str, Any]:
 def _open(
     path: str | Path, resolution: int, say: Callable[[str], None], limit: int | None = None
 ) -> ImageStream:
-    """Open images of which at least two can be decoded; the number of files does not tell."""
+    """Open images and check that at least two can be decoded."""
     stream = open_images(path, say=say, limit=limit)
     if sum(map(len, stream.batches(resolution, 2, rows=range(2)))) != 2:
         raise FsgenError(f"{path} holds one image that can be read", code=Code.TOO_FEW, where=path,

@@ -121,7 +121,7 @@ def _clusters(found: Evaluation, subject: Collected) -> list[Cluster]:
 
 
 def _fisher(found: Evaluation, ran: dict[str, Any]) -> dict[str, float]:
-    """Mean Fisher per layer that the run used, if it is still cached: it takes long to estimate."""
+    """Mean Fisher per layer from the cache, if the run used EWC; a new estimate would take long."""
     options = ran.get("method", {}).get("ewc")
     if not options:
         return {}

@@ -149,7 +149,7 @@ def _drawable(points: Points, log: bool) -> np.ndarray:
 
 
 def _draw_line(axes: Axes, points: np.ndarray, name: str, index: int, *, banded: bool) -> None:
-    """Draw one line, or of many points their means; ``banded`` adds the range of what is averaged."""
+    """Draw one line; many points are averaged, and ``banded`` adds their range."""
     parts = np.array_split(points, min(len(points), MOST))
     x, mean = np.array([part.mean(axis=0) for part in parts]).T
     colour = _palette()[f"ink{index % 6}"]  # 6 colours and 5 dashes: 30 different lines
@@ -195,7 +195,7 @@ def _range_text(values: np.ndarray) -> str:
 
 
 def _short_name(name: str, most: int) -> str:
-    """Cut a long name at its start, as runs and layers differ at the end; drop what XML cannot hold."""
+    """Shorten a long name at its start (names differ at the end); replace unprintable characters."""
     name = "".join(letter if letter.isprintable() else "?" for letter in name)
     return name if len(name) <= most else f"…{name[1 - most :]}"
 

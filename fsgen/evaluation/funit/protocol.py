@@ -179,7 +179,7 @@ class ContentTranslator:
         return to_uint8(self.loaded.render(inputs.to(self.loaded.device)))
 
     def examples(self) -> dict[str, Collected]:
-        """Contents, translations to the classes in turn by the most shots, a shot of each, real images."""
+        """Images for a page: contents, their translations to each class in turn, shots, real images."""
         contents = self.contents[:SHOWN]
         labels = [i % len(self.unseen) for i in range(len(contents))]
         made = [self.code(label, self.split.counts[0]) for label in range(len(self.unseen))]

@@ -1,4 +1,4 @@
-"""Labelled images of the classes a generator was trained on and of unseen classes, and their split."""
+"""Labelled images of trained and unseen classes, and the split of the latter into shots and real images."""
 
 from __future__ import annotations
 
