@@ -88,7 +88,7 @@ def path_text(path: Path | str) -> str:
 
 
 @contextmanager
-def watching(stop: Callable[[], bool] = lambda: False) -> Iterator[Callbacks]:
+def terminal_callbacks(stop: Callable[[], bool] = lambda: False) -> Iterator[Callbacks]:
     """Callbacks that show progress bars on a terminal and lines elsewhere."""
     from fsgen.callbacks import Callbacks
 

@@ -50,7 +50,7 @@ def compare(
     given = {name: value for name, value in options.items() if value is not None and value is not False}
     if "metrics" in given:
         given["metrics"] = common.listed(given["metrics"])
-    with common.watching() as callbacks:
+    with common.terminal_callbacks() as callbacks:
         found = run(paths, real=real, device=device, dry_run=dry_run, callbacks=callbacks, **given)
     if isinstance(found, dict):
         common.show_config(found, as_json)

@@ -84,7 +84,7 @@ def evaluate(
 
     bounds = gate.parse_bounds(fail_if or [])
     folder = report.report_folder(path, out, study=study)
-    with common.watching() as callbacks:
+    with common.terminal_callbacks() as callbacks:
         found = run(
             path, real=real, shots=shots, source=source, content=content, protocol=protocol, fid=fid,
             samples=samples, metrics=common.listed(metrics),

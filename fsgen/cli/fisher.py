@@ -35,7 +35,7 @@ def fisher(
 
     if plot is not None:
         plots.check_file(plot)
-    with common.watching() as callbacks:
+    with common.terminal_callbacks() as callbacks:
         result = engine.fisher(
             source, samples=samples, proxy=proxy, seed=seed, device=device, weights_dir=weights_dir,
             dry_run=dry_run, progress=lambda done, total: callbacks.progress("Fisher", done, total),

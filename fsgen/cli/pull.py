@@ -70,7 +70,7 @@ def pull(
         common.say(f"{entry.name}: {entry.licence}. {entry.terms}.")
         return yes or (sys.stdin.isatty() and typer.confirm("Do you accept these terms?", err=True))
 
-    with common.watching() as callbacks:
+    with common.terminal_callbacks() as callbacks:
         pulled = engine.pull(source, name=name, consent=consent, force=force, callbacks=callbacks)
     for note in pulled.notes:
         common.say(f"note: {note}")
@@ -80,7 +80,7 @@ def pull(
 def _metrics(names: list[str], everything: bool, as_json: bool) -> None:
     from fsgen.importers import pull as engine
 
-    with common.watching() as callbacks:
+    with common.terminal_callbacks() as callbacks:
         pulled = engine.pull_metrics(names, everything=everything, callbacks=callbacks)
     if as_json:
         common.emit([vars(one) for one in pulled])

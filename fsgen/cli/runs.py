@@ -50,7 +50,7 @@ def execute(
     given: PlainDict,
 ) -> None:
     """Start, replay or resume a run, and show its result."""
-    with interruptible() as stop, common.watching(stop) as callbacks:
+    with interruptible() as stop, common.terminal_callbacks(stop) as callbacks:
         if request.resume is not None:
             from fsgen.training.adapt import resume
 

@@ -94,7 +94,7 @@ def sample(
         columns=columns if grid else None, compare=compare, strength=strength, swap_above=swap_above,
         other=other, device=device,
     )  # fmt: skip
-    with common.watching() as callbacks:
+    with common.terminal_callbacks() as callbacks:
         made = (
             sheets.write_animation(request, frames, callbacks)
             if interpolate

@@ -30,8 +30,10 @@ class RunOptions:
     lr: float | None = option(None, "Adam's learning rate.", shown="the family's")
     features: str = option("", "Network of the instance features, for a generator conditioned on images.")
     weights_dir: str = option("", "A folder with the weight files of feature networks.")
-    neighbours: int | None = option(None, "Real images of each instance.", shown="50; 5 below 10,000 images")
-    fit: str = option("crop", "How an image becomes square: crop or pad.")
+    neighbours: int | None = option(
+        None, "Nearest images of each instance.", shown="50; 5 below 10,000 images"
+    )
+    fit: str = option("crop", "Make images square: crop or pad.")
     mirror: bool | None = option(None, "Also show the images flipped.", shown="the family's")
     sample_every: int = option(100, "Steps between grids in samples/.")
     save_every: int = option(100, "Steps between saved states.")
@@ -75,12 +77,10 @@ class AdaptOptions(RunOptions):
     """Options of ``fsgen adapt``."""
 
     source: str = option("peeps64", "A run folder, a file, or a name (fsgen info).")
-    new_class: str = option("", "The images are a class of this name, new to a source with classes.")
+    new_class: str = option("", "Name of a new class, that of the images, for a source with classes.")
     method: str | None = option("ewc", "One method or several, joined by commas: ewc,diffaugment.")
     mirror: bool | None = option(False, "Also show the images flipped.")
-    stop: str = option(
-        "steps", "steps, or auto: stop early, once samples are close to the images (see fsgen info methods)."
-    )
+    stop: str = option("steps", "steps, or auto: stop early, once samples are close to the images.")
 
     def check(self) -> None:
         super().check()
