@@ -38,7 +38,10 @@ def options(kind: type[T], values: PlainDict, where: str) -> T:
     values = {f"{key}_" if iskeyword(key) else key: value for key, value in values.items()}
     for key in values:
         if key not in fields:
-            message, hint = f"{where} has no option '{key}'", suggest(key, list(fields))
+            message, hint = (
+                f"{where} has no option '{key}'",
+                suggest(key, [name.rstrip("_") for name in fields]),
+            )
             raise FsgenError(message, code=Code.UNKNOWN_NAME, where=key, hint=hint)
     given = {key: value for key, value in values.items() if value is not None}
     for key, value in given.items():
@@ -92,6 +95,8 @@ def read_toml(path: Path) -> PlainDict:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FsgenError(f"no such file: {path}", code=Code.NOT_FOUND, where=path) from None
+    except OSError as error:
+        raise FsgenError(f"cannot read {path}: {error.strerror}", code=Code.UNSUPPORTED, where=path) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         message = f"{path} is not valid TOML: {error}"
         raise FsgenError(message, code=Code.DAMAGED, where=path) from None

@@ -6,6 +6,7 @@ Adding one is a new file and one line here; another package registers its own by
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -109,11 +110,19 @@ def _load(table: dict[str, str], kind: str, name: str) -> Any:
             where=name,
             hint=suggest(name, list(table)),
         )
-    module, attribute = table[name].split(":")
+    module, _, attribute = table[name].partition(":")
     try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        found = getattr(import_module(module), attribute)
+        if found.name != name:
+            raise TypeError(f"its name is '{found.name}'")
+        if kind == "method" and (
+            bare := [f.name for f in dataclasses.fields(found.Options) if "help" not in f.metadata]
+        ):
+            raise TypeError(f"its option '{bare[0]}' has no help")
+    except Exception as error:  # whatever another package does when it is imported
+        why = f"{type(error).__name__}: {error}"
         raise FsgenError(
-            f"the {kind} '{name}' cannot be loaded from {table[name]}: {error}",
+            f"the {kind} '{name}' cannot be loaded from {table[name]} ({why})",
             code=Code.MISSING_PACKAGE, where=name, hint="reinstall or remove the package that provides it",
         ) from error  # fmt: skip
+    return found

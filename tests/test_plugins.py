@@ -98,22 +98,30 @@ def test_a_family_of_another_package_is_trained_adapted_and_sampled(installed, t
     assert gone.returncode == 2 and "mlp" in gone.stderr and "Traceback" not in gone.stderr
 
 
-def test_a_broken_package_costs_its_own_method_alone(tmp_path):
+BROKEN = {
+    "absent": ("absent_module:Method", ""),
+    "raises": ("broken:Broken", "raise RuntimeError('no')"),
+    "syntax": ("broken:Broken", "def"),
+    "nocolon": ("broken", ""),
+    "notmethod": ("broken:Broken", "Broken = 3"),
+    "misnamed": ("broken:Broken", "from fsgen.methods.finetune import Finetune as Broken"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_package_costs_its_own_method_alone(tmp_path, kind):
+    point, code = BROKEN[kind]
     info = tmp_path / "site" / "broken-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[fsgen.methods]\nbroken = absent_module:Method\n")
-    env = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]),
-    }
-    for command, code in (
-        (["adapt", "--help"], 0),
-        (["info", "methods"], 0),
-        (["adapt", "x", "--method", "broken", "--out", "y"], 2),
-    ):
+    (info / "entry_points.txt").write_text(f"[fsgen.methods]\nbroken = {point}\n")
+    (tmp_path / "site" / "broken.py").write_text(code)
+    path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+    commands = {("adapt", "--help"): 0, ("adapt", "x", "--method", "broken", "--out", "y"): 2}
+    for command, expected in commands.items():
         done = subprocess.run(
-            [sys.executable, "-m", "fsgen", *command], capture_output=True, text=True, env=env
-        )
-        assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
-        assert code == 0 or "absent_module" in done.stderr
+            [sys.executable, "-m", "fsgen", *command],
+            capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == expected and "Traceback" not in done.stderr, done.stderr
+        assert expected == 0 or point in done.stderr

@@ -42,12 +42,12 @@ QUIET_LINE = 10.0  # seconds between progress lines where there is no terminal
 
 def stderr() -> Console:
     """The console for messages."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def stdout() -> Console:
     """The console for results in readable form."""
-    return Console(highlight=False)
+    return Console(highlight=False, emoji=False)
 
 
 def say(line: str) -> None:

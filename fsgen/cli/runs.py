@@ -30,6 +30,9 @@ Resume = Annotated[Path | None, typer.Option(help="Resume the run in this folder
 Force = Annotated[bool, typer.Option("--force", help="Replace a run in --out.")]
 
 
+SHAPING = ("method", "source", "family", "stop", "new_class")  # options that the training recipe depends on
+
+
 class Request(NamedTuple):
     """The arguments of a run besides its options."""
 
@@ -64,7 +67,7 @@ def execute(
             images = arguments.pop("images", None)
             if request.images is not None:
                 images = request.images
-            if images is None or request.out is None:
+            if not images or request.out is None:
                 raise FsgenError(
                     "IMAGES and --out are required", where="--out" if images else "IMAGES",
                     hint=f"fsgen {ctx.command.name} ./ten_images --out runs/first",
@@ -91,6 +94,8 @@ def _from_config(
     from fsgen.training.run_options import RunConfig
 
     stored = configs.read_toml(path)
+    if "run" not in stored:
+        raise FsgenError(f"{path} has no table [run]", code=Code.DAMAGED, where=path)
     config = configs.options(RunConfig, stored.pop("run", {}), where=f"[run] in {path}")
     methods, recipe = (_table(path, stored.pop(name, {}), name) for name in ("method", "recipe"))
     if stray := [*stored, *(f"method.{name}" for name in methods if name not in config.method.split(","))]:
@@ -101,7 +106,16 @@ def _from_config(
             f"{path} is the configuration of fsgen {verb}",
             code=Code.INCOMPATIBLE, where=path, hint=f"fsgen {verb} --config {path} --out RUN",
         )  # fmt: skip
-    arguments = config.to_options(kind) | values
+    try:
+        saved = config.to_options(kind)
+    except KeyError as missing:
+        message = f"[run.fresh] in {path} has no {missing}"
+        raise FsgenError(message, code=Code.DAMAGED, where=path) from None
+    if changed := [name for name in SHAPING if name in values and values[name] != saved.get(name)]:
+        flag = f"--{changed[0].replace('_', '-')}"
+        common.say(f"{flag} differs from {path}: its training recipe is left out")
+        recipe = {}
+    arguments = saved | values
     chosen = str(arguments["method"]).split(",")
     for name, table in methods.items():
         if name in chosen:
@@ -152,7 +166,8 @@ def show_result(run: Path, as_json: bool) -> None:
     done = "trained" if report["run"]["source"] is None else "adapted"
     out.print(f"{done} in {seconds:.0f} s: {where}", soft_wrap=True)
     out.print(f"  grid:   {grid}", soft_wrap=True)
-    out.print(f"  report: {common.path_text(run / 'report.html')}", soft_wrap=True)
+    if (run / "report.html").is_file():
+        out.print(f"  report: {common.path_text(run / 'report.html')}", soft_wrap=True)
     out.print(f"  sample: fsgen sample {where} --grid 8x8 --out grid.png", soft_wrap=True)
 
 

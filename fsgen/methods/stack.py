@@ -31,7 +31,7 @@ def parse_methods(names: str, options: Mapping[str, Mapping[str, Any]]) -> list[
     if unused := next((name for name in options if name not in parts), None):
         raise FsgenError(
             f"options of '{unused}' are given, but the method is '{names}'",
-            where=f"--{unused}", hint=f"use --method {','.join([*parts, unused])}",
+            where="--method", hint=f"use --method {','.join([*parts, unused])}",
         )  # fmt: skip
     kinds = {part: registry.method(part) for part in parts}
     return [

@@ -140,7 +140,8 @@ def resume(run: str | Path, *, steps: int | None = None, callbacks: Callbacks | 
             code=Code.NOT_FOUND, where=config.weights_dir, hint="restore it, or start a new run",
         )  # fmt: skip
     source = source_of_run(config)
-    if source.hash != config.source_hash:
+    # An untrained model is replaced by the saved state; its hash may depend on the number of threads.
+    if config.fresh is None and source.hash != config.source_hash:
         raise FsgenError(
             f"the source {config.source} is not the one this run was begun with",
             code=Code.CHANGED, where=config.source, hint="restore it, or start a new run",

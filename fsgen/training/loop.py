@@ -157,10 +157,10 @@ def _require_gradients(state: TrainingState, network: NetworkName) -> None:
 def _descend(
     optimiser: torch.optim.Optimizer, losses: dict[str, Tensor], mask_gradients: Callable[[], None]
 ) -> dict[str, Tensor]:
-    """Take one step down the sum of ``losses``, if there are any; return them."""
-    if losses:
+    """Take one step down the sum of ``losses``, if there are any and a parameter is trained; return them."""
+    if losses and (total := _total(losses.values())).requires_grad:
         optimiser.zero_grad(set_to_none=True)
-        _total(losses.values()).backward()
+        total.backward()
         mask_gradients()
         optimiser.step()
     return losses

@@ -49,7 +49,7 @@ class RunOptions:
         """
         names = {item.name for item in fields(cls)}
         if unknown := next((name for name in values if name not in names), None):
-            raise TypeError(f"there is no argument '{unknown}'")
+            raise TypeError(f"unexpected keyword argument '{unknown}'")
         given = {name: value for name, value in values.items() if value is not None}
         for name, value in given.items():
             if isinstance(value, Path):

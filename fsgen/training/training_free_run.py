@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import time
 from collections.abc import Mapping
@@ -61,7 +62,8 @@ def run(job: TrainingFreeJob) -> Path:
     results.write_report(job, grid, {
         "model": {"file": folder.model.name, "hash": finished.hash},
         **results.facts(job.source, job.config, options, len(job.shots), time.perf_counter() - began),
-        "steps": 0, "ended_by_itself": False, "trained_parameters": 0, "rate_of_change": {},
+        "steps": 0, "ended_by_itself": False, "recipe": dataclasses.asdict(job.recipe),
+        "trained_parameters": 0, "rate_of_change": {},
     })  # fmt: skip
     return folder.path
 

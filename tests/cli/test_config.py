@@ -217,6 +217,25 @@ def test_unknown_and_damaged_values_are_refused_by_name(cli, run, before, after,
     assert not Path("b").exists()
 
 
+def test_a_configuration_without_images_or_run_is_refused(cli, run, tmp_path):
+    text = (run / "config.toml").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("images =")]
+    (tmp_path / "bare.toml").write_text("\n".join(lines))
+    refused(cli, "usage", "IMAGES", "adapt", "--config", "bare.toml", "--out", "b")
+    (tmp_path / "empty.toml").write_text("")
+    refused(cli, "damaged", "empty.toml", "adapt", "--config", "empty.toml", "--out", "b")
+    refused(cli, "unsupported", "images", "adapt", "--config", "images", "--out", "b")
+    assert not Path("b").exists()
+
+
+def test_another_method_gets_its_own_recipe(cli, tiny, images):
+    small = ["--source", tiny, "--steps", 1, "--device", "cpu"]
+    assert cli("adapt", "images", "--out", "bsa", "--method", "bsa", *small).code == 0
+    assert cli("adapt", "images", "--out", "plain", "--method", "finetune", *small).code == 0
+    replay(cli, "adapt", Path("bsa"), "other", "--method", "finetune")
+    assert stored(Path("other"))["recipe"] == stored(Path("plain"))["recipe"] != stored(Path("bsa"))["recipe"]
+
+
 def test_missing_files_are_refused(cli, run):
     refused(cli, "not-found", "absent.toml", "adapt", "--config", "absent.toml", "--out", "b")
     refused(cli, "usage", "--out", "adapt", "--config", "run/config.toml")
