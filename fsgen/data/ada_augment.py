@@ -158,7 +158,9 @@ COLOURS: dict[str, Callable[..., Tensor]] = {  # in this order; see ``_colour``
 
 
 def recolour(images: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
-    """Apply the product of the colour matrices, the last on the left; for grey images, its effect on grey."""
+    """Multiply the drawn colour matrices, the last on the left, and apply the product to each pixel.
+
+    Grey images are treated as RGB with equal channels."""
     found = [make(drawn[name]) for name, make in COLOURS.items() if name in drawn]
     product = reduce(torch.matmul, found[::-1])
     if images.shape[1] == 1:

@@ -69,7 +69,9 @@ class ShotClusters:
 
 @dataclass
 class DiscriminatorPoints:
-    """Discriminator features: points of ``diverse`` images, distances to the shots of ``most`` images."""
+    """Collects discriminator features of the first images, for diversity, and their distances to the shots.
+
+    ``diverse`` and ``most`` are the numbers of images for each."""
 
     discriminator: DiscriminatorJudge
     diverse: int

@@ -240,7 +240,7 @@ def _embed_shots(
 
 
 def _near_copy(images: Collected) -> dict[str, Any] | None:
-    """The test for near copies; of each sample the nearest training image: its index and distance."""
+    """The report of near copies: the threshold, and each sample's nearest training image and distance."""
     found = images.discriminator
     if found is None or not found.nearest:
         return None

@@ -152,7 +152,7 @@ D_WIDTHS = {"x": 240, "y": 50, "joint": 240}
 
 
 class CGAN(LogisticFamily[Generator, Discriminator, Recipe]):
-    """Mirza & Osindero 2014, "Conditional Generative Adversarial Nets"."""
+    """The conditional GAN of Mirza & Osindero 2014, "Conditional Generative Adversarial Nets"."""
 
     name = "cgan"
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.LATENT, Trait.DISCRIMINATOR, Trait.CLASSES})

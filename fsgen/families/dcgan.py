@@ -147,7 +147,7 @@ def _initialise(module: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Radford et al. 2016, section 4, and pytorch/examples, for every size."""
+    """The recipe of Radford et al. 2016, section 4, and pytorch/examples, for every size."""
 
     lr: float = 2e-4
     beta1: float = 0.5
@@ -170,7 +170,7 @@ STATISTICS = (16, 64)  # batches and their size for the running statistics after
 
 
 class DCGAN(LogisticFamily[Generator, Discriminator, Recipe]):
-    """Radford et al. 2016, "Unsupervised Representation Learning with Deep Convolutional GANs"."""
+    """DCGAN: Radford et al. 2016, "Unsupervised Representation Learning with Deep Convolutional GANs"."""
 
     name = "dcgan"
     traits: ClassVar[frozenset[Trait]] = frozenset({

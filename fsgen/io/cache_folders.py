@@ -1,4 +1,4 @@
-"""Folders of downloads and computed files. Their names create nothing: ``make_folder`` does."""
+"""Folders of downloads and computed files. Only ``make_folder`` creates them."""
 
 from __future__ import annotations
 

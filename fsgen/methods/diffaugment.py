@@ -36,7 +36,7 @@ class DiffAugmentOptions:
 
 
 class DiffAugment(Method[DiffAugmentOptions]):
-    """L_D and L_G with T(x), T(G(z)), T drawn anew each time (equations 4 and 5)."""
+    """Both losses of augmented images T(x) and T(G(z)), with T drawn anew each time (equations 4 and 5)."""
 
     name = "diffaugment"
     summary = "augment real and generated images alike before D, with gradients through the augmentation"

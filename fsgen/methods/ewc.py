@@ -37,7 +37,7 @@ class EWCOptions:
 
 
 class EWC(Method[EWCOptions]):
-    """Equation 4 of the paper, over all parameters of G."""
+    """The EWC penalty (equation 4 of the paper) over all parameters of G."""
 
     name = "ewc"
     summary = "penalise drift of the weights by their Fisher information"

@@ -191,7 +191,9 @@ class Clusters:
         return float(self._used_values().std())
 
     def resampled(self, counts: np.ndarray) -> np.ndarray:
-        """Compute ``value`` of points resampled by counts [B, n]: [B]; NaN where all clusters are empty.
+        """Compute ``value`` for B bootstrap samples; NaN where all clusters are empty.
+
+        Takes how often each point was drawn, [B, n]; returns [B].
 
         The used members stay the same; a cluster with fewer than ``least`` draws is empty.
         """

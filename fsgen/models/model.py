@@ -21,7 +21,7 @@ from fsgen.io import checkpoint
 from fsgen.io.cache_folders import sources_dir
 from fsgen.io.run_folder import REDRAWN, RUN_MODEL
 
-LISTED = "fsgen info lists all names"
+LISTED = "fsgen info lists all sources"
 
 
 @dataclass(frozen=True)
@@ -223,8 +223,10 @@ def load_model(name: str | Path) -> Model:
     about = {key: value for key, value in header.items() if key != "format"}
     if "spec" not in about:
         raise FsgenError(
-            f"{path} holds no model, but: {about.get('kind')}", code=Code.UNSUPPORTED, where=path
-        )
+            f"{path} is no model; its kind is '{about.get('kind')}'",
+            code=Code.UNSUPPORTED, where=path,
+            hint="an adapter goes with its base model: fsgen.load(BASE, adapter=FILE)",
+        )  # fmt: skip
     spec, family = about.pop("spec"), str(about.pop("family", None))
     networks = checkpoint.split(tensors)
     extra = networks.pop("extra", {})

@@ -105,8 +105,8 @@ class Loaded:
         self, seeds: Sequence[int], candidates: int, truncation: float = 1.0, noise: str = "const",
         label: int | None = None,
     ) -> Iterator[Tensor]:  # fmt: skip
-        """Draw as ``images``, a seed a batch, the best of ``candidates`` latents: its image is nearest to its
-        instance in the model's features. The first candidate is the seed's own latent.
+        """Draw several candidates for each seed and yield the image nearest to its instance, in the model's
+        features: float [1, C, H, W]. The first candidate is the seed's own latent; otherwise as ``images``.
 
         Raises:
             FsgenError: the model takes no instances.

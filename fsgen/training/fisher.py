@@ -167,7 +167,9 @@ def likelihood(
 
 @dataclass(frozen=True)
 class Gaussian:
-    """log N(e(x) | e(x_S), I): its score at x = x_S in the direction of a draw eps."""
+    """A Gaussian log-likelihood of image features, log N(e(x) | e(x_S), I).
+
+    At x = x_S its gradient is that of <e(x), eps> for a draw eps ~ N(0, I)."""
 
     embed: Callable[[Tensor], Tensor]  # [1, C, H, W] -> [1, ...]
 

@@ -46,8 +46,9 @@ def evaluate_translations(
     path: str | Path, real: str | Path, content: str | Path | None, request: Request, rules: Translations,
     metrics: Availability, *, weights_dir: Path | None, download: bool, dry_run: bool, callbacks: Callbacks,
 ) -> Evaluation | dict[str, Any]:  # fmt: skip
-    """``evaluate`` by this protocol: rows of each K, the largest first, of the contents themselves, of real
-    images and of chance.
+    """Evaluate a translator by this protocol.
+
+    The rows: one for each number of shots, the largest first; the contents themselves; real images; chance.
 
     Raises:
         FsgenError: a model that does not translate, no contents, classes that are too few, too small or not

@@ -144,7 +144,8 @@ class TranslationScores:
         return self._mean(right, most=1)
 
     def _mean(self, values: np.ndarray, most: float | None = None) -> Estimate:
-        """Mean of [classes, m] numbers >= 0; the bootstrap draws contents, each with all classes."""
+        """The mean of ``values`` [classes, contents], at least 0, with its interval; the bootstrap resamples
+        contents, each with its values for all classes."""
         each = values.mean(axis=0)
         replicates = self.networks.counts @ each / len(each)
         return intervals.interval(float(each.mean()), replicates, least=0, most=most)

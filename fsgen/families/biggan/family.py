@@ -66,8 +66,8 @@ STATISTICS = (16, 16)  # batches and their size for the running statistics after
 
 
 class BigGAN(HingeFamily[Generator, Discriminator, Recipe]):
-    """Brock et al. 2019, "Large Scale GAN Training for High Fidelity Natural Image Synthesis"; with
-    instances, Casanova et al. 2021, "Instance-Conditioned GAN"."""
+    """BigGAN (Brock et al. 2019, "Large Scale GAN Training for High Fidelity Natural Image Synthesis"), also
+    conditioned on instances (IC-GAN; Casanova et al. 2021, "Instance-Conditioned GAN")."""
 
     name = "biggan"
     traits: ClassVar[frozenset[Trait]] = frozenset({

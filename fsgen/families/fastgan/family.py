@@ -77,7 +77,7 @@ class Recipe:
 
 
 class FastGAN(HingeFamily[Generator, Discriminator, Recipe]):
-    """Liu et al. 2021, "Towards Faster and Stabilized GAN Training for High-fidelity Few-shot Image
+    """FastGAN: Liu et al. 2021, "Towards Faster and Stabilized GAN Training for High-fidelity Few-shot Image
     Synthesis".
 
     Departure: the published evaluation keeps G in training mode, so that images depend on their batch. Here
@@ -209,7 +209,7 @@ class FastGAN(HingeFamily[Generator, Discriminator, Recipe]):
         return g.both_sizes(inputs, "random", rng)
 
     def discriminator_loss(self, context: StepContext, fakes: Images) -> dict[str, Tensor]:
-        """Equation 3 with random margins, and the reconstruction of the real images."""
+        """The hinge loss with random margins (equation 3), and the reconstruction of the real images."""
         real_images = context.augment(context.real_images, "real")
         encoded = context.d.encode(real_images)
         real_logits = context.d.logits(encoded)
@@ -223,7 +223,10 @@ class FastGAN(HingeFamily[Generator, Discriminator, Recipe]):
     def _reconstruction(
         self, context: StepContext, real_images: Tensor, encoded: Encoded
     ) -> dict[str, Tensor]:
-        """Equation 2 for three decoders, summed over the batch as published; the key names the distance."""
+        """The reconstruction loss (equation 2) of three decoders, summed over the batch as published.
+
+        Its name in the log is that of the distance.
+        """
         rng = context.rng("part")
         part = int(torch.randint(4, [], generator=rng, device=rng.device))
         distance, name = (context.perceptual, "lpips") if context.perceptual else (l1, "l1")

@@ -64,7 +64,7 @@ class TranslatedImages(NamedTuple):
 
 
 class FUNIT(HingeFamily[Generator, Discriminator, Recipe]):
-    """Liu et al. 2019, "Few-Shot Unsupervised Image-to-Image Translation".
+    """FUNIT: Liu et al. 2019, "Few-Shot Unsupervised Image-to-Image Translation".
 
     Inputs in training: ``content`` with its labels ``content_y``, and ``style`` with its labels ``y``.
     Afterwards a content is translated to an unseen class, given by k images (``style``) or by their mean

@@ -34,7 +34,7 @@ from fsgen.nn import losses
 
 @dataclass(frozen=True)
 class Recipe:
-    """The published recipe at 256 px (the literature's StyleGAN2 runs); ``StyleGAN2.recipe`` scales it."""
+    """The published training recipe at 256 px; ``StyleGAN2.recipe`` scales it to other sizes."""
 
     # Adam's, before the correction for lazy regularisation, at 256 px and above. Below it is multiplied by
     # (256 / px)^(1/4): small networks tolerate that, and need it to change domain in a few hundred steps.
@@ -59,7 +59,7 @@ LATENTS = 8192  # samples for the mean latent
 
 
 class StyleGAN2(LogisticFamily[Generator, Discriminator, Recipe]):
-    """Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN"."""
+    """StyleGAN2: Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN"."""
 
     name = "stylegan2"
     traits: ClassVar[frozenset[Trait]] = frozenset({
