@@ -24,15 +24,22 @@ QUICK = {  # slow parts of a run, tested separately
 
 
 @pytest.fixture
-def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten runs: means over few samples and, unless the test asks for ``real_plots``, no plots."""
+def quick(without_pages: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten runs: means over few samples, no plots, no pages."""
     for place, few in QUICK.items():
         monkeypatch.setattr(place, few)
-    if "real_plots" not in request.fixturenames:
-        for plot in ("losses", "penalty", "by_layer"):
-            monkeypatch.setattr(
-                f"fsgen.training.plots.{plot}", lambda values, path, *rest, **options: Path(path).touch()
-            )
+
+
+@pytest.fixture
+def without_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what a run draws for readers, unless the test asks for ``real_plots``."""
+    if "real_plots" in request.fixturenames:
+        return
+    for plot in ("losses", "penalty", "by_layer"):
+        monkeypatch.setattr(
+            f"fsgen.training.plots.{plot}", lambda values, path, *rest, **options: Path(path).touch()
+        )
+    monkeypatch.setattr("fsgen.training.results.write_page", lambda path, *rest: path.touch())
 
 
 @pytest.fixture

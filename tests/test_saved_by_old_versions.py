@@ -27,7 +27,7 @@ HERE = "@HERE@"  # in the fixtures, the folder that they lie in
 # in the mean: Adam and RMSProp divide by the size of gradients, so single weights may differ by 1e-3.
 LEVELS, WEIGHTS = 2, 1e-4
 
-pytestmark = pytest.mark.usefixtures("as_recorded")
+pytestmark = pytest.mark.usefixtures("as_recorded", "without_pages")
 
 
 @pytest.fixture(scope="module")

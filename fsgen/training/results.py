@@ -130,7 +130,12 @@ def write_report(
     )  # fmt: skip
     report = report_json.update(folder.path, {"run": run})
     report.pop("evaluation", None)  # of the weights before a run was resumed
-    write_text(folder.path / "report.html", report_page.render(report, contents))
+    write_page(folder.path / "report.html", report, contents)
+
+
+def write_page(path: Path, report: PlainDict, contents: PageContents) -> None:
+    """Render and write report.html."""
+    write_text(path, report_page.render(report, contents))
 
 
 def _plot(job: TrainingJob, change: dict[str, float]) -> None:

@@ -52,7 +52,7 @@ def test_a_runs_report_keeps_what_the_run_was_and_adds_what_it_was_found_to_be(r
     assert json.loads((run / "report.json").read_text())["evaluation"]["settings"]["seed"] == 5
 
 
-def test_the_page_of_a_run_has_scores_of_its_own_weights_only(run, real_images):
+def test_the_page_of_a_run_has_scores_of_its_own_weights_only(run, real_images, real_plots):
     def text():
         return (run / "report.html").read_text(encoding="utf-8")
 
