@@ -326,7 +326,7 @@ def test_files_that_are_no_models(tmp_path, tiny, run):
     (tmp_path / "theirs.pkl").write_bytes(b"\x80\x04N.")
     with refused(Code.DAMAGED, f"fsgen pull {tmp_path / 'theirs.pkl'}"):
         models.load_model(tmp_path / "theirs.pkl")
-    with refused(Code.UNSUPPORTED, run / "state" / "latest.safetensors", ": state"):
+    with refused(Code.UNSUPPORTED, run / "state" / "latest.safetensors", "'state'"):
         models.load_model(run / "state" / "latest.safetensors")
     (tmp_path / "text.safetensors").write_text("hello")
     with refused(Code.DAMAGED, tmp_path / "text.safetensors"):
