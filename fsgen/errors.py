@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -82,3 +83,19 @@ def suggest(name: str, known: list[str], otherwise: str = "") -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return otherwise or f"known: {', '.join(sorted(set(known)))}"
+
+
+def unknown_name(
+    message: str, name: str, known: Iterable[str], *, where: object = None, otherwise: str = ""
+) -> FsgenError:
+    """The refusal of a ``name`` that is not among ``known``; its hint is ``suggest``'s.
+
+    Args:
+        message: one sentence that quotes ``name``.
+        name: as the user gave it.
+        known: the names there are.
+        where: the option at fault; default: ``name``.
+        otherwise: the hint where no known name is near.
+    """
+    hint = suggest(name, list(known), otherwise)
+    return FsgenError(message, code=Code.UNKNOWN_NAME, where=name if where is None else where, hint=hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fsgen.errors import Code, FsgenError, suggest
+from fsgen.errors import unknown_name
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,7 @@ def get_measure(name: str) -> Measure:
         FsgenError: unknown name; the hint suggests the nearest known one.
     """
     if name not in MEASURES:
-        raise FsgenError(
-            f"there is no metric '{name}'",
-            code=Code.UNKNOWN_NAME,
-            where=name,
-            hint=suggest(name, list(MEASURES)),
-        )
+        raise unknown_name(f"there is no metric '{name}'", name, MEASURES)
     return MEASURES[name]
 
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from fsgen.errors import Code, FsgenError, suggest
+from fsgen.errors import Code, FsgenError, unknown_name
 
 if TYPE_CHECKING:
     from fsgen.interfaces import Family, Technique
@@ -104,12 +104,7 @@ def method(name: str) -> type[Technique]:
 
 def _load(table: dict[str, str], kind: str, name: str) -> Any:
     if name not in table:
-        raise FsgenError(
-            f"there is no {kind} '{name}'",
-            code=Code.UNKNOWN_NAME,
-            where=name,
-            hint=suggest(name, list(table)),
-        )
+        raise unknown_name(f"there is no {kind} '{name}'", name, table)
     module, _, attribute = table[name].partition(":")
     try:
         found = getattr(import_module(module), attribute)

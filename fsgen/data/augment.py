@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fsgen.errors import Code, FsgenError, suggest
+from fsgen.errors import unknown_name
 
 POLICIES = {
     "color": ("brightness", "saturation", "contrast"),
@@ -105,8 +105,7 @@ def draw_arguments(
         # The centre of an even rectangle lies between pixels, of which there is one position more.
         tall, wide = _part(height, HOLE), _part(width, HOLE)
         return {"rows": whole(0, height - tall % 2), "cols": whole(0, width - wide % 2)}
-    message, hint = f"there is no augmentation operator '{operator}'", suggest(operator, list(OPERATORS))
-    raise FsgenError(message, code=Code.UNKNOWN_NAME, where=operator, hint=hint)
+    raise unknown_name(f"there is no augmentation operator '{operator}'", operator, OPERATORS)
 
 
 def operators(policy: Sequence[str]) -> list[str]:
@@ -117,8 +116,7 @@ def operators(policy: Sequence[str]) -> list[str]:
     """
     for name in policy:
         if name not in POLICIES:
-            message, hint = f"there is no augmentation policy '{name}'", suggest(name, list(POLICIES))
-            raise FsgenError(message, code=Code.UNKNOWN_NAME, where=name, hint=hint)
+            raise unknown_name(f"there is no augmentation policy '{name}'", name, POLICIES)
     return [operator for name in policy for operator in POLICIES[name]]
 
 

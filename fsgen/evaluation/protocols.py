@@ -14,7 +14,7 @@ import torch
 from fsgen import device as devices
 from fsgen.config import read_toml
 from fsgen.data.decode import Fit
-from fsgen.errors import Code, FsgenError, suggest
+from fsgen.errors import Code, FsgenError, unknown_name
 
 DEFAULT = "default"
 FIDS = ("clean", "legacy_pytorch", "legacy_tensorflow", "torchvision")
@@ -38,8 +38,7 @@ class Choices:
             FsgenError: unknown mode.
         """
         if mode not in FIDS:
-            raise FsgenError(f"unknown mode '{mode}' for --fid", code=Code.UNKNOWN_NAME, where=mode,
-                             hint=suggest(mode, list(FIDS)))  # fmt: skip
+            raise unknown_name(f"unknown mode '{mode}' for --fid", mode, FIDS)
         return replace(self, fid=mode, sources=self.sources | {"fid": "asked for with --fid"})
 
     def about(self) -> dict[str, Any]:
@@ -83,8 +82,7 @@ def protocol(name: str | None) -> Protocol | Translations:
     """
     known = _protocols()
     if name not in known and name is not None:
-        raise FsgenError(f"unknown protocol '{name}'", code=Code.UNKNOWN_NAME, where=name,
-                         hint=suggest(name, list(known)))  # fmt: skip
+        raise unknown_name(f"unknown protocol '{name}'", name, known)
     return known[name or DEFAULT]
 
 

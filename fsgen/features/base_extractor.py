@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fsgen.errors import Code, FsgenError, suggest
+from fsgen.errors import unknown_name
 from fsgen.io.checksums import hash_file
 
 RGB = tuple[float, float, float]
@@ -42,10 +42,7 @@ class Extractor(ABC):
 
     def __init__(self, path: Path, device: torch.device | str = "cpu", mode: str | None = None) -> None:
         if mode is not None and mode not in self.modes:
-            raise FsgenError(
-                f"{self.name} has no mode '{mode}'",
-                code=Code.UNKNOWN_NAME, where=mode, hint=suggest(mode, list(self.modes)),
-            )  # fmt: skip
+            raise unknown_name(f"{self.name} has no mode '{mode}'", mode, self.modes)
         self.mode = mode or self.modes[0]
         self.device = torch.device(device)
         self.file = path.name

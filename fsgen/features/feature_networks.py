@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from fsgen.errors import Code, FsgenError, suggest
+from fsgen.errors import unknown_name
 from fsgen.features import bundled, timm_network, weight_files
 from fsgen.features.base_extractor import Extractor
 from fsgen.features.bundled import Bundled
@@ -39,10 +39,7 @@ def build_metric_extractor(
         FsgenError: unknown network or mode; weights absent, damaged or of another network.
     """
     if name not in METRIC_EXTRACTORS:
-        raise FsgenError(
-            f"there is no feature network '{name}'",
-            code=Code.UNKNOWN_NAME, where=name, hint=suggest(name, list(METRIC_EXTRACTORS)),
-        )  # fmt: skip
+        raise unknown_name(f"there is no feature network '{name}'", name, METRIC_EXTRACTORS)
     return METRIC_EXTRACTORS[name](path, device, mode)
 
 
@@ -70,10 +67,7 @@ def build_instance_extractor(
         model = name.removeprefix(PREFIX)
         return TimmNetwork(model, path or timm_network.locate_timm_file(model, weights_dir, download), device)
     if name not in INSTANCE_EXTRACTORS:
-        raise FsgenError(
-            f"there are no features '{name}'",
-            code=Code.UNKNOWN_NAME, where="--features", hint=suggest(name, list(INSTANCE_NAMES)),
-        )  # fmt: skip
+        raise unknown_name(f"there are no features '{name}'", name, INSTANCE_NAMES, where="--features")
     if path is None:
         path = bundled.FILE if name == Bundled.name else weight_files.locate_file(name, weights_dir, download)
     return INSTANCE_EXTRACTORS[name](path, device)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from fsgen.errors import Code, FsgenError, suggest
+from fsgen.errors import Code, FsgenError, unknown_name
 from fsgen.features.torchvision_shim import import_torchvision
 from fsgen.features.weight_loading import read_tensors, refuse_bad_weights, skip_random_init
 
@@ -37,10 +37,7 @@ class Lpips:
 
     def __init__(self, net: Net, path: Path, device: torch.device | str = "cpu") -> None:
         if net not in SMALLEST:
-            raise FsgenError(
-                f"LPIPS has no backbone '{net}' here",
-                code=Code.UNKNOWN_NAME, where=net, hint=suggest(net, list(SMALLEST)),
-            )  # fmt: skip
+            raise unknown_name(f"LPIPS has no backbone '{net}' here", net, SMALLEST)
         self.net = net
         self.device = torch.device(device)
         model = _untrained_lpips(net)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fsgen.errors import Code, FsgenError, suggest
+from fsgen.errors import Code, FsgenError, unknown_name
 from fsgen.features.base_extractor import Extractor, crop_centre, map_images, standardise
 from fsgen.features.torchvision_shim import import_timm
 from fsgen.features.weight_files import Download
@@ -106,13 +106,10 @@ def _checked_name(model: str) -> str:
     """Return ``model`` if timm knows it and its tag, else refuse it."""
     timm = import_timm()
     if not timm.is_model(model):
-        hint = suggest(model, timm.list_models(), _LIST)
-        raise FsgenError(f"timm has no model '{model}'", code=Code.UNKNOWN_NAME, where=model, hint=hint)
+        raise unknown_name(f"timm has no model '{model}'", model, timm.list_models(), otherwise=_LIST)
     try:
         timm.get_pretrained_cfg(model)
     except RuntimeError as error:
-        hint = suggest(model, timm.list_models(model.split(".")[0], pretrained=True))
-        raise FsgenError(
-            f"timm has no weights called '{model}'", code=Code.UNKNOWN_NAME, where=model, hint=hint
-        ) from error
+        known = timm.list_models(model.split(".")[0], pretrained=True)
+        raise unknown_name(f"timm has no weights called '{model}'", model, known) from error
     return model

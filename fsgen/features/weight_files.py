@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsgen.config import PlainDict
-from fsgen.errors import Code, FsgenError, Interrupted, suggest
+from fsgen.errors import Code, FsgenError, Interrupted, unknown_name
 
 Download = Callable[[str, Path, "str | None"], Path]
 """(url, destination, leading hex digits of its SHA-256 or None) -> the downloaded and checked file."""
@@ -183,10 +183,7 @@ def locate_files(
 
 def _known(name: str) -> WeightFile:
     if name not in CATALOGUE:
-        raise FsgenError(
-            f"there are no weights '{name}'",
-            code=Code.UNKNOWN_NAME, where=name, hint=suggest(name, list(CATALOGUE)),
-        )  # fmt: skip
+        raise unknown_name(f"there are no weights '{name}'", name, CATALOGUE)
     return CATALOGUE[name]
 
 

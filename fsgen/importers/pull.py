@@ -14,7 +14,7 @@ import fsgen
 from fsgen import registry
 from fsgen.callbacks import Callbacks
 from fsgen.config import PlainDict
-from fsgen.errors import Code, FsgenError, suggest
+from fsgen.errors import Code, FsgenError, unknown_name
 from fsgen.features import timm_network, weight_files
 from fsgen.features.resnet import ResNetClassifier, Swav
 from fsgen.importers.readers import read_foreign
@@ -236,8 +236,7 @@ def _fetch_source(source: str, entry: CatalogEntry | None, callbacks: Callbacks)
     if "://" not in address and not drive_id(address):
         if Path(source).suffix or "/" in source:
             raise FsgenError(f"no such file: {source}", code=Code.NOT_FOUND, where=source)
-        hint = suggest(source, list(catalog()), models.LISTED)
-        raise FsgenError(f"there is no source '{source}'", code=Code.UNKNOWN_NAME, where=source, hint=hint)
+        raise unknown_name(f"there is no source '{source}'", source, catalog(), otherwise=models.LISTED)
     suffix = Path(address.split("?")[0].split("@")[0]).suffix or ".download"
     dest = make_folder(home() / "downloads") / f"{_name(entry.name if entry else Path(address).stem)}{suffix}"
     return fetch_any(

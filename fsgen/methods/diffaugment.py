@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fsgen.errors import Code, FsgenError, suggest
+from fsgen.errors import unknown_name
 from fsgen.interfaces import ImageKind, Method, Rng, Trait
 
 if TYPE_CHECKING:
@@ -50,10 +50,9 @@ class DiffAugment(Method[DiffAugmentOptions]):
         self.policy = tuple(part.strip() for part in self.options.policy.split(",") if part.strip())
         for part in self.policy:
             if part not in OPS:
-                raise FsgenError(
-                    f"diffaugment has no policy '{part}'",
-                    code=Code.UNKNOWN_NAME, where="--diffaugment-policy", hint=suggest(part, list(OPS)),
-                )  # fmt: skip
+                raise unknown_name(
+                    f"diffaugment has no policy '{part}'", part, OPS, where="--diffaugment-policy"
+                )
 
     def augment(self, images: Tensor, kind: ImageKind, rng: Rng) -> Tensor:
         from fsgen.data.augment import diff_augment

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import fsgen
 from fsgen.config import PlainDict
-from fsgen.errors import Code, FsgenError, suggest
+from fsgen.errors import Code, FsgenError, unknown_name
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import fisher_dir
 from fsgen.models.model import Model
@@ -59,10 +59,7 @@ def plan(source: Model, samples: int, proxy: str, seed: int) -> tuple[PlainDict,
         FsgenError: an unknown proxy, fewer than 1 sample.
     """
     if proxy not in PROXIES:
-        raise FsgenError(
-            f"there is no Fisher proxy '{proxy}'",
-            code=Code.UNKNOWN_NAME, where="--proxy", hint=suggest(proxy, list(PROXIES)),
-        )  # fmt: skip
+        raise unknown_name(f"there is no Fisher proxy '{proxy}'", proxy, PROXIES, where="--proxy")
     if samples < 1:
         raise FsgenError(
             f"the Fisher information cannot be estimated from {samples} samples",

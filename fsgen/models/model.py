@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fsgen import registry
 from fsgen.config import PlainDict
-from fsgen.errors import Code, FsgenError, suggest
+from fsgen.errors import Code, FsgenError, unknown_name
 from fsgen.interfaces import Discriminator, Family, Generator, Module, Networks, Spec, Trait
 from fsgen.io import checkpoint
 from fsgen.io.cache_folders import sources_dir
@@ -135,10 +135,7 @@ def fresh(
     spec = kind.fresh(size, channels, len(classes), width=width, **instances)
     for key, value in architecture.items():
         if key not in spec:
-            raise FsgenError(
-                f"the architecture of {family} has no '{key}'",
-                code=Code.UNKNOWN_NAME, where=key, hint=suggest(key, list(spec)),
-            )  # fmt: skip
+            raise unknown_name(f"the architecture of {family} has no '{key}'", key, spec)
         if type(value) is not type(spec[key]):
             raise FsgenError(
                 f"'{key}' in the architecture of {family} takes a {type(spec[key]).__name__}, not {value!r}",
@@ -189,8 +186,7 @@ def find(name: str) -> Path:
         raise FsgenError(message, code=Code.NOT_FOUND, where=name, hint=hint)
     if path.suffix or path.parent != Path():
         raise FsgenError(f"no such file or run folder: {name}", code=Code.NOT_FOUND, where=name)
-    hint = suggest(name, [*known, *catalog()], LISTED)
-    raise FsgenError(f"there is no source '{name}'", code=Code.UNKNOWN_NAME, where=name, hint=hint)
+    raise unknown_name(f"there is no source '{name}'", name, [*known, *catalog()], otherwise=LISTED)
 
 
 def _in_run(path: Path) -> Path:
