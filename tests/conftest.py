@@ -17,8 +17,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 QUICK = {  # slow parts of a run, tested separately
     "fsgen.training.domain_gap.PROBES": 16,
     "fsgen.families.stylegan2.family.LATENTS": 1024,
-    "fsgen.families.fastgan.family.STATISTICS": (2, 4),
-    "fsgen.families.biggan.family.STATISTICS": (2, 4),
+    "fsgen.nn.batchnorm.STATISTICS": (2, 4),
     "fsgen.families.dcgan.STATISTICS": (2, 4),
 }
 

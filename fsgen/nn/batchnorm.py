@@ -1,14 +1,19 @@
-"""Recompute running statistics of batch normalisation for given weights."""
+"""Recompute buffers for given weights after training: running statistics, singular vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fsgen.interfaces import Inputs
+from fsgen import rng as random
+from fsgen.interfaces import Draw, Inputs
+
+POWER_ITERATIONS = 30
+STATISTICS = (16, 16)  # batches and their size for the running statistics
 
 
 @torch.no_grad()
@@ -33,6 +38,27 @@ def refresh_stats(g: nn.Module, batches: Iterable[Inputs]) -> None:
     for norm, (training, momentum) in zip(norms, before, strict=True):
         norm.momentum = momentum
         norm.train(training)
+
+
+class SpectralLayer(Protocol):
+    """A layer whose weight is divided by an estimate of its largest singular value."""
+
+    def iterate(self, times: int) -> None: ...
+
+
+def refresh_buffers(g: nn.Module, spectral: type[SpectralLayer], draw: Draw) -> None:
+    """Refresh the singular vectors of the ``spectral`` layers in ``g``, then its running statistics.
+
+    Args:
+        g: on any device.
+        spectral: the class of its spectrally normalised layers.
+        draw: (n, rng) -> n inputs of ``g``.
+    """
+    for module in g.modules():
+        if isinstance(module, spectral):
+            module.iterate(POWER_ITERATIONS)
+    device, (count, size) = next(g.parameters()).device, STATISTICS
+    refresh_stats(g, (draw(size, random.generator(0, "settle", i)).to(device) for i in range(count)))
 
 
 def add_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fsgen import rng as random
 from fsgen.families.adversarial import HingeFamily
 from fsgen.families.biggan import convert
 from fsgen.families.biggan.layers import SNLayer
@@ -37,7 +36,7 @@ from fsgen.interfaces import (
     StepContext,
     Trait,
 )
-from fsgen.nn.batchnorm import refresh_stats
+from fsgen.nn.batchnorm import refresh_buffers
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,6 @@ class Recipe:
 
 
 CLASS, INSTANCE = 128, 512  # lengths of G's embeddings
-POWER_ITERATIONS = 30  # after training
-STATISTICS = (16, 16)  # batches and their size for the running statistics after training
 
 
 class BigGAN(HingeFamily[Generator, Discriminator, Recipe]):
@@ -141,11 +138,7 @@ class BigGAN(HingeFamily[Generator, Discriminator, Recipe]):
 
     def refresh_statistics(self, g: Generator, draw: Draw) -> None:
         """Refresh the singular vectors and the standing statistics (Brock et al. 2019, appendix C)."""
-        for module in g.modules():
-            if isinstance(module, SNLayer):
-                module.iterate(POWER_ITERATIONS)
-        device, (count, size) = next(g.parameters()).device, STATISTICS
-        refresh_stats(g, (draw(size, random.generator(0, "settle", i)).to(device) for i in range(count)))
+        refresh_buffers(g, SNLayer, draw)
 
     # ---- training ------------------------------------------------------------------------------------
 

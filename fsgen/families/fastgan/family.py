@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsgen import rng as random
 from fsgen.errors import Code, FsgenError
 from fsgen.families.adversarial import HingeFamily
 from fsgen.families.checks import check_channels, check_size, checked_width
@@ -46,14 +45,12 @@ from fsgen.interfaces import (
     Trait,
 )
 from fsgen.nn import losses
-from fsgen.nn.batchnorm import refresh_stats
+from fsgen.nn.batchnorm import refresh_buffers
 from fsgen.nn.spectral_norm import SpectralConv
 
 SIZES = (64, 128, 256, 512, 1024)
 WIDTH = 64  # the published ngf and ndf
 LATENT = 256  # the published nz
-POWER_ITERATIONS = 30  # after training
-STATISTICS = (16, 16)  # batches and their size for the running statistics after training
 
 
 @dataclass(frozen=True)
@@ -151,11 +148,7 @@ class FastGAN(HingeFamily[Generator, Discriminator, Recipe]):
 
     def refresh_statistics(self, g: Generator, draw: Draw) -> None:
         """Refresh the singular vectors and the running statistics."""
-        for module in g.modules():
-            if isinstance(module, SpectralConv):
-                module.iterate(POWER_ITERATIONS)
-        device, (count, size) = next(g.parameters()).device, STATISTICS
-        refresh_stats(g, (draw(size, random.generator(0, "settle", i)).to(device) for i in range(count)))
+        refresh_buffers(g, SpectralConv, draw)
 
     # ---- training ------------------------------------------------------------------------------------
 
