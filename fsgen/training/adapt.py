@@ -33,7 +33,6 @@ from fsgen.training.start import (
     source_of_run,
     starting_model,
 )
-from fsgen.training.training_free_run import TrainingFreeJob
 from fsgen.training_free.style_transfer import StyleTransfer
 
 
@@ -80,7 +79,7 @@ def adapt(
         )  # fmt: skip
     model = starting_model(found, asked.new_class, technique)
     device = devices.pick(asked.device)
-    weights_dir = weight_files.user_dir(asked.weights_dir) if asked.weights_dir else None
+    weights_dir = weight_files.user_dir(asked.weights_dir)
     if isinstance(technique, StyleTransfer):
         vgg16(weights_dir)  # better refused now than after the images are read
     extractor = conditioning_of(model).extractor(asked.features, device, weights_dir)
@@ -110,9 +109,9 @@ def adapt(
     if dry_run:
         return full_config(config, trained, technique)
     make_folder(folder.path)  # better refused now than after the preparations
-    return _run(technique, TrainingJob(
-        config, found, model, shots, Stack(), trained, folder, callbacks, extractor
-    ))  # fmt: skip
+    methods = technique if isinstance(technique, Stack) else Stack()
+    job = TrainingJob(config, found, model, shots, methods, trained, folder, callbacks, extractor)
+    return _run(technique, job)
 
 
 def resume(run: str | Path, *, steps: int | None = None, callbacks: Callbacks | None = None) -> Path:
@@ -165,8 +164,9 @@ def resume(run: str | Path, *, steps: int | None = None, callbacks: Callbacks | 
     extractor = conditioning_of(model).extractor(config.features, device, config.weights_path)
     if steps is not None:
         folder.write_config(full_config(config, recipe, technique))
+    methods = technique if isinstance(technique, Stack) else Stack()
     job = TrainingJob(
-        config, source, model, shots, Stack(), recipe, folder, callbacks, extractor, resumed=True
+        config, source, model, shots, methods, recipe, folder, callbacks, extractor, resumed=True
     )  # fmt: skip
     return _run(technique, job)
 
@@ -192,6 +192,5 @@ def _check(technique: Stack | TrainingFree, source: models.Model) -> None:
 
 def _run(technique: Stack | TrainingFree, job: TrainingJob) -> Path:
     if isinstance(technique, Stack):
-        return trainer.run(dataclasses.replace(job, methods=technique))
-    fields = {field.name: getattr(job, field.name) for field in dataclasses.fields(job)}
-    return training_free_run.run(TrainingFreeJob(**fields, technique=technique))
+        return trainer.run(job)
+    return training_free_run.run(job, technique)

@@ -26,7 +26,7 @@ class TrainingJob:
     source: Model  # as it was found
     model: Model  # the starting model, perhaps with one class more
     shots: ImageSet
-    methods: Stack
+    methods: Stack  # empty for a technique that trains nothing
     recipe: Any
     folder: RunFolder
     callbacks: Callbacks

@@ -66,7 +66,7 @@ def train(
     folder, device = RunFolder.plan(Path(out), force=force), devices.pick(asked.device)
     check_outside(folder.path, images)
     names = _class_names(images) if asked.classes else []
-    weights_dir = weight_files.user_dir(asked.weights_dir or None)
+    weights_dir = weight_files.user_dir(asked.weights_dir)
     extractor = None
     if asked.features:
         extractor = feature_networks.build_instance_extractor(

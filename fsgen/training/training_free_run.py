@@ -6,7 +6,6 @@ import dataclasses
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,26 +29,19 @@ from fsgen.training.start import full_config
 from fsgen.training_free.style_transfer import StyleTransfer
 
 
-@dataclass(frozen=True)
-class TrainingFreeJob(TrainingJob):
-    """A run of a technique that trains nothing; its stack of methods is empty."""
-
-    technique: TrainingFree | None = None
-
-
-def run(job: TrainingFreeJob) -> Path:
-    """Write the results; the run folder."""
-    if isinstance(job.technique, StyleTransfer):
-        return _style_transfer(job, job.technique)
-    assert job.technique is not None
+def run(job: TrainingJob, technique: TrainingFree) -> Path:
+    """Write the results of ``technique``; the run folder. The job's stack of methods is empty."""
+    if isinstance(technique, StyleTransfer):
+        return _style_transfer(job, technique)
     if job.resumed and job.folder.model.exists():
         return job.folder.path
     began = time.perf_counter()
     data = conditioning_of(job.model).conditioned_on(job.shots, Path(job.config.images).stem, job.request())
     folder, model = job.folder, data.model
     domain_gap.announce(model, job.shots, job.device, job.callbacks.say)
-    folder.begin(full_config(job.config, job.recipe, job.technique))
-    options = full_config(job.config, job.recipe, job.technique)["method"]
+    config = full_config(job.config, job.recipe, technique)
+    folder.begin(config)
+    options = config["method"]
     g = model.generator(device=job.device)
     finished = Model(
         model.family, model.spec, model.networks, results.about_of(model, job.config, options), data.stored(g)
@@ -57,8 +49,9 @@ def run(job: TrainingFreeJob) -> Path:
     finished.save(folder.model)
     with torch.no_grad():
         inputs = data.preview(g)
-        above = g(inputs).cpu() if inputs.content is None else inputs.content.cpu()
-        grid = results.write_grid(above, g(inputs).cpu(), folder.samples / "000000.png", 0, model.hash)
+        images = g(inputs).cpu()
+        above = images if inputs.content is None else inputs.content.cpu()
+        grid = results.write_grid(above, images, folder.samples / "000000.png", 0, model.hash)
     results.write_report(job, grid, {
         "model": {"file": folder.model.name, "hash": finished.hash},
         **results.facts(job.source, job.config, options, len(job.shots), time.perf_counter() - began),
@@ -68,7 +61,7 @@ def run(job: TrainingFreeJob) -> Path:
     return folder.path
 
 
-def _style_transfer(job: TrainingFreeJob, method: StyleTransfer) -> Path:
+def _style_transfer(job: TrainingJob, method: StyleTransfer) -> Path:
     """Redraw the source's images in the style of one shot; a resumed run goes on with the missing ones."""
     config, folder, callbacks, device = job.config, job.folder, job.callbacks, job.device
     data = job.training_inputs()
@@ -78,8 +71,9 @@ def _style_transfer(job: TrainingFreeJob, method: StyleTransfer) -> Path:
         weights_dir=config.weights_path, callbacks=callbacks,
     ))  # fmt: skip
     domain_gap.announce(data.model, job.shots, device, callbacks.say)
+    about = full_config(config, job.recipe, method)
     if not job.resumed:
-        folder.begin(full_config(config, job.recipe, method))
+        folder.begin(about)
     row = int(torch.randint(len(job.shots), [], generator=random.generator(config.seed, "target")))
     name, target = job.shots.names[row], job.shots.floats([row])
     callbacks.say(f"redrawing in the style of {name}, chosen by the seed")
@@ -91,16 +85,15 @@ def _style_transfer(job: TrainingFreeJob, method: StyleTransfer) -> Path:
     grid = _grid(job, source, min(count, PREVIEW), folder.samples / f"{count:06d}.png", text)
     image_output.save_png(image_output.picture(target[0]), folder.samples / "target.png", {"target": name})
     seconds = sum(line["seconds"] for line in folder.history())
-    options = full_config(config, job.recipe, method)["method"]
     results.write_report(job, grid, {
         "model": None, "pictures": {"folder": REDRAWN, "count": count, "target": name},
-        **results.facts(job.source, config, options, len(job.shots), seconds),
+        **results.facts(job.source, config, about["method"], len(job.shots), seconds),
     })  # fmt: skip
     return folder.path
 
 
 def _redraw(
-    job: TrainingFreeJob, method: StyleTransfer, source: Loaded, seed: int, target: Tensor,
+    job: TrainingJob, method: StyleTransfer, source: Loaded, seed: int, target: Tensor,
     text: Mapping[str, str],
 ) -> None:  # fmt: skip
     """Redraw the image of ``seed``, unless the folder has it already; log losses and seconds."""
@@ -125,7 +118,7 @@ def _redraw(
     image_output.save_png(image_output.picture(redrawn[0]), path, {**text, "seed": str(seed)})
 
 
-def _grid(job: TrainingFreeJob, source: Loaded, count: int, path: Path, text: Mapping[str, str]) -> Path:
+def _grid(job: TrainingJob, source: Loaded, count: int, path: Path, text: Mapping[str, str]) -> Path:
     """The first images, each below the source's own."""
     spec = source.model.spec
     drawn = load_images(
