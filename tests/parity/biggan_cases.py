@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
-import pytest
-from cases import WEIGHTS, Case, cases, close, skipped
+from cases import WEIGHTS, Case, Outputs, close, computed, each_output
 from sg2 import crop
-from torch import Tensor
 
 from fsgen.families.biggan.family import BigGAN
 
 FAMILY = BigGAN()
 GIVEN = re.compile(r"z|[hyx](_real|_fake)?|eval\.interp_embedding|features_raw|labels")
-Outputs = tuple[tuple[str, Callable[[Any, re.Match], Tensor]], ...]
 
 
 def has_blocks(case: Case) -> bool:
@@ -31,21 +27,7 @@ def is_input(case: Case, name: str) -> bool:
 
 def outputs(*kinds: str) -> list[Any]:
     """For ``parametrize("case, name", ...)``: every tensor of the cases that is not an input."""
-    found = [
-        pytest.param(case, name, id=f"{case.label}-{name}")
-        for case in cases(*kinds)
-        for name in case.names()
-        if not is_input(case, name)
-    ]
-    return found or [skipped(kinds, values=2)]
-
-
-def computed(table: Outputs, run: Any, case: Case, name: str) -> Tensor:
-    """What ``table`` computes for one value of a case; one that no pattern knows fails."""
-    for pattern, compute in table:
-        if match := re.fullmatch(pattern, name):
-            return compute(run, match)
-    pytest.fail(f"{case.label} has {name}, which no test compares")
+    return each_output(*kinds, is_input=is_input)
 
 
 def compared(table: Outputs, run: Any, case: Case, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 __all__ = ["OWN", "REPOSITORY", "WEIGHTS", "Case", "cases", "found_below", "golden_roots"]
 NOISE = 1e-5  # a gradient of a smaller norm is rounding noise
+Outputs = tuple[tuple[str, Callable[[Any, re.Match], Any]], ...]
+"""(pattern of a tensor's name, (run of the case, match) -> ours), ..."""
 
 
 def case_at(folder: Path) -> Case:
@@ -35,6 +37,25 @@ def each_part(*kinds: str, suffix: str) -> list[Any]:
         if name.endswith(suffix)
     ]
     return found or [skipped(kinds, values=2)]
+
+
+def each_output(*kinds: str, is_input: Callable[[Case, str], bool]) -> list[Any]:
+    """For ``parametrize("case, name", ...)``: every tensor of the cases that is not an input."""
+    found = [
+        pytest.param(case, name, id=f"{case.label}-{name}")
+        for case in cases(*kinds)
+        for name in case.names()
+        if not is_input(case, name)
+    ]
+    return found or [skipped(kinds, values=2)]
+
+
+def computed(table: Outputs, run: Any, case: Case, name: str) -> Any:
+    """What ``table`` computes for one tensor of a case; one that no pattern knows fails."""
+    for pattern, compute in table:
+        if match := re.fullmatch(pattern, name):
+            return compute(run, match)
+    pytest.fail(f"{case.label} has {name}, which no test compares")
 
 
 def skipped(kinds: tuple[str, ...], values: int = 1) -> Any:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from cases import WEIGHTS, Case, cases, close, skipped
+from cases import WEIGHTS, Case, Outputs, cases, close, computed, each_output, skipped
 from torch import Tensor
 
 from fsgen.families.funit.family import FUNIT
@@ -20,7 +18,6 @@ INPUTS = {
     "funit-d": ("x_real", "x_fake", "y"),
     "funit-losses": ("xa", "xb", "la", "lb"),
 }
-Outputs = tuple[tuple[str, Callable[[Any, re.Match], Tensor | float]], ...]
 
 
 def is_input(case: Case, name: str) -> bool:
@@ -31,13 +28,7 @@ def is_input(case: Case, name: str) -> bool:
 
 def outputs(kind: str) -> list[Any]:
     """For ``parametrize("case, name", ...)``: every tensor of the cases that is not an input."""
-    found = [
-        pytest.param(case, name, id=f"{case.label}-{name}")
-        for case in cases(kind)
-        for name in case.names()
-        if not is_input(case, name)
-    ]
-    return found or [skipped((kind,), values=2)]
+    return each_output(kind, is_input=is_input)
 
 
 def numbers(kind: str, *within: str) -> list[Any]:
@@ -56,11 +47,8 @@ def numbers(kind: str, *within: str) -> list[Any]:
 
 
 def compared(table: Outputs, run: Any, name: str) -> Tensor | float:
-    """What ``table`` computes for one value of a case; one that no pattern knows fails."""
-    for pattern, compute in table:
-        if match := re.fullmatch(pattern, name):
-            return compute(run, match)
-    pytest.fail(f"{run.case.label} has {name}, which no test compares")
+    """What ``table`` computes for one value of the case of ``run``."""
+    return computed(table, run, run.case, name)
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:

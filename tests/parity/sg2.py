@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
-from cases import WEIGHTS, Case, cases, skipped
+from cases import WEIGHTS, Case, each_output
 from torch import Tensor, nn
 
 from fsgen.families.stylegan2 import convert
@@ -84,13 +83,7 @@ def generator(case: Case, state: dict[str, Tensor]) -> nn.Module:
 
 def outputs(*kinds: str, only: Callable[[str], bool] = lambda name: True) -> list[Any]:
     """For ``parametrize("case, name", ...)``: every tensor of the cases that is not an input."""
-    found = [
-        pytest.param(case, name, id=f"{case.label}-{name}")
-        for case in cases(*kinds)
-        for name in case.names()
-        if not name.startswith("in.") and only(name)
-    ]
-    return found or [skipped(kinds, values=2)]
+    return each_output(*kinds, is_input=lambda case, name: name.startswith("in.") or not only(name))
 
 
 def what(case: Case, name: str) -> str:

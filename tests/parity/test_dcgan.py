@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from cases import WEIGHTS, Case, case_at, cases, close, each, skip_unused, skipped
+from cases import WEIGHTS, Case, case_at, cases, close, computed, each, each_output, skip_unused
 from torch import Tensor
 
 from fsgen.families.dcgan import DCGAN
@@ -71,27 +70,13 @@ def run_of(folder: Path) -> Run:
     return Run(case_at(folder))
 
 
-def outputs() -> list[Any]:
-    found = [
-        pytest.param(case, name, id=f"{case.label}-{name}")
-        for case in cases(KIND)
-        for name in case.names()
-        if name not in INPUTS
-    ]
-    return found or [skipped((KIND,), values=2)]
-
-
-@pytest.mark.parametrize("case, name", outputs())
+@pytest.mark.parametrize("case, name", each_output(KIND, is_input=lambda case, name: name in INPUTS))
 def test_output(case, name):
     """Every tensor that is no input has an entry in OUTPUTS, or this fails."""
-    for pattern, compute in OUTPUTS:
-        if match := re.fullmatch(pattern, name):
-            run = run_of(case.folder)
-            assert run.converted.d is not None or not name.startswith(("logit", "prob"))
-            with torch.no_grad():
-                close(compute(run, match), run.io[name])
-            return
-    pytest.fail(f"{case.label} has {name}, which no test compares")
+    run = run_of(case.folder)
+    assert run.converted.d is not None or not name.startswith(("logit", "prob"))
+    with torch.no_grad():
+        close(computed(OUTPUTS, run, case, name), run.io[name])
 
 
 @pytest.mark.parametrize("case", each(KIND))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import WEIGHTS, Case, case_at, cases, close, each, load_parts, skipped, stated
+from cases import WEIGHTS, Case, Outputs, case_at, close, computed, each, each_output, load_parts, stated
 from sg2 import renamed
 from torch import Tensor
 
@@ -36,13 +36,7 @@ def is_input(case: Case, name: str) -> bool:
 
 def outputs(*kinds: str) -> list[Any]:
     """For ``parametrize("case, name", ...)``: every tensor of the cases that is not an input."""
-    found = [
-        pytest.param(case, name, id=f"{case.label}-{name}")
-        for case in cases(*kinds)
-        for name in case.names()
-        if not is_input(case, name)
-    ]
-    return found or [skipped(kinds, values=2)]
+    return each_output(*kinds, is_input=is_input)
 
 
 def part_of(case: Case, name: str, ours: Tensor) -> Tensor:
@@ -55,15 +49,8 @@ def part_of(case: Case, name: str, ours: Tensor) -> Tensor:
     return ours
 
 
-def compared(
-    outputs: tuple[tuple[str, Callable[[Any, re.Match], Tensor]], ...], run: Any, case: Case, name: str
-) -> None:
-    """One tensor of a case; one that no pattern knows fails."""
-    for pattern, compute in outputs:
-        if match := re.fullmatch(pattern, name):
-            close(part_of(case, name, compute(run, match)), run.io[name], grad="grad" in name)
-            return
-    pytest.fail(f"{case.label} has {name}, which no test compares")
+def compared(table: Outputs, run: Any, case: Case, name: str) -> None:
+    close(part_of(case, name, computed(table, run, case, name)), run.io[name], grad="grad" in name)
 
 
 # ---- G ---------------------------------------------------------------------------------------------------

@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from cases import Case, case_at, cases, close, each, skipped
+from cases import Case, case_at, close, computed, each, each_output
 from sg2 import renamed
 from torch import Tensor
 
@@ -57,25 +56,11 @@ def files_of(folder: Path) -> Files:
     return Files(case_at(folder))
 
 
-def outputs() -> list[Any]:
-    found = [
-        pytest.param(case, name, id=f"{case.label}-{name}")
-        for case in cases(KIND)
-        for name in case.names()
-        if name not in INPUTS
-    ]
-    return found or [skipped((KIND,), values=2)]
-
-
-@pytest.mark.parametrize("case, name", outputs())
+@pytest.mark.parametrize("case, name", each_output(KIND, is_input=lambda case, name: name in INPUTS))
 def test_images_of_a_checkpoint(case, name):
-    for pattern, compute in STORED:
-        if match := re.fullmatch(pattern, name):
-            run = files_of(case.folder)
-            with torch.no_grad():
-                close(compute(run, match), run.io[name], atol=case.info.get("suggested_atol"))
-            return
-    pytest.fail(f"{case.label} has {name}, which no test compares")
+    run = files_of(case.folder)
+    with torch.no_grad():
+        close(computed(STORED, run, case, name), run.io[name], atol=case.info.get("suggested_atol"))
 
 
 @pytest.mark.parametrize("case", each(KIND))

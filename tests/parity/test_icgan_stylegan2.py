@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import Case, case_at, cases, close, each, skipped
+from cases import Case, case_at, close, computed, each, each_output
 from sg2 import FAMILY, WHOLE_BATCH, files, foreign
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,26 +72,12 @@ def run_of(folder: Path) -> Run:
     return Run(case_at(folder))
 
 
-def outputs() -> list[Any]:
-    found = [
-        pytest.param(case, name, id=f"{case.label}-{name}")
-        for case in cases(KIND)
-        for name in case.names()
-        if name not in INPUTS
-    ]
-    return found or [skipped((KIND,), values=2)]
-
-
-@pytest.mark.parametrize("case, name", outputs())
+@pytest.mark.parametrize("case, name", each_output(KIND, is_input=lambda case, name: name in INPUTS))
 def test_output(case, name):
     """Every tensor that is no input has an entry in OUTPUTS, or this fails."""
-    for pattern, compute in OUTPUTS:
-        if match := re.fullmatch(pattern, name):
-            run = run_of(case.folder)
-            with torch.no_grad():
-                close(compute(run, match), run.io[name])
-            return
-    pytest.fail(f"{case.label} has {name}, which no test compares")
+    run = run_of(case.folder)
+    with torch.no_grad():
+        close(computed(OUTPUTS, run, case, name), run.io[name])
 
 
 @pytest.mark.parametrize("case", each(KIND))
