@@ -29,8 +29,8 @@ class DiscriminatorJudge:
 
     Two embeddings are used. ``points`` pools every level, for the distances between samples. ``nearest``
     compares the finest maps alone, each channel in units of its standard deviation over the source's samples:
-    a copy agrees with its original stroke by stroke, while two drawings of the same hair, close in the deeper
-    and pooled maps, differ there in eyes and mouth.
+    there a copy agrees with its original stroke by stroke. Two drawings with the same hair differ there in
+    eyes and mouth, although their deeper and pooled maps are close.
     """
 
     model: Model
